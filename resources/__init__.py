@@ -1,0 +1,1 @@
+"""Files that ship with the program: the embedded model, texts, icons, style. No code."""

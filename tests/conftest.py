@@ -1,0 +1,59 @@
+"""What holds for every test: no screen, no network, and none of the user's folders.
+
+Knows nothing of the engine or the window; their fixtures live beside their tests.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.network_guard import sitecustomize
+
+# All of this is read when Qt and huggingface_hub are imported, hence before any test module is.
+_GUARD = Path(__file__).parent / "network_guard"
+_HOME = tempfile.TemporaryDirectory(prefix="bh-studio-tests-")
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(_GUARD), os.environ.get("PYTHONPATH")])
+)
+for _name in (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "TRANSFORMERS_CACHE",
+    "QT_STYLE_OVERRIDE",
+    "QT_SCALE_FACTOR",
+):
+    os.environ.pop(_name, None)
+# One cache for the whole run: what is in it (nulls) is named by its content and slow to make.
+os.environ["XDG_CACHE_HOME"] = str(Path(_HOME.name, "cache"))
+
+# The same examples in every run, however busy the machine is.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, sessions and logs of every test start empty and are the test's own."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(home))
+    for name in ("CONFIG", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+
+
+@pytest.fixture(autouse=True)
+def _no_network() -> Iterator[None]:
+    """Fail a test during which anything reached for the network, even if the error was caught."""
+    sitecustomize.attempts.clear()
+    yield
+    assert not sitecustomize.attempts

@@ -1,0 +1,142 @@
+"""The laws of the house: who may import whom, what loads when, and what no source may contain."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "bh_studio"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+QT = ("PySide6", "shiboken6", "pyqtgraph")
+HEAVY = ("torch", "transformers", "tokenizers", "safetensors")
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """Standard output of `code` in a Python of its own; the test fails if that fails."""
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def loaded_after(code: str, *arguments: str) -> set[str]:
+    """Top-level modules that a Python has loaded when `code` has run."""
+    report = "import sys; print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    answer = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return set(answer.stderr.split())
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every name that a source imports at any place: "a.b" for `from a import b`."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_import_contracts_hold() -> None:
+    answer = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 0, answer.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_window_and_the_worker_know_qt(path: Path) -> None:
+    qt = {name for name in imports_of(path) if name.startswith(QT)}
+    relative = path.relative_to(PACKAGE)
+    if relative == Path("engine/worker.py"):
+        assert {name for name in qt if not name.startswith("PySide6.QtCore.")} == set()
+    elif relative.parts[0] != "ui" and relative != Path("app.py"):
+        assert qt == set()
+
+
+def test_engine_imports_without_pyside() -> None:
+    modules = [
+        f"bh_studio.engine.{path.stem}"
+        for path in sorted(PACKAGE.glob("engine/*.py"))
+        if path.stem not in ("__init__", "worker")
+    ]
+    run_python(
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({QT!r}))  # None: importing it raises\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "from bh_studio.engine import BHRoutingIntegration\n",
+        *modules,
+    )
+
+
+def test_engine_compares_without_pyside() -> None:
+    output = run_python(
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({QT!r}))\n"
+        "from bh_studio.__main__ import main\n"
+        "sys.exit(main(['compare', 'Once upon a time', '--max-new-tokens', '4']))\n"
+    )
+    assert "mean experts" in output
+
+
+@pytest.mark.parametrize("module", ["bh_studio.app", "bh_studio.engine.worker"])
+def test_window_loads_without_torch(module: str) -> None:
+    assert loaded_after(f"import {module}").isdisjoint(HEAVY)
+
+
+def test_every_widget_loads_without_torch() -> None:
+    modules = [f"bh_studio.ui.{path.stem}" for path in PACKAGE.glob("ui/*.py")]
+    code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    assert loaded_after(code, *modules).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_and_version_load_nothing_heavy(argument: str) -> None:
+    code = (
+        "import contextlib, sys\n"
+        "from bh_studio.__main__ import main\n"
+        "with contextlib.suppress(SystemExit): main(sys.argv[1:])"
+    )
+    assert loaded_after(code, argument).isdisjoint(HEAVY + QT)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_sources_stay_clear_of_what_runs_foreign_code(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    imported = {name.partition(".")[0] for name in imports_of(path)}
+    assert imported.isdisjoint({"pickle", "marshal", "shelve", "dill", "joblib"})
+    # Model texts are shown as they are: setHtml would let a model draw links and pictures.
+    forbidden = (
+        r"allow_pickle=True|trust_remote_code=True|\.setHtml\(|\.terminate\(\)|torch\.load\("
+    )
+    assert re.findall(forbidden, source) == []
+
+
+def test_every_package_is_installed() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        named = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(named) == found | {"bh_studio.resources"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_says_what_it_owns(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
