@@ -1,0 +1,294 @@
+"""Requests to the engine and events from it, as frozen values.
+
+Knows neither Qt nor torch, so that both sides of the thread boundary, the terminal and the
+tests can use it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bh_studio.engine.session import Session, SideRecord
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+class Side(StrEnum):
+    """The two answers of a comparison."""
+
+    BASELINE = "baseline"
+    BH = "bh"
+
+
+class Mode(StrEnum):
+    """What the rule does to the model: change its routing, or only count what it would do."""
+
+    PATCH = "patch"
+    ANALYZE = "analyze"
+
+
+class MixingWeights(StrEnum):
+    """How the outputs of the selected experts are weighted."""
+
+    MODEL = "model"
+    RENORMALIZE = "renormalize"
+
+
+class FinishReason(StrEnum):
+    """Why a side stopped producing tokens."""
+
+    END_OF_TEXT = "end_of_text"
+    MAX_NEW_TOKENS = "max_new_tokens"
+    CONTEXT_LENGTH = "context_length"
+    STOPPED = "stopped"
+
+
+class CancelToken:
+    """Asks a running request to stop; set from any thread, polled by the engine."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask for the stop; safe to call more than once."""
+        self._event.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._event.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleParameters:
+    """Parameters of BH routing.
+
+    alpha: BH level, in (0, 1).
+    temperature: divides the router logits before the softmax that gives the score; > 0.
+    min_k, max_k: the least and the most experts a token may use in a layer.
+
+    Raises ValueError for values outside these ranges.
+    """
+
+    alpha: float = 0.05
+    temperature: float = 1.0
+    min_k: int = 1
+    max_k: int = 8
+    mode: Mode = Mode.PATCH
+    weights: MixingWeights = MixingWeights.MODEL
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.alpha < 1.0:
+            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {self.alpha}.")
+        if not 0.0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be a positive number; got {self.temperature}.")
+        if self.min_k < 1:
+            raise ValueError(f"min_k must be at least 1; got {self.min_k}.")
+        if self.min_k > self.max_k:
+            raise ValueError(
+                f"min_k must not exceed max_k; got min_k={self.min_k}, max_k={self.max_k}."
+            )
+        object.__setattr__(self, "mode", _member(Mode, self.mode, "mode"))
+        object.__setattr__(self, "weights", _member(MixingWeights, self.weights, "weights"))
+
+    def check_experts(self, experts: int) -> None:
+        """Raise ValueError if max_k exceeds the number of `experts` in a layer."""
+        if self.max_k > experts:
+            raise ValueError(
+                f"max_k must not exceed the {experts} experts of a layer; got {self.max_k}."
+            )
+
+
+def _member(kind: type[_E], value: str, name: str) -> _E:
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(repr(member.value) for member in kind)
+        raise ValueError(f"{name} must be one of {known}; got {value!r}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParameters:
+    """How tokens are chosen, for both sides alike.
+
+    max_new_tokens: the most tokens a side may produce; at least 1.
+    sampling: False takes the most probable token (greedy); the three values below then do nothing.
+    temperature: divides the vocabulary logits before sampling; > 0.
+    top_p: keep the most probable tokens that together hold this probability; in (0, 1].
+    seed: both sides draw from a generator started with it.
+
+    Raises ValueError for values outside these ranges.
+    """
+
+    max_new_tokens: int = 128
+    sampling: bool = False
+    temperature: float = 0.8
+    top_p: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1; got {self.max_new_tokens}.")
+        if not 0.0 < self.temperature < float("inf"):
+            raise ValueError(
+                f"The sampling temperature must be a positive number; got {self.temperature}."
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must lie above 0 and be at most 1; got {self.top_p}.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(
+                f"The seed must be a whole number from 0 to 2^63 - 1; got {self.seed}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The loaded model, as a session records it.
+
+    null_sha256: hash of the scores of the null that the rule compares with.
+    null_samples: scores in the null of one layer; the smallest p-value is 1 / (null_samples + 1).
+    expert_path: the computation that ran the experts.
+    """
+
+    id: str
+    name: str
+    architecture: str
+    fingerprint: str
+    layers: int
+    experts: int
+    top_k: int
+    context_length: int
+    parameter_count: int
+    dtype: str
+    device: str
+    expert_path: str
+    null_sha256: str
+    null_samples: int
+
+
+# --- requests -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Load a model and the null of its routers.
+
+    source: "embedded" or a folder with a checkpoint.
+    """
+
+    source: str = "embedded"
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """Answer `prompt` with the baseline and with BH routing, taking turns token by token."""
+
+    run_id: int
+    prompt: str
+    rule: RuleParameters
+    generation: GenerationParameters
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+Request = LoadModel | RunComparison
+
+# --- events ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """A step of loading. fraction: 0 to 1, or None where the length is not known."""
+
+    stage: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    """The model answers requests from now on."""
+
+    model: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The prompt was accepted; the first tokens follow."""
+
+    run_id: int
+    prompt_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGenerated:
+    """One new token of one side.
+
+    text: what this token adds to the answer; empty while a character is incomplete.
+    expert_counts: (layer,) uint8, experts used at the position whose output predicted this token;
+        in analyze mode what the rule would have used.
+    raw_counts: (layer,) uint8, the same before min_k and max_k were applied.
+    seconds: time this side's own steps took so far, the other side's turns left out.
+    """
+
+    run_id: int
+    side: Side
+    index: int
+    token_id: int
+    text: str
+    expert_counts: np.ndarray
+    raw_counts: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SideFinished:
+    """A side produced its last token. text_tail: characters still held back, often empty."""
+
+    run_id: int
+    side: Side
+    text_tail: str
+    record: SideRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """Both sides ended, by themselves or by Stop; `session` is what can be saved."""
+
+    run_id: int
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request ended with an error.
+
+    message: what went wrong, one sentence. advice: what to do about it, may be empty.
+    details: the traceback, for a report. run_id: the run it ended; None for a load.
+    """
+
+    message: str
+    advice: str
+    details: str
+    run_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCancelled:
+    """A load ended because it was asked to; no model is loaded."""
+
+
+Event = (
+    LoadProgress
+    | ModelLoaded
+    | LoadCancelled
+    | RunStarted
+    | TokenGenerated
+    | SideFinished
+    | RunFinished
+    | Failed
+)

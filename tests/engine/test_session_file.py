@@ -1,0 +1,246 @@
+"""Session files: a round trip without loss, and nothing accepted that is not one."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bh_studio.engine import session_file
+from bh_studio.engine.messages import (
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+    RuleParameters,
+    Side,
+)
+from bh_studio.engine.session import Session, SessionError, SideRecord
+from bh_studio.engine.session_file import export_csv, export_json, load_session, save_session
+
+LAYERS, PROMPT_TOKENS = 3, 4
+
+
+def record(token_ids: tuple[int, ...], texts: tuple[str, ...], seed: int) -> SideRecord:
+    generator = np.random.default_rng(seed)
+    rows = len(token_ids)
+    prompt_rows = PROMPT_TOKENS - 1 if rows else 0
+    raw = generator.integers(0, 12, (rows, LAYERS), dtype=np.uint8)
+    prompt_raw = generator.integers(0, 12, (prompt_rows, LAYERS), dtype=np.uint8)
+    return SideRecord(
+        text="".join(texts),
+        token_ids=token_ids,
+        token_texts=texts,
+        expert_counts=raw.clip(1, 8),
+        raw_counts=raw,
+        prompt_expert_counts=prompt_raw.clip(1, 8),
+        prompt_raw_counts=prompt_raw,
+        token_seconds=np.cumsum(generator.random(rows)),
+        finish_reason=FinishReason.MAX_NEW_TOKENS if rows else FinishReason.STOPPED,
+    )
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session(
+        model=ModelInfo(
+            id="embedded", name="tiny", architecture="OlmoeForCausalLM", fingerprint="f" * 32,
+            layers=LAYERS, experts=16, top_k=8, context_length=64, parameter_count=10,
+            dtype="float32", device="cpu", expert_path="bh_selected", null_sha256="0" * 64,
+            null_samples=1000,
+        ),
+        rule=RuleParameters(alpha=0.01),
+        generation=GenerationParameters(seed=3),
+        prompt="Once “upon” a time 😀",
+        prompt_token_ids=(1, 2, 3, 4),
+        sides={
+            Side.BASELINE: record((5, 6, 7), ("", " 日本", "<b>\x00"), 0),
+            Side.BH: record((5, 9), (" a", "\n"), 1),
+        },
+        environment={"python": "3.11", "packages": {"torch": "2.13.0"}},
+        started_at="2026-11-23T10:00:00.000+00:00",
+        finished_at="2026-11-23T10:00:01.000+00:00",
+    )  # fmt: skip
+
+
+def test_a_session_survives_its_file(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    again = load_session(path)
+    assert again.to_json() == session.to_json()
+    for side, expected in session.sides.items():
+        found = again.sides[side]
+        for name in ("raw_counts", "prompt_expert_counts", "prompt_raw_counts", "token_seconds"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+            assert getattr(found, name).dtype == getattr(expected, name).dtype
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bhsession"]
+
+
+def test_a_side_without_tokens_survives_too(session: Session, tmp_path: Path) -> None:
+    session.sides[Side.BH] = record((), (), 2)
+    save_session(session, tmp_path / "a.bhsession")
+    again = load_session(tmp_path / "a.bhsession")
+    assert again.sides[Side.BH].time_to_first_token_s is None
+    assert again.to_json() == session.to_json()
+
+
+def test_the_documented_names_are_there(session: Session) -> None:
+    document = json.loads(json.dumps(session.to_json(), allow_nan=False))
+    for name in ("schema_version", "model", "parameters", "prompt", "sides", "first_difference",
+                 "environment"):  # fmt: skip
+        assert name in document
+    for side in ("baseline", "bh"):
+        for name in ("text", "token_ids", "expert_counts", "tokens_per_second",
+                     "time_to_first_token_s", "statistics"):  # fmt: skip
+            assert name in document["sides"][side]
+    assert np.array(document["sides"]["baseline"]["expert_counts"]).shape == (3, LAYERS)
+    assert document["first_difference"] == 1
+    assert document["parameters"]["rule"]["alpha"] == 0.01
+
+
+def test_a_failing_write_leaves_the_old_file(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    before = path.read_bytes()
+
+    def full_disk(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_session(session, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The session file with its session.json changed."""
+    with zipfile.ZipFile(path) as bundle:
+        document = json.loads(bundle.read("session.json"))
+        arrays = bundle.read("arrays.npz")
+    change(document)
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", json.dumps(document))
+        bundle.writestr("arrays.npz", arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(schema_version=99), "schema version 99"),
+        (lambda d: d.pop("prompt"), "'prompt' is missing"),
+        (lambda d: d["model"].pop("layers"), "layers"),
+        (lambda d: d["model"].update(layers=7), r"\(3, 7\)"),
+        (lambda d: d["parameters"]["rule"].update(alpha=5), "alpha"),
+        (lambda d: d["parameters"]["rule"].update(surprise=1), "surprise"),
+        (lambda d: d["sides"]["bh"].update(token_ids=[1]), r"\(2, 3\), not \(1, 3\)"),
+        (lambda d: d["sides"]["bh"].update(text="another"), "token texts of bh"),
+        (lambda d: d["model"].update(name=["x"]), "name is"),
+        (lambda d: d["parameters"]["generation"].update(seed=True), "seed is True"),
+        (lambda d: d["sides"]["bh"]["expert_counts"][0].__setitem__(0, 99), "disagree"),
+        (lambda d: d["sides"].pop("bh"), "'bh' is missing"),
+        (lambda d: d["sides"]["bh"].update(finish_reason="bored"), "bored"),
+    ],
+)
+def test_damaged_documents_are_named(
+    change: Callable[[dict[str, Any]], None], message: str, session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with pytest.raises(SessionError, match=message):
+        load_session(rewritten(path, change))
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.bhsession"
+    path.write_text("hello")
+    with pytest.raises(SessionError, match="not a zip"):
+        load_session(path)
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("other.txt", "")
+    with pytest.raises(SessionError, match=r"no session\.json"):
+        load_session(path)
+    for text in ("{", "[1]", '"x"', "[" * 100_000):
+        with zipfile.ZipFile(path, "w") as bundle:
+            bundle.writestr("session.json", text)
+            bundle.writestr("arrays.npz", b"")
+        with pytest.raises(SessionError):
+            load_session(path)
+
+
+def test_pickled_arrays_are_never_read(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with zipfile.ZipFile(path) as bundle:
+        document = bundle.read("session.json")
+    packed = io.BytesIO()
+    np.savez(packed, baseline_expert_counts=np.array([{}], dtype=object))
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", document)
+        bundle.writestr("arrays.npz", packed.getvalue())
+    with pytest.raises(SessionError, match="damaged"):
+        load_session(path)
+
+
+def test_an_array_that_claims_to_be_huge_is_not_made(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with zipfile.ZipFile(path) as bundle:
+        document, arrays = bundle.read("session.json"), bundle.read("arrays.npz")
+    # The same length, another shape: 3 rows become 3e12.
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(arrays)) as old, zipfile.ZipFile(packed, "w") as new:
+        for name in old.namelist():
+            new.writestr(
+                name, old.read(name).replace(b"(3, 3), }" + b" " * 12, b"(3000000000000, 3), }")
+            )
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", document)
+        bundle.writestr("arrays.npz", packed.getvalue())
+    with pytest.raises(SessionError, match="3000000000000"):
+        load_session(path)
+
+
+def test_a_zip_bomb_is_not_unpacked(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    monkeypatch.setattr(session_file, "_MAX_MEMBER_BYTES", 100)
+    with pytest.raises(SessionError, match="more than is allowed"):
+        load_session(path)
+
+
+def test_a_damaged_byte_is_noticed(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    data = bytearray(path.read_bytes())
+    for position in range(40, len(data) - 200, 97):
+        broken = bytearray(data)
+        broken[position] ^= 0xFF
+        path.write_bytes(broken)
+        with contextlib.suppress(SessionError):
+            assert load_session(path).to_json() == session.to_json()
+
+
+def test_exports(session: Session, tmp_path: Path) -> None:
+    export_json(session, tmp_path / "a.json")
+    document = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert document == json.loads(json.dumps(session.to_json()))
+    export_csv(session, tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (3 + 2) * LAYERS
+    assert rows[4]["layer"] == "1"
+    assert int(rows[4]["experts"]) == session.sides[Side.BASELINE].expert_counts[1, 1]
+    assert int(rows[4]["experts_before_clamp"]) == session.sides[Side.BASELINE].raw_counts[1, 1]
