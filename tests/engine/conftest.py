@@ -1,0 +1,29 @@
+"""A tiny model and its null, shared because neither is ever changed by a test that restores."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
+
+from bh_studio.engine.calibration import calibration_text, fit_null
+from bh_studio.engine.nulls import RouterNull
+from tests.tiny_olmoe import tiny_model, tiny_tokenizer
+
+# Products of this size are not worth a second thread, least of all on a busy machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def model() -> OlmoeForCausalLM:
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def null(tokenizer: PreTrainedTokenizerFast) -> RouterNull:
+    return fit_null(tiny_model(), tokenizer, calibration_text()[:4000])

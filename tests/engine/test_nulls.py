@@ -1,0 +1,154 @@
+"""Nulls: what is in them, what thresholds follow, and files from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
+
+from bh_studio.engine.calibration import (
+    SKIPPED_POSITIONS,
+    calibration_text,
+    check_null,
+    fit_null,
+    null_for,
+    record_router_logits,
+)
+from bh_studio.engine.errors import Cancelled, EngineError
+from bh_studio.engine.messages import CancelToken
+from bh_studio.engine.nulls import NullError, RouterNull, load_null, save_null
+from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model
+
+
+def test_the_null_is_what_the_router_discards(null: RouterNull) -> None:
+    probabilities = torch.softmax(null.logits, dim=-1)
+    discarded = probabilities.sort(dim=-1).values[..., : EXPERTS - TOP_K]
+    expected = discarded.flatten(1).sort(dim=1).values
+    torch.testing.assert_close(null.scores(), expected, rtol=0, atol=0)
+    assert null.samples == expected.shape[1]
+
+
+def test_recorded_logits_are_the_routers_own(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    token_ids = tokenizer("The old mill stood by the river.", return_tensors="pt").input_ids[0]
+    recorded = record_router_logits(model, token_ids, CONTEXT)
+    with torch.inference_mode():
+        expected = torch.stack(model(token_ids[None], output_router_logits=True).router_logits)
+    assert recorded.shape == (LAYERS, len(token_ids) - SKIPPED_POSITIONS, EXPERTS)
+    torch.testing.assert_close(recorded, expected[:, SKIPPED_POSITIONS:], rtol=0, atol=0)
+
+
+def test_windows_leave_out_their_first_positions(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    token_ids = tokenizer("a" * 25, return_tensors="pt").input_ids[0]
+    # Windows of 10, 10 and 5 tokens.
+    assert record_router_logits(model, token_ids, 10).shape[1] == 25 - 3 * SKIPPED_POSITIONS
+
+
+def test_temperature_changes_the_scores(null: RouterNull) -> None:
+    softened = null.scores(4.0)
+    assert softened.mean() > null.scores(1.0).mean()
+    expected = torch.softmax(null.logits / 4, dim=-1).sort(dim=-1).values[..., : EXPERTS - TOP_K]
+    torch.testing.assert_close(softened, expected.flatten(1).sort(dim=1).values, rtol=0, atol=0)
+
+
+def test_a_null_that_is_too_small_says_so(null: RouterNull) -> None:
+    assert null.shortage(0.05) is None
+    sentence = null.shortage(1e-6)
+    assert sentence is not None
+    assert str(null.samples) in sentence
+
+
+def test_a_null_survives_its_file(null: RouterNull, tmp_path: Path) -> None:
+    save_null(null, tmp_path / "deep" / "null.npz")
+    again = load_null(tmp_path / "deep" / "null.npz")
+    assert again.origin == null.origin
+    assert again.sha256 == null.sha256
+    torch.testing.assert_close(again.logits, null.logits, rtol=0, atol=0)
+
+
+def test_damaged_files_are_refused(null: RouterNull, tmp_path: Path) -> None:
+    path = tmp_path / "null.npz"
+    path.write_bytes(b"not a null")
+    with pytest.raises(NullError, match=r"null\.npz"):
+        load_null(path)
+    np.savez(path, logits=np.array([{"a": 1}], dtype=object), header=np.array("{}"))
+    with pytest.raises(NullError, match=r"null\.npz"):
+        load_null(path)
+    save_null(RouterNull(torch.full_like(null.logits, torch.nan), null.origin), path)
+    with pytest.raises(NullError, match="finite"):
+        load_null(path)
+    save_null(RouterNull(null.logits[:, :-1], null.origin), path)
+    with pytest.raises(NullError, match="header"):
+        load_null(path)
+
+
+def test_a_null_of_another_model_is_refused(null: RouterNull) -> None:
+    check_null(null, tiny_model())
+    with pytest.raises(NullError, match="another model"):
+        check_null(null, tiny_model(seed=1))
+    with pytest.raises(NullError, match="dtype"):
+        check_null(null, tiny_model(dtype=torch.bfloat16))
+    with pytest.raises(NullError, match="top 4"):
+        check_null(null, tiny_model(top_k=2))
+    other = dataclasses.replace(null.origin, top_k=TOP_K + 1)
+    with pytest.raises(NullError, match="top 5"):
+        check_null(RouterNull(null.logits, other), tiny_model())
+
+
+def test_a_null_is_fitted_once_and_then_read(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
+    shares: list[float] = []
+    first = null_for(model, tokenizer, shares.append)
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+    monkeypatch.setattr(
+        "bh_studio.engine.calibration.fit_null", lambda *_: pytest.fail("fitted twice")
+    )
+    assert null_for(model, tokenizer).sha256 == first.sha256
+
+
+def test_a_damaged_cache_is_fitted_again(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
+    first = null_for(model, tokenizer)
+    (path,) = (tmp_path / "nulls").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    assert null_for(model, tokenizer).sha256 == first.sha256
+    assert load_null(path).sha256 == first.sha256
+
+
+def test_calibration_can_be_cancelled(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    cancel = CancelToken()
+    with pytest.raises(Cancelled):
+        fit_null(model, tokenizer, calibration_text(), lambda _: cancel.cancel(), cancel)
+    # Nothing is left behind on the model.
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_short_text_is_refused(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(EngineError, match="only 5 tokens"):
+        fit_null(model, tokenizer, "short")
+
+
+def test_routers_that_produce_nan_are_named(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model.model.layers[1].mlp.gate.weight.data.fill_(torch.nan)
+    with pytest.raises(EngineError, match="not finite"):
+        fit_null(model, tokenizer, calibration_text()[:2000])
