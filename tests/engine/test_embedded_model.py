@@ -1,0 +1,148 @@
+"""The model that ships: loads the ordinary way, answers like transformers, routes as documented."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeForCausalLM
+
+from bh_studio import paths
+from bh_studio.engine.comparison import compare
+from bh_studio.engine.detokenizer import StreamingDetokenizer
+from bh_studio.engine.generation import SideDecoder
+from bh_studio.engine.messages import (
+    GenerationParameters,
+    RuleParameters,
+    RunComparison,
+    RunFinished,
+    Side,
+)
+from bh_studio.engine.models import LoadedModel, load_model
+from bh_studio.engine.routing import BHRoutingIntegration
+
+NEW_TOKENS = 32
+PROMPTS = [
+    "Once upon a time there was a little girl who",
+    "The old man opened the door and",
+    '"Where are you going?" asked the fox.',
+    "In the middle of the forest stood a house",
+    "The king had three sons,",
+    "It was a dark night, and the ship",
+    "Mother said that",
+    "They ran down the hill as fast as",
+    "The first thing that Dorothy saw was",
+    "A bear came out of the cave",
+    "On Monday morning the children",
+    "There were seven boats upon the river.",
+    "He had never been so happy in",
+    "The wind blew, and the snow",
+    '"No," said the princess, "I',
+    "At last the prince",
+    "Far away, beyond the mountains,",
+    "The dog barked",
+    "What is the use of a book without",
+    "I",
+]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model()
+
+
+def generated(loaded: LoadedModel, model: OlmoeForCausalLM, token_ids: Tensor) -> list[int]:
+    output = model.generate(
+        token_ids,
+        attention_mask=torch.ones_like(token_ids),
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        pad_token_id=0,
+    )
+    return output[0, token_ids.shape[1] :].tolist()
+
+
+def own_loop(loaded: LoadedModel, model: OlmoeForCausalLM, token_ids: Tensor) -> list[int]:
+    parameters = GenerationParameters(NEW_TOKENS)
+    decoder = SideDecoder(model, token_ids, parameters, loaded.end_token_ids, loaded.shape)
+    found = []
+    while True:
+        step = decoder.step()
+        found.append(step.token_id)
+        if step.finish_reason is not None:
+            return found
+
+
+def test_it_is_an_ordinary_checkpoint() -> None:
+    folder = paths.resource("models/olmoe-nano")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = model.config
+    assert type(model) is OlmoeForCausalLM
+    assert (config.num_hidden_layers, config.num_experts, config.num_experts_per_tok) == (16, 64, 8)
+    assert config.norm_topk_prob is False
+    assert model.dtype == torch.bfloat16
+    for text in ("Once upon a time", "emoji 😀 and 日本語", "  two  spaces\n\tand a tab"):
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
+    files = [file for file in folder.iterdir() if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 32_000_000
+    assert {file.suffix for file in files} <= {".json", ".safetensors", ".md"}
+    assert "auto_map" not in json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_greedy_answers_equal_generate(loaded: LoadedModel, dtype: torch.dtype) -> None:
+    model = loaded.model
+    if dtype != model.dtype:
+        model = load_model(dtype=dtype).model
+    for prompt in PROMPTS:
+        token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
+        assert own_loop(loaded, model, token_ids) == generated(loaded, model, token_ids), prompt
+
+
+def test_greedy_answers_equal_those_of_the_untouched_model(loaded: LoadedModel) -> None:
+    folder = paths.resource("models/olmoe-nano")
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for prompt in PROMPTS:
+        token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
+        assert own_loop(loaded, loaded.model, token_ids) == generated(loaded, stock, token_ids)
+
+
+def test_analyze_and_the_identity_rule_change_no_bit(loaded: LoadedModel) -> None:
+    token_ids = loaded.tokenizer(PROMPTS[0], return_tensors="pt").input_ids
+    with torch.inference_mode():
+        stock = loaded.model(token_ids).logits
+        for parameters in ({"mode": "analyze"}, {"min_k": 8}):
+            with BHRoutingIntegration(loaded.model, null=loaded.null, **parameters):
+                assert torch.equal(loaded.model(token_ids).logits, stock)
+        assert torch.equal(loaded.model(token_ids).logits, stock)
+
+
+def test_alpha_gives_the_expert_counts_that_the_manual_promises(loaded: LoadedModel) -> None:
+    means = {}
+    for alpha in (0.05, 0.005):
+        counts = []
+        for prompt in PROMPTS[:6]:
+            request = RunComparison(
+                0, prompt, RuleParameters(alpha=alpha), GenerationParameters(NEW_TOKENS)
+            )
+            *_, last = compare(loaded, request)
+            assert isinstance(last, RunFinished)
+            counts.append(last.session.sides[Side.BH].expert_counts.mean())
+        means[alpha] = sum(counts) / len(counts)
+    assert 4 < means[0.05] < 7
+    assert means[0.005] < means[0.05] - 0.3
+
+
+@pytest.mark.parametrize("text", ["snow ☃ and 😀👨‍👩‍👧", "日本語 中文 한국어", "naïve café"])
+def test_streamed_text_is_never_broken(text: str, loaded: LoadedModel) -> None:
+    detokenizer = StreamingDetokenizer(
+        loaded.tokenizer, loaded.tokenizer("Once upon a time").input_ids
+    )
+    shown = ""
+    for token_id in loaded.tokenizer(text).input_ids:
+        shown += detokenizer.add(token_id)
+        assert text.startswith(shown)
+    assert shown + detokenizer.finish() == text
