@@ -1,0 +1,193 @@
+"""The program's entry: arguments -> command line or window; logging and what to do when it ends.
+
+Imports nothing heavy at its top, so that --help and --version answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import logging
+import logging.handlers
+import re
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from bh_studio import __version__, cli, display, paths
+from bh_studio.engine.messages import MixingWeights, Mode
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_DESCRIPTION = """\
+Answer a prompt with top-8 and with Benjamini-Hochberg (BH) expert routing of OLMoE, side by side.
+Without a command the window opens; the options below set it up.
+"""
+_EPILOG = f"""\
+exit codes:
+  {EXIT_OK}    done
+  {EXIT_FAILED}    failed; the reason is on standard error
+  {EXIT_USAGE}    wrong arguments, or no display to open the window on
+  {EXIT_INTERRUPTED}  interrupted with Ctrl+C
+"""
+_WINDOW = "window_"
+# Window options that are fields of messages.RuleParameters and messages.GenerationParameters.
+_RULE = ("alpha", "temperature", "min_k", "max_k", "mode", "weights")
+_GENERATION = {
+    "max_new_tokens": "max_new_tokens",
+    "sample": "sampling",
+    "sampling_temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+}
+
+_log = logging.getLogger("bh_studio")
+_crash_log: TextIO | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with `argv`, by default the process's arguments; the exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    window = _window_options(arguments)
+    if arguments.command is not None and window:
+        option = "--" + next(iter(window)).replace("_", "-")
+        parser.error(f"{option} before {arguments.command} is an option of the window")
+    _start_logging()
+    try:
+        if arguments.command is not None:
+            return cli.run(arguments)
+        return _open_window(window)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the program: the window's options, and one parser a command."""
+    parser = argparse.ArgumentParser(
+        prog="bh-studio",
+        usage="bh-studio [options of the window]\n       bh-studio COMMAND ...",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"bh-studio {__version__}")
+    cli.add_parsers(parser.add_subparsers(dest="command", title="commands", metavar="COMMAND"))
+    _add_window_options(parser.add_argument_group("window"))
+    return parser
+
+
+def _add_window_options(group: argparse._ArgumentGroup) -> None:
+    """Add the window's options; one that is not given leaves what the window remembers."""
+
+    def add(option: str, help_text: str, **keywords: Any) -> None:
+        # Prefixed, for the commands have options of the same names with defaults of their own.
+        destination = _WINDOW + option.removeprefix("--").replace("-", "_")
+        group.add_argument(option, dest=destination, default=None, help=help_text, **keywords)
+
+    modes, weights = [mode.value for mode in Mode], [weights.value for weights in MixingWeights]
+    add("--model", '"embedded" or a folder with an OLMoE checkpoint', metavar="SOURCE")
+    add("--open", "show a saved session", type=Path, metavar="FILE")
+    add("--prompt", "the text to continue", metavar="TEXT")
+    add("--alpha", "BH level, between 0 and 1", type=float, metavar="A")
+    add("--temperature", "divides the router logits before the score", type=float, metavar="T")
+    add("--min-k", "fewest experts of a token in a layer", type=int, metavar="N")
+    add("--max-k", "most experts of a token in a layer", type=int, metavar="N")
+    add("--mode", "patch: BH decides; analyze: only count what it would do", choices=modes)
+    add("--weights", "mixing weights: the model's own, or renormalized", choices=weights)
+    add("--max-new-tokens", "the most tokens of an answer", type=int, metavar="N")
+    add("--sample", "draw tokens, or take the most probable", action=argparse.BooleanOptionalAction)
+    add("--sampling-temperature", "divides the vocabulary logits", type=float, metavar="T")
+    add("--top-p", "draw from the tokens that together hold P", type=float, metavar="P")
+    add("--seed", "start of the random draws", type=int, metavar="N")
+    add("--run", "run as soon as the model is ready", action="store_true")
+    add("--save", "save the session after the run", type=Path, metavar="FILE")
+    add("--screenshot", "write a picture of the window (PNG)", type=Path, metavar="FILE")
+    add("--size", "size of the window, as in 1280x800", type=_size, metavar="WxH")
+    add("--theme", "colours; the system's unless given", choices=("light", "dark"))
+    add("--quit", "end when all this is done, with exit code 0 if it was", action="store_true")
+
+
+def _window_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The window options that were given, by name."""
+    return {
+        name.removeprefix(_WINDOW): value
+        for name, value in vars(arguments).items()
+        if name.startswith(_WINDOW) and value is not None
+    }
+
+
+def _open_window(given: dict[str, Any]) -> int:
+    """Open the window set up as `given` says, and stay until it is closed; the exit code."""
+    problem = display.window_problem()
+    if problem is not None:
+        print(f"bh-studio: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    from bh_studio.app import WindowOptions, run_window
+
+    options = WindowOptions(
+        session=given.pop("open", None),
+        color_scheme=given.pop("theme", None),
+        rule={name: given.pop(name) for name in _RULE if name in given},
+        generation={field: given.pop(name) for name, field in _GENERATION.items() if name in given},
+        **given,
+    )
+    return run_window(options)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a size such as 1280x800")
+    return int(match[1]), int(match[2])
+
+
+def _start_logging() -> None:
+    """Log to a file that is kept small and warnings to standard error; crashes to a file too."""
+    global _crash_log
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    # Under pythonw there is no standard error.
+    if sys.stderr is not None:
+        console = logging.StreamHandler()
+        console.setLevel(logging.WARNING)
+        console.setFormatter(logging.Formatter("bh-studio: %(message)s"))
+        root.addHandler(console)
+    sys.excepthook = _log_exception
+    threading.excepthook = _log_thread_exception
+    folder = paths.log_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.handlers.RotatingFileHandler(
+            folder / "bh-studio.log", maxBytes=1_000_000, backupCount=2, encoding="utf-8"
+        )
+        _crash_log = (folder / "crash.log").open("a", encoding="utf-8")
+    except OSError as error:
+        _log.warning("No log is kept: %s", error)
+        return
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(file)
+    faulthandler.enable(_crash_log)
+
+
+def _log_exception(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Log what nobody caught, with its traceback."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    _log.critical("An error that nobody expected", exc_info=(kind, error, traceback))
+
+
+def _log_thread_exception(arguments: threading.ExceptHookArgs) -> None:
+    """The same for a Python thread."""
+    if arguments.exc_value is not None:
+        _log_exception(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

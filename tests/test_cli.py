@@ -1,0 +1,113 @@
+"""`bh-studio compare` as a person or a script runs it, on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bh_studio import cli
+from bh_studio.__main__ import build_parser
+from bh_studio.engine.messages import Side
+from bh_studio.engine.session_file import load_session
+from tests.tiny_olmoe import LAYERS, TOP_K, tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tiny-olmoe")
+    tiny_model(dtype=torch.bfloat16).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def compare(*arguments: str, prompt: str = "Once upon a time") -> int:
+    parser = build_parser()
+    return cli.run(parser.parse_args(["compare", prompt, "--max-k", str(TOP_K), *arguments]))
+
+
+def test_prints_both_answers_and_their_counts(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare("--model", checkpoint, "--alpha", "0.1", "--max-new-tokens", "12") == 0
+    out = capsys.readouterr().out
+    assert f"baseline (top {TOP_K})" in out
+    assert "BH (alpha 0.1)" in out
+    rows = {line[:24].strip(): line[24:].split() for line in out.splitlines()}
+    assert rows["tokens"] == ["12", "12"]
+    assert rows["mean experts"][0] == f"{TOP_K}.00"
+    assert 1 <= float(rows["mean experts"][1]) <= TOP_K
+    assert "The answers first differ at token" in out
+
+
+def test_json_is_one_object_on_standard_output(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare("--model", checkpoint, "--max-new-tokens", "5", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    assert np.array(document["sides"]["bh"]["expert_counts"]).shape == (5, LAYERS)
+
+
+def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_path: Path) -> None:
+    common = ("--model", checkpoint, "--max-new-tokens", "5", "--out")
+    for name in ("a.bhsession", "a.json", "a.csv"):
+        assert compare(*common, str(tmp_path / name)) == 0
+    session = load_session(tmp_path / "a.bhsession")
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["sides"]["bh"]["text"] == session.sides[Side.BH].text
+    assert (tmp_path / "a.csv").read_text().count("\n") == 1 + 2 * 5 * LAYERS
+
+
+def test_the_prompt_can_come_from_standard_input(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("piped in"))
+    assert compare("--model", checkpoint, "--max-new-tokens", "2", "--json", prompt="-") == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "piped in"
+
+
+def test_sampling_repeats_with_its_seed(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        arguments = ("--model", checkpoint, "--max-new-tokens", "20", "--sample", "--json")
+        assert compare(*arguments, "--seed", seed) == 0
+        texts.append(json.loads(capsys.readouterr().out)["sides"]["baseline"]["token_ids"])
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--alpha", "1"], 2, "alpha must lie between 0 and 1"),
+        (["--min-k", "9"], 2, "min_k must not exceed max_k"),
+        (["--max-new-tokens", "0"], 2, "max_new_tokens must be at least 1"),
+        (["--max-k", "17"], 1, "16 experts"),
+        (["--model", "/nowhere"], 1, "no config.json"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    arguments: list[str], code: int, sentence: str, checkpoint: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert compare("--model", checkpoint, *arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err.splitlines()[-1]
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("name", ["a.txt", "missing/a.json"])
+def test_a_bad_output_file_is_refused_before_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare("--model", "/nowhere", "--out", str(tmp_path / name))
+    assert stop.value.code == 2
+    assert name in capsys.readouterr().err

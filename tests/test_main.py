@@ -1,0 +1,78 @@
+"""The program's arguments and exit codes, as a shell sees them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import bh_studio
+from bh_studio import __main__ as program
+from bh_studio import paths
+
+
+def bh_studio_program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program with no display but what `environment` adds."""
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.run(
+        [sys.executable, "-m", "bh_studio", *arguments],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_version() -> None:
+    answer = bh_studio_program("--version")
+    assert (answer.returncode, answer.stdout) == (0, f"bh-studio {bh_studio.__version__}\n")
+
+
+def test_help_names_commands_options_and_exit_codes() -> None:
+    answer = bh_studio_program("--help")
+    assert answer.returncode == 0
+    for word in ("compare", "--screenshot", "exit codes", "no display"):
+        assert word in answer.stdout
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X and Wayland are Linux's")
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"DISPLAY": ":999"},
+        {"DISPLAY": ":999", "QT_QPA_PLATFORM": "xcb"},
+        {"QT_QPA_PLATFORM": "wayland"},
+        {"WAYLAND_DISPLAY": "wayland-999", "XDG_RUNTIME_DIR": "/nonexistent"},
+    ],
+    ids=str,
+)
+def test_no_display_is_one_line_that_names_compare(environment: dict[str, str]) -> None:
+    answer = bh_studio_program("--prompt", "Hello", **environment)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.count("\n") == 1
+    assert "No display" in answer.stderr
+    assert "bh-studio compare" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--size", "huge"], ["--alpha", "much"], ["--nonsense"], ["--alpha", "0.1", "compare", "x"]],
+    ids=" ".join,
+)
+def test_wrong_arguments_end_with_two(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main(arguments)
+    assert ended.value.code == 2
+    assert "usage: bh-studio" in capsys.readouterr().err
+
+
+def test_a_log_is_kept() -> None:
+    # In a process of its own, for logging and fault handling are the process's.
+    bh_studio_program(QT_QPA_PLATFORM="wayland")
+    assert (paths.log_dir() / "bh-studio.log").exists()
