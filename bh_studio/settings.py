@@ -1,0 +1,112 @@
+"""What the window remembers between starts. A JSON file; knows no widget and no engine.
+
+Whatever is in the file, loading gives usable settings: a wrong key or value falls back to its
+default with a line in the log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bh_studio import paths
+
+_log = logging.getLogger(__name__)
+
+_FILE = "settings.json"
+_MOST_RECENT = 10
+_MOST_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Remembered values. rule, generation: parameters by name; the window checks their values.
+
+    geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
+    """
+
+    prompt: str = ""
+    rule: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
+    text_percent: int = 100
+    settings_visible: bool = True
+    geometry: str = ""
+    splitters: dict[str, list[int]] = field(default_factory=dict)
+    recent_sessions: tuple[str, ...] = ()
+    session_folder: str = ""
+
+    def with_recent(self, path: Path) -> Settings:
+        """The same settings with `path` as the most recent session."""
+        text = str(path)
+        others = (other for other in self.recent_sessions if other != text)
+        return dataclasses.replace(self, recent_sessions=(text, *others)[:_MOST_RECENT])
+
+
+def settings_path() -> Path:
+    """Where the settings are kept."""
+    return paths.config_dir() / _FILE
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings; defaults for whatever is missing or wrong. Never raises."""
+    path = path or settings_path()
+    try:
+        with path.open("rb") as file:
+            document = json.loads(file.read(_MOST_BYTES))
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, ValueError, RecursionError) as error:
+        _log.warning("The settings in %s cannot be read (%s); using defaults.", path, error)
+        return Settings()
+    if not isinstance(document, dict):
+        _log.warning("The settings in %s are not an object; using defaults.", path)
+        return Settings()
+    known = {item.name: item for item in dataclasses.fields(Settings)}
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if name not in known:
+            _log.warning("Unknown setting %r ignored.", name)
+            continue
+        if isinstance(value, list) and name == "recent_sessions":
+            value = tuple(value)
+        if _fits(name, value):
+            values[name] = value
+        else:
+            _log.warning("Setting %r has a wrong value; using its default.", name)
+    return Settings(**values)
+
+
+def save_settings(settings: Settings, path: Path | None = None) -> None:
+    """Write the settings at once or not at all; a disk that refuses costs a line in the log."""
+    path = path or settings_path()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    text = json.dumps(dataclasses.asdict(settings), ensure_ascii=True, indent=1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("The settings cannot be written to %s: %s", path, error)
+
+
+def _fits(name: str, value: object) -> bool:
+    default = getattr(Settings(), name)
+    if type(value) is not type(default):
+        return False
+    if isinstance(value, tuple):
+        return all(isinstance(entry, str) for entry in value)
+    if isinstance(value, dict) and name == "splitters":
+        return all(
+            isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes)
+            for sizes in value.values()
+        )
+    return True

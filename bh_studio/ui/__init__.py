@@ -1,0 +1,1 @@
+"""The window. Imports the engine's values, never the engine's libraries."""

@@ -1,0 +1,111 @@
+"""The actions of the window and the menus that hold them. No logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal, Slot
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QMainWindow, QMenu
+
+
+class Actions(QObject):
+    """Every command with its name, shortcut and tooltip; the window connects them."""
+
+    recent_chosen = Signal(object)
+
+    def __init__(self, window: QMainWindow) -> None:
+        super().__init__(window)
+        self._window = window
+        new = self._new
+        keys = QKeySequence.StandardKey
+        self.run = new("&Run", "Ctrl+Return", "Answer the prompt with both sides")
+        # The Enter of the number pad counts as another key.
+        self.run.setShortcuts([QKeySequence("Ctrl+Return"), QKeySequence("Ctrl+Enter")])
+        self.stop = new("&Stop", "Esc", "End the run and keep what is there")
+        self.open = new("&Open session…", keys.Open, "Show a saved session")
+        self.open_autosaved = new(
+            "Open &autosaved run…", None, "Show a run that was kept without being saved"
+        )
+        self.save = new("&Save session", keys.Save, "Save the run on screen")
+        self.save_as = new("Save session &as…", "Ctrl+Shift+S", "Save the run to another file")
+        self.export_json = new(
+            "Statistics as &JSON…", None, "Write texts, counts and statistics as one JSON file"
+        )
+        self.export_csv = new(
+            "Expert counts as &CSV…", None, "Write one row a side, token and layer"
+        )
+        self.quit = new("&Quit", "Ctrl+Q", "Close the window; finished runs are kept")
+        self.load_embedded = new(
+            "&Embedded model", None, "Load the small model that comes with the program"
+        )
+        self.load_folder = new(
+            "Model from &folder…", None, "Load an OLMoE checkpoint from a folder"
+        )
+        self.settings = new("&Settings panel", "F9", "Show or hide the settings")
+        self.settings.setCheckable(True)
+        self.enlarge = new("&Larger text", "Ctrl++", "Make all text larger")
+        # Ctrl++ needs Shift on most keyboards, so Ctrl+= is taken too.
+        self.enlarge.setShortcuts([QKeySequence("Ctrl++"), QKeySequence("Ctrl+=")])
+        self.shrink = new("S&maller text", "Ctrl+-", "Make all text smaller")
+        self.reset_text = new("&Normal text size", "Ctrl+0", "Show text in the system's size")
+        self.reading = new("&How to read the numbers", "F1", "What every number means")
+        self.about = new("&About BH Studio", None, "Versions and licence")
+        self.recent_menu = QMenu("Recent sessions", window)
+        self.recent_menu.setToolTipsVisible(True)
+        self.recent_menu.triggered.connect(self._choose_recent)
+        self._fill_menus()
+
+    def show_recent(self, paths: tuple[str, ...]) -> None:
+        """List `paths`, the newest first."""
+        self.recent_menu.clear()
+        for path in paths:
+            # A lone ampersand would become an underline.
+            action = self.recent_menu.addAction(Path(path).name.replace("&", "&&"))
+            action.setData(path)
+            action.setToolTip(path)
+        self.recent_menu.setEnabled(bool(paths))
+
+    @Slot(QAction)
+    def _choose_recent(self, action: QAction) -> None:
+        self.recent_chosen.emit(Path(action.data()))
+
+    def _new(self, text: str, keys: str | QKeySequence.StandardKey | None, meaning: str) -> QAction:
+        action = QAction(text, self._window)
+        if keys is not None:
+            action.setShortcut(QKeySequence(keys))
+        shortcut = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+        action.setToolTip(f"{meaning} ({shortcut})" if shortcut else meaning)
+        action.setStatusTip("")
+        self._window.addAction(action)
+        return action
+
+    def _fill_menus(self) -> None:
+        bar = self._window.menuBar()
+        export = QMenu("&Export", self._window)
+        export.addActions([self.export_json, self.export_csv])
+        file = self._menu("&File")
+        file.addActions([self.open])
+        file.addMenu(self.recent_menu)
+        file.addActions([self.open_autosaved])
+        file.addSeparator()
+        file.addActions([self.save, self.save_as])
+        file.addMenu(export)
+        file.addSeparator()
+        file.addAction(self.quit)
+        run = self._menu("&Run")
+        run.addActions([self.run, self.stop])
+        model = self._menu("&Model")
+        model.addActions([self.load_embedded, self.load_folder])
+        view = self._menu("&View")
+        view.addAction(self.settings)
+        view.addSeparator()
+        view.addActions([self.enlarge, self.shrink, self.reset_text])
+        about = self._menu("&Help")
+        about.addActions([self.reading, self.about])
+        bar.setAccessibleName("Menus")
+
+    def _menu(self, title: str) -> QMenu:
+        menu = self._window.menuBar().addMenu(title)
+        menu.setToolTipsVisible(True)
+        return menu

@@ -1,0 +1,121 @@
+"""What the command line wants done in the window: run, save, take a picture, quit."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QObject, QTimer, Slot
+from PySide6.QtWidgets import QApplication
+
+from bh_studio.engine.messages import Failed
+from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.session_model import State
+
+_log = logging.getLogger(__name__)
+
+# Long enough for the last frame and the layout it causes.
+_SETTLE_MS = 120
+
+
+class Errand(QObject):
+    """Does its steps in order and ends the program with 0, or with 1 if one of them failed."""
+
+    def __init__(
+        self,
+        window: MainWindow,
+        *,
+        run: bool,
+        save: Path | None,
+        screenshot: Path | None,
+        quit_after: bool,
+    ) -> None:
+        super().__init__(window)
+        self._window = window
+        self._run = run
+        self._save = save
+        self._screenshot = screenshot
+        self._quit_after = quit_after
+        self._code = 0
+        self._started = False
+        model = window.model
+        model.state_changed.connect(self._follow)
+        model.run_finished.connect(self._finish)
+        model.failed.connect(self.fail)
+        window.files.failed.connect(self.fail)
+
+    def prepare(
+        self,
+        prompt: str | None,
+        rule: Mapping[str, Any],
+        generation: Mapping[str, Any],
+        session: Path | None,
+    ) -> None:
+        """Set the window up before the model is there."""
+        panel = self._window.settings_panel
+        if session is not None:
+            self._window.files.open_path(session)
+        if prompt is not None:
+            self._window.prompt.set_prompt(prompt)
+        try:
+            panel.show_rule(dataclasses.replace(panel.rule(), **rule))
+            panel.show_generation(dataclasses.replace(panel.generation(), **generation))
+        except ValueError as error:
+            self._window.report(Failed(str(error), "The other settings are unchanged.", ""))
+            self._complain(str(error))
+
+    @Slot(object)
+    def _follow(self, state: State) -> None:
+        if state is State.READY and not self._started:
+            self._started = True
+            # After every other receiver of this change has taken it in.
+            QTimer.singleShot(0, self._begin)
+
+    @Slot()
+    def _begin(self) -> None:
+        if not self._run:
+            QTimer.singleShot(_SETTLE_MS, self._wind_up)
+            return
+        obstacle = self._window.obstacle()
+        if obstacle:
+            self._complain(obstacle)
+            QTimer.singleShot(_SETTLE_MS, self._wind_up)
+            return
+        self._window.start_run()
+
+    @Slot()
+    def _finish(self) -> None:
+        if self._save is not None:
+            self._window.files.save_to(self._save)
+            self._save = None
+        QTimer.singleShot(_SETTLE_MS, self._wind_up)
+
+    @Slot(object)
+    def fail(self, failure: Failed) -> None:
+        """Something went wrong: say so, and end if the program was to end by itself."""
+        self._complain(" ".join(part for part in (failure.message, failure.advice) if part))
+        if not self._window.model.is_busy:
+            QTimer.singleShot(_SETTLE_MS, self._wind_up)
+
+    @Slot()
+    def _wind_up(self) -> None:
+        if self._screenshot is not None:
+            self._take_picture(self._screenshot)
+            self._screenshot = None
+        if self._quit_after:
+            QApplication.exit(self._code)
+
+    def _take_picture(self, path: Path) -> None:
+        self._window.clock.flush()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._window.grab().save(str(path), "PNG"):
+            self._complain(f"{path} could not be written.")
+
+    def _complain(self, text: str) -> None:
+        self._code = 1
+        if self._run or self._screenshot or self._quit_after:
+            print(text, file=sys.stderr)  # noqa: T201 - an answer to the command line

@@ -1,0 +1,124 @@
+"""What went wrong, above the answers: message, advice, details. Never modal."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Slot
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from bh_studio.engine.messages import Failed
+from bh_studio.ui.icons import icon
+from bh_studio.ui.theme import GAP, GAP_SMALL, GAP_TINY, Theme
+
+
+class ErrorStrip(QFrame):
+    """Shows the latest failure until it is dismissed."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._failure: Failed | None = None
+        self.setProperty("role", "alarm")
+        self.setAccessibleName("Error")
+        self._message = self._line("section")
+        self._advice = self._line("")
+        self._details = QPlainTextEdit()
+        self._details.setReadOnly(True)
+        self._details.setAccessibleName("Details of the error")
+        self._details.setToolTip("The technical details, for a report")
+        self._details.setFixedHeight(140)
+        self._details.hide()
+        self.details_button = QPushButton("Details")
+        self.details_button.setProperty("role", "link")
+        self.details_button.setCheckable(True)
+        self.details_button.setToolTip("Show the technical details")
+        self.details_button.toggled.connect(self._details.setVisible)
+        self.copy_button = QPushButton("Copy")
+        self.copy_button.setProperty("role", "link")
+        self.copy_button.setToolTip("Copy the message and its details to the clipboard")
+        self.copy_button.clicked.connect(self.copy)
+        self.dismiss_button = QToolButton()
+        self.dismiss_button.setProperty("role", "tool")
+        self.dismiss_button.setToolTip("Dismiss this message")
+        self.dismiss_button.clicked.connect(self.dismiss)
+        for button, name in (
+            (self.details_button, "Details of the error"),
+            (self.copy_button, "Copy the error"),
+            (self.dismiss_button, "Dismiss the error"),
+        ):
+            button.setAccessibleName(name)
+        self._lay_out()
+        theme.changed.connect(self._take_theme)
+        self._take_theme()
+        self.hide()
+
+    @property
+    def failure(self) -> Failed | None:
+        """What is shown now."""
+        return self._failure
+
+    @Slot(object)
+    def show_failure(self, failure: Failed) -> None:
+        """Show `failure` in place of an older one."""
+        self._failure = failure
+        self._message.setText(failure.message)
+        self._advice.setText(failure.advice)
+        self._advice.setVisible(bool(failure.advice))
+        self._details.setPlainText(failure.details)
+        self.details_button.setChecked(False)
+        self.details_button.setVisible(bool(failure.details))
+        self.show()
+
+    @Slot()
+    def dismiss(self) -> None:
+        """Take the message away."""
+        self._failure = None
+        self.hide()
+
+    @Slot()
+    def copy(self) -> None:
+        """Put everything about the failure on the clipboard."""
+        if self._failure is not None:
+            parts = (self._failure.message, self._failure.advice, self._failure.details)
+            QGuiApplication.clipboard().setText("\n\n".join(part for part in parts if part))
+
+    def _line(self, role: str) -> QLabel:
+        label = QLabel()
+        label.setProperty("role", role)
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        label.setWordWrap(True)
+        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        return label
+
+    def _lay_out(self) -> None:
+        self._sign = QLabel()
+        words = QVBoxLayout()
+        words.setSpacing(GAP_TINY)
+        words.addWidget(self._message)
+        words.addWidget(self._advice)
+        row = QHBoxLayout()
+        row.setSpacing(GAP_SMALL)
+        row.addWidget(self._sign, 0, Qt.AlignmentFlag.AlignTop)
+        row.addLayout(words, 1)
+        for button in (self.details_button, self.copy_button, self.dismiss_button):
+            row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(GAP, GAP_SMALL, GAP_SMALL, GAP_SMALL)
+        layout.setSpacing(GAP_SMALL)
+        layout.addLayout(row)
+        layout.addWidget(self._details)
+
+    @Slot()
+    def _take_theme(self) -> None:
+        colors = self._theme.colors
+        self._sign.setPixmap(icon("warning", colors.alarm).pixmap(18, 18))
+        self.dismiss_button.setIcon(icon("dismiss", colors.text))

@@ -1,0 +1,153 @@
+"""What the program says about itself and its numbers. Plain text of our own."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy
+import pyqtgraph
+import PySide6
+from PySide6.QtCore import Qt, qVersion
+from PySide6.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QFrame,
+    QLabel,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from bh_studio import __version__
+from bh_studio.engine.messages import ModelInfo
+from bh_studio.ui.theme import GAP, GAP_LARGE, GAP_SMALL
+
+_READING = (
+    (
+        "The two sides",
+        "Both sides continue the same prompt with the same model. The baseline uses a fixed number "
+        "of experts for every token in every layer (top-8 for OLMoE). BH chooses the number anew "
+        "for each token and layer, between min_k and max_k. The sides take turns, token by token.",
+    ),
+    (
+        "The BH rule",
+        "In each layer the router gives every expert a probability. Its p-value is the share of "
+        "scores at least as large among the experts that the model's own router discards in that "
+        "layer, collected once on a calibration text. The Benjamini-Hochberg procedure at level "
+        "alpha then decides which experts are used. A token's scores come from one hidden state "
+        "and are not independent, and min_k and max_k override the rule; so alpha is a level to "
+        "set, not a proven error rate.",
+    ),
+    (
+        "Experts",
+        "An expert count is the number of experts one token uses in one layer. It belongs to the "
+        "position whose output predicted the token. “Mean experts” is the mean over all tokens of "
+        "the answer and all layers; the prompt is not included. “min_k decided” and “max_k "
+        "decided” are the shares of (token, layer) pairs in which the rule wanted fewer or more "
+        "experts than the limits allow.",
+    ),
+    (
+        "The colours",
+        "The background of a token shows its mean experts over the layers; a cell of the heat map "
+        "shows the experts of one token in one layer. Both use the same scale, from the smallest "
+        "to the largest count possible in the run. Tokens and layers are counted from 0, as in "
+        "saved files.",
+    ),
+    (
+        "Speed",
+        "Tok/s counts a side's own computing time from its first token to its last; the other "
+        "side's turns are left out. “First token” is the time until the first token, reading the "
+        "prompt included. Short runs and a busy machine make both vary from run to run.",
+    ),
+    (
+        "Analyze mode",
+        "The model routes as always, so both texts are the baseline's. The counts are what BH "
+        "would have used; no computation is saved.",
+    ),
+    (
+        "What the numbers do not say",
+        "One run shows one prompt. Fewer experts with a similar text is not a measure of quality; "
+        "that takes a loss over many texts.",
+    ),
+    (
+        "Your runs",
+        "Every finished run is kept in the autosave folder, so starting another one loses nothing: "
+        "File > Open autosaved run. Saving gives a run a name and a place of your own.",
+    ),
+)
+
+
+class TextDialog(QDialog):
+    """A small window with headed paragraphs; does not block the main window."""
+
+    def __init__(
+        self, title: str, paragraphs: tuple[tuple[str, str], ...], parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle(title)
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(GAP_LARGE, GAP, GAP_LARGE, GAP)
+        column.setSpacing(GAP_SMALL // 2)
+        for heading, text in paragraphs:
+            head = QLabel(heading)
+            head.setProperty("role", "section")
+            body = QLabel(text)
+            body.setTextFormat(Qt.TextFormat.PlainText)
+            body.setWordWrap(True)
+            body.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            column.addWidget(head)
+            column.addWidget(body)
+            column.addSpacing(GAP_SMALL)
+        column.addStretch(1)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setWidget(content)
+        buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+        buttons.rejected.connect(self.close)
+        close = buttons.button(QDialogButtonBox.StandardButton.Close)
+        close.setToolTip("Close this window (Esc)")
+        close.setAccessibleName("Close")
+        layout = QVBoxLayout(self)
+        layout.addWidget(area, 1)
+        layout.addWidget(buttons)
+
+
+def reading_dialog(parent: QWidget) -> TextDialog:
+    """How to read the numbers."""
+    dialog = TextDialog("How to read the numbers", _READING, parent)
+    dialog.resize(620, 640)
+    return dialog
+
+
+def about_dialog(parent: QWidget, model: ModelInfo | None) -> TextDialog:
+    """Versions of the program and of what it is made of, and the loaded model."""
+    versions = "\n".join(
+        (
+            f"Python {platform.python_version()}",
+            f"Qt {qVersion()}, PySide6 {PySide6.__version__}",
+            f"pyqtgraph {pyqtgraph.__version__}, NumPy {numpy.__version__}",
+            platform.platform(),
+        )
+    )
+    paragraphs = [
+        (
+            f"BH Studio {__version__}",
+            "Compares top-k and Benjamini-Hochberg expert routing of OLMoE, side by side and live. "
+            "Apache License 2.0. Runs entirely on this machine.",
+        ),
+        ("Versions", versions),
+    ]
+    if model is not None:
+        paragraphs.append(
+            (
+                "Model",
+                f"{model.name} ({model.architecture})\n{model.id}\n"
+                f"Fingerprint {model.fingerprint}\nNull {model.null_sha256}",
+            )
+        )
+    dialog = TextDialog("About BH Studio", tuple(paragraphs), parent)
+    dialog.resize(520, 380)
+    return dialog

@@ -1,0 +1,298 @@
+"""The window: puts the panels in their places and connects them. No logic of its own."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from PySide6.QtCore import Qt, Slot
+from PySide6.QtGui import QCloseEvent
+from PySide6.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QMainWindow,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from bh_studio.engine.messages import Failed, LoadProgress
+from bh_studio.engine.session import Session
+from bh_studio.settings import Settings
+from bh_studio.ui.actions import Actions
+from bh_studio.ui.answer_panel import AnswerPanel
+from bh_studio.ui.error_strip import ErrorStrip
+from bh_studio.ui.frame_clock import FrameClock
+from bh_studio.ui.heat_map import HeatMap
+from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
+from bh_studio.ui.icons import window_icon
+from bh_studio.ui.layer_chart import LayerChart
+from bh_studio.ui.prompt_bar import PromptBar
+from bh_studio.ui.session_files import SessionFiles
+from bh_studio.ui.session_model import SessionModel, State
+from bh_studio.ui.settings_panel import SettingsPanel
+from bh_studio.ui.statistics_strip import StatisticsStrip
+from bh_studio.ui.status_line import StatusLine
+from bh_studio.ui.theme import GAP, GAP_SMALL, Theme
+from bh_studio.ui.window_memory import restore
+
+_FIRST_SIZE = (1280, 800)
+
+
+class MainWindow(QMainWindow):
+    """Everything the user sees. Reads the session model; changes it only through its commands."""
+
+    def __init__(self, model: SessionModel, theme: Theme, settings: Settings) -> None:
+        super().__init__()
+        self.model = model
+        self.theme = theme
+        self._closing = False
+        self.setWindowIcon(window_icon())
+        self.clock = FrameClock(self)
+        self.files = SessionFiles(model, settings, self)
+        self.actions_ = Actions(self)
+        self.prompt = PromptBar(theme)
+        self.settings_panel = SettingsPanel(theme)
+        self.errors = ErrorStrip(theme)
+        self.baseline = AnswerPanel(
+            model.baseline, theme, "The answer with the model's own routing will appear here."
+        )
+        self.bh = AnswerPanel(
+            model.bh, theme, "The answer with Benjamini-Hochberg routing will appear here."
+        )
+        self.statistics = StatisticsStrip(model.baseline, model.bh, theme)
+        self.layers = LayerChart(model.bh, theme)
+        self.heat_map = HeatMap(model.bh, theme)
+        self.status = StatusLine(self)
+        self.setStatusBar(self.status)
+        self._lay_out()
+        self._connect_model()
+        self._connect_actions()
+        self.resize(*_FIRST_SIZE)
+        restore(self, settings)
+        self.refresh()
+        self._sync()
+
+    # --- layout ---
+
+    def _lay_out(self) -> None:
+        answers = _splitter(Qt.Orientation.Horizontal, self.baseline, self.bh)
+        charts = _splitter(Qt.Orientation.Horizontal, self.layers, self.heat_map)
+        lower = QWidget()
+        below = QVBoxLayout(lower)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.setSpacing(GAP_SMALL)
+        below.addWidget(self.statistics)
+        below.addWidget(charts, 1)
+        rows = _splitter(Qt.Orientation.Vertical, answers, lower)
+        rows.setSizes([1000, 1050])
+        self.splitters = {"answers": answers, "charts": charts, "rows": rows}
+        main = QWidget()
+        column = QVBoxLayout(main)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(GAP_SMALL)
+        column.addWidget(self.prompt)
+        column.addWidget(self.errors)
+        column.addWidget(rows, 1)
+        body = QWidget()
+        row = QHBoxLayout(body)
+        row.setContentsMargins(GAP, GAP, GAP, GAP_SMALL)
+        row.setSpacing(GAP)
+        row.addWidget(self.settings_panel)
+        row.addWidget(main, 1)
+        self.setCentralWidget(body)
+        order = (self.prompt.editor, self.prompt.run_button, self.prompt.stop_button,
+                 self.prompt.examples)  # fmt: skip
+        for before, after in itertools.pairwise(order):
+            QWidget.setTabOrder(before, after)
+        self.prompt.editor.setFocus()
+
+    # --- wiring ---
+
+    def _connect_model(self) -> None:
+        self.model.state_changed.connect(self._sync)
+        self.model.model_changed.connect(self._show_model)
+        self.model.session_changed.connect(self._sync)
+        self.model.load_progressed.connect(self._show_progress)
+        self.model.content_changed.connect(self.clock.mark)
+        self.model.failed.connect(self.errors.show_failure)
+        self.clock.frame.connect(self.refresh)
+        self.files.changed.connect(self._sync)
+        self.files.failed.connect(self.errors.show_failure)
+        self.files.notified.connect(self.status.notify)
+        self.files.opened.connect(self._take_parameters)
+
+    def _connect_actions(self) -> None:
+        actions = self.actions_
+        for action, slot in (
+            (actions.run, self.start_run),
+            (actions.stop, self.model.stop),
+            (actions.open, self.files.open),
+            (actions.open_autosaved, self.files.open_autosaved),
+            (actions.save, self.files.save),
+            (actions.save_as, self.files.save_as),
+            (actions.export_json, self.files.export_json),
+            (actions.export_csv, self.files.export_csv),
+            (actions.quit, self.close),
+            (actions.load_embedded, self._load_embedded),
+            (actions.load_folder, self._ask_for_model),
+            (actions.enlarge, self.theme.enlarge_text),
+            (actions.shrink, self.theme.shrink_text),
+            (actions.reset_text, self.theme.reset_text),
+            (actions.reading, self._show_reading),
+            (actions.about, self._show_about),
+        ):
+            action.triggered.connect(slot)
+        actions.settings.toggled.connect(self.settings_panel.setVisible)
+        actions.recent_chosen.connect(self._open_recent)
+        self.prompt.run_button.clicked.connect(actions.run.trigger)
+        self.prompt.stop_button.clicked.connect(actions.stop.trigger)
+        self.prompt.edited.connect(self._sync)
+        self.settings_panel.edited.connect(self._sync)
+        self.baseline.difference_chosen.connect(self.show_difference)
+        self.bh.difference_chosen.connect(self.show_difference)
+        self.bh.text.token_hovered.connect(self.heat_map.point_at_token)
+
+    # --- what the user asks for ---
+
+    @Slot()
+    def start_run(self) -> None:
+        """Answer the prompt with the settings as they are, if that is possible now."""
+        if self.obstacle():
+            return
+        self.errors.dismiss()
+        self.model.run(
+            self.prompt.prompt, self.settings_panel.rule(), self.settings_panel.generation()
+        )
+
+    @Slot()
+    def show_difference(self) -> None:
+        """Mark the first token in which the texts differ, in both panels."""
+        index = self.model.first_difference
+        if index is not None:
+            self.baseline.show_token(index)
+            self.bh.show_token(index)
+
+    @Slot()
+    def refresh(self) -> None:
+        """Paint what changed since the last frame."""
+        for panel in (self.baseline, self.bh):
+            panel.refresh(self.model.first_difference, self.model.compared_tokens)
+        self.statistics.refresh()
+        self.layers.refresh()
+        self.heat_map.refresh()
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        if self.model.is_busy and not self._closing:
+            # What has been written so far is kept: the engine ends the run, then the window closes.
+            self._closing = True
+            self.model.stop()
+            self.status.notify("Ending the run, then closing…")
+            event.ignore()
+            return
+        event.accept()
+
+    # --- keeping in step ---
+
+    @Slot()
+    def _sync(self) -> None:
+        model, actions, state = self.model, self.actions_, self.model.state
+        obstacle = self.obstacle()
+        has_session = model.session is not None
+        actions.run.setEnabled(not obstacle)
+        actions.stop.setEnabled(model.can_stop)
+        actions.save.setEnabled(self.files.can_save)
+        for action in (actions.save_as, actions.export_json, actions.export_csv):
+            action.setEnabled(has_session)
+        for action in (actions.open, actions.open_autosaved):
+            action.setEnabled(not model.is_busy)
+        for action in (actions.load_embedded, actions.load_folder):
+            action.setEnabled(state in (State.NO_MODEL, State.READY))
+        actions.show_recent(self.files.settings.recent_sessions if not model.is_busy else ())
+        self.prompt.run_button.setEnabled(not obstacle)
+        self.prompt.run_button.setToolTip(obstacle or actions.run.toolTip())
+        self.prompt.stop_button.setEnabled(model.can_stop)
+        if state is State.LOADING:
+            if not model.can_stop:
+                self.status.show_progress(LoadProgress("Cancelling the load…"))
+        else:
+            self.status.show_state(obstacle or "Ready")
+        title = self.files.title
+        self.setWindowTitle(f"{title}[*] – BH Studio" if title else "BH Studio[*]")
+        self.setWindowModified(self.files.can_save)
+        if self._closing and not model.is_busy:
+            self.close()
+
+    def obstacle(self) -> str:
+        """Why a run cannot start now, a sentence; empty if it can."""
+        state = self.model.state
+        if state is State.LOADING:
+            return "The model is loading."
+        if state is State.NO_MODEL:
+            return "No model is loaded; choose one in the Model menu."
+        if state is State.RUNNING:
+            return "Running: the sides take turns, token by token."
+        if state is State.CANCELLING:
+            return "Stopping…"
+        if not self.prompt.prompt.strip():
+            return "Type a prompt first."
+        return self.settings_panel.problem
+
+    @Slot(object)
+    def _show_progress(self, progress: LoadProgress) -> None:
+        self.status.show_progress(progress)
+
+    @Slot()
+    def _show_model(self) -> None:
+        self.status.show_model(self.model.model)
+        self.settings_panel.set_model(self.model.model)
+        if self.model.state is State.LOADING:
+            self.status.show_progress(LoadProgress("Loading the model"))
+
+    @Slot(object)
+    def _take_parameters(self, session: Session) -> None:
+        self.prompt.set_prompt(session.prompt)
+        self.settings_panel.show_rule(session.rule)
+        self.settings_panel.show_generation(session.generation)
+        self.errors.dismiss()
+
+    @Slot(object)
+    def _open_recent(self, path: Path) -> None:
+        self.files.open_path(path)
+
+    @Slot()
+    def _load_embedded(self) -> None:
+        self.model.load("embedded")
+
+    @Slot()
+    def _ask_for_model(self) -> None:
+        dialog = QFileDialog(self, "Folder with an OLMoE checkpoint")
+        dialog.setFileMode(QFileDialog.FileMode.Directory)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.fileSelected.connect(self.model.load)
+        dialog.open()
+
+    @Slot()
+    def _show_reading(self) -> None:
+        reading_dialog(self).show()
+
+    @Slot()
+    def _show_about(self) -> None:
+        about_dialog(self, self.model.model).show()
+
+    @Slot(object)
+    def report(self, failure: Failed) -> None:
+        """Show a failure that did not come from the engine."""
+        self.errors.show_failure(failure)
+
+
+def _splitter(orientation: Qt.Orientation, *widgets: QWidget) -> QSplitter:
+    splitter = QSplitter(orientation)
+    splitter.setChildrenCollapsible(False)
+    splitter.setHandleWidth(GAP_SMALL)
+    for widget in widgets:
+        splitter.addWidget(widget)
+        splitter.setStretchFactor(splitter.count() - 1, 1)
+    # Equal shares; Qt scales them to the room there is.
+    splitter.setSizes([1000] * splitter.count())
+    return splitter

@@ -1,0 +1,245 @@
+"""Saving, opening, exporting and autosaving sessions, with dialogs that never block."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Signal, Slot
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+from bh_studio import paths
+from bh_studio.engine.messages import Failed
+from bh_studio.engine.session import Session, SessionError
+from bh_studio.engine.session_file import (
+    SUFFIX,
+    export_csv,
+    export_json,
+    load_session,
+    save_session,
+)
+from bh_studio.settings import Settings
+from bh_studio.ui.session_model import SessionModel
+
+_log = logging.getLogger(__name__)
+
+_SESSIONS = f"BH Studio sessions (*{SUFFIX})"
+_EXPORTS: dict[str, tuple[str, Callable[[Session, Path], None]]] = {
+    ".json": ("JSON (*.json)", export_json),
+    ".csv": ("CSV (*.csv)", export_csv),
+}
+
+
+def autosave_dir() -> Path:
+    """Where every finished run is kept, saved by the user or not."""
+    return paths.data_dir() / "autosave"
+
+
+class SessionFiles(QObject):
+    """Knows which file the session on screen belongs to, and whether the user has saved it."""
+
+    changed = Signal()
+    failed = Signal(object)
+    notified = Signal(str)
+    opened = Signal(object)
+
+    def __init__(self, model: SessionModel, settings: Settings, window: QWidget) -> None:
+        super().__init__(window)
+        self._model = model
+        self._window = window
+        self.dialog: QFileDialog | None = None
+        self._is_opening = False
+        self.settings = settings
+        self.path: Path | None = None
+        self.is_saved = False
+        model.session_changed.connect(self._forget_path)
+        model.run_finished.connect(self.autosave)
+
+    @property
+    def can_save(self) -> bool:
+        """Whether there is a session that the user has not saved."""
+        return self._model.session is not None and not self.is_saved
+
+    @property
+    def title(self) -> str:
+        """What to call the session on screen."""
+        if self.path is not None:
+            return self.path.name
+        return "Unsaved run" if self._model.session is not None else ""
+
+    @Slot()
+    def save(self) -> None:
+        """Save to the session's own file; ask for one the first time."""
+        if self._model.session is None:
+            return
+        if self.path is None:
+            self.save_as()
+        else:
+            self.save_to(self.path)
+
+    @Slot()
+    def save_as(self) -> None:
+        """Ask for a file and save to it."""
+        if self._model.session is None:
+            return
+        dialog = self._new_dialog("Save session", _SESSIONS, SUFFIX)
+        dialog.fileSelected.connect(self._save_chosen)
+        dialog.open()
+
+    def save_to(self, path: Path) -> bool:
+        """Save to `path`; whether it worked."""
+        session = self._model.session
+        if session is None or not self._write(save_session, session, path):
+            return False
+        self._remember(path)
+        self.notified.emit(f"Saved to {path}")
+        return True
+
+    @Slot()
+    def open(self) -> None:
+        """Ask for a session file and show it."""
+        self._open_from(self._folder())
+
+    @Slot()
+    def open_autosaved(self) -> None:
+        """Ask for one of the runs that were kept without being saved."""
+        folder = autosave_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._open_from(folder)
+
+    def open_path(self, path: Path) -> bool:
+        """Show the session in `path`; a bad file changes nothing. Whether it worked."""
+        if self._model.is_busy:
+            return False
+        try:
+            session = load_session(path)
+        except (SessionError, OSError) as error:
+            self._fail(
+                f"{path.name} could not be opened.", f"{_reason(error)} Nothing was changed."
+            )
+            return False
+        self._is_opening = True
+        self._model.show_session(session)
+        self._is_opening = False
+        if path.parent == autosave_dir():
+            # Autosaved files have no name of the user's yet.
+            self.path, self.is_saved = None, False
+            self.changed.emit()
+        else:
+            self._remember(path)
+        self.opened.emit(session)
+        self.notified.emit(f"Opened {path}")
+        return True
+
+    @Slot()
+    def export_json(self) -> None:
+        """Ask for a file and write the statistics to it as JSON."""
+        self._export(".json")
+
+    @Slot()
+    def export_csv(self) -> None:
+        """Ask for a file and write every expert count to it as CSV."""
+        self._export(".csv")
+
+    @Slot(object)
+    def autosave(self, session: Session) -> None:
+        """Keep a finished run, so that nothing has to be asked before it leaves the screen."""
+        if not any(record.token_ids for record in session.sides.values()):
+            return
+        stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H-%M-%S-%f")[:-3]
+        self._write(save_session, session, autosave_dir() / f"{stamp}{SUFFIX}")
+
+    def _open_from(self, folder: Path) -> None:
+        if self._model.is_busy:
+            return
+        dialog = self._new_dialog("Open session", _SESSIONS, "")
+        dialog.setDirectory(str(folder))
+        dialog.fileSelected.connect(self._open_chosen)
+        dialog.open()
+
+    def _export(self, suffix: str) -> None:
+        if self._model.session is None:
+            return
+        words, _ = _EXPORTS[suffix]
+        dialog = self._new_dialog("Export statistics", words, suffix)
+        dialog.fileSelected.connect(self._export_chosen)
+        dialog.open()
+
+    def _new_dialog(self, title: str, words: str, suffix: str) -> QFileDialog:
+        if self.dialog is not None:
+            self.dialog.deleteLater()
+        dialog = QFileDialog(self._window, title, str(self._folder()), words)
+        if suffix:
+            dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+            dialog.setDefaultSuffix(suffix.removeprefix("."))
+            dialog.selectFile(self._suggested_name() + suffix)
+        else:
+            dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        self.dialog = dialog
+        return dialog
+
+    @Slot(str)
+    def _save_chosen(self, name: str) -> None:
+        self.save_to(Path(name))
+
+    @Slot(str)
+    def _open_chosen(self, name: str) -> None:
+        self.open_path(Path(name))
+
+    @Slot(str)
+    def _export_chosen(self, name: str) -> None:
+        path, session = Path(name), self._model.session
+        if session is not None and self._write(_EXPORTS[path.suffix][1], session, path):
+            self.notified.emit(f"Exported to {path}")
+
+    @Slot()
+    def _forget_path(self) -> None:
+        if not self._is_opening:
+            self.path, self.is_saved = None, False
+            self.changed.emit()
+
+    def _remember(self, path: Path) -> None:
+        self.path, self.is_saved = path, True
+        settings = self.settings.with_recent(path.absolute())
+        self.settings = dataclasses.replace(settings, session_folder=str(path.parent.absolute()))
+        self.changed.emit()
+
+    def _folder(self) -> Path:
+        chosen = Path(self.settings.session_folder) if self.settings.session_folder else None
+        if chosen is not None and chosen.is_dir():
+            return chosen
+        folder = paths.data_dir() / "sessions"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _suggested_name(self) -> str:
+        if self.path is not None:
+            return self.path.stem
+        words = self._model.session.prompt.split()[:6] if self._model.session else []
+        plain = " ".join(words)
+        name = "".join(letter for letter in plain if letter.isalnum() or letter in " -_").strip()
+        return name[:48] or "session"
+
+    def _write(self, writer: Callable[[Session, Path], None], session: Session, path: Path) -> bool:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writer(session, path)
+        except OSError as error:
+            advice = f"{_reason(error)} The run stays on screen; save it elsewhere."
+            self._fail(f"{path.name} could not be written.", advice)
+            return False
+        return True
+
+    def _fail(self, message: str, advice: str) -> None:
+        details = traceback.format_exc()
+        _log.error("%s %s\n%s", message, advice, details)
+        self.failed.emit(Failed(message, advice, details))
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,276 @@
+"""The parameters of the next run. Holds controls and their check, starts nothing."""
+
+from __future__ import annotations
+
+import random
+
+from PySide6.QtCore import QRegularExpression, QSize, Qt, Signal, Slot
+from PySide6.QtGui import QRegularExpressionValidator
+from PySide6.QtWidgets import (
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QScrollArea,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from bh_studio.engine.messages import (
+    GenerationParameters,
+    MixingWeights,
+    Mode,
+    ModelInfo,
+    RuleParameters,
+)
+from bh_studio.ui.icons import icon
+from bh_studio.ui.number_boxes import AlphaBox, ChoiceBox, CountBox, NumberBox
+from bh_studio.ui.theme import GAP, GAP_LARGE, GAP_SMALL, GAP_TINY, Theme
+
+_MOST_EXPERTS = 255  # a count is stored in eight bits
+_MOST_TOKENS = 131072
+_WIDTH_LETTERS = 38
+
+
+class SettingsPanel(QScrollArea):
+    """Controls for the rule and for generation."""
+
+    edited = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._model: ModelInfo | None = None
+        self.setProperty("role", "sidebar")
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._build_controls()
+        content = QWidget()
+        layout = QVBoxLayout(content)
+        layout.setContentsMargins(0, 0, GAP_SMALL, 0)
+        layout.setSpacing(GAP_SMALL)
+        layout.addWidget(_section("BH rule"))
+        layout.addLayout(self._rule_form())
+        layout.addSpacing(GAP_LARGE)
+        layout.addWidget(_section("Generation"))
+        layout.addLayout(self._generation_form())
+        self._problem = QLabel()
+        self._problem.setProperty("role", "problem")
+        self._problem.setWordWrap(True)
+        self._problem.setAccessibleName("What is wrong with the settings")
+        layout.addWidget(self._problem)
+        layout.addStretch(1)
+        self.setWidget(content)
+        self._connect()
+        theme.changed.connect(self._take_theme)
+        self._take_theme()
+        self.show_rule(RuleParameters())
+        self.show_generation(GenerationParameters())
+        self._sync()
+
+    def sizeHint(self) -> QSize:
+        return QSize(self.fontMetrics().averageCharWidth() * _WIDTH_LETTERS, 400)
+
+    @property
+    def problem(self) -> str:
+        """What makes a run impossible with these settings, a sentence; empty if nothing does."""
+        try:
+            rule = self.rule()
+            self.generation()
+            if self._model is not None:
+                rule.check_experts(self._model.experts)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def rule(self) -> RuleParameters:
+        """The rule as set. Raises ValueError for an impossible combination."""
+        return RuleParameters(
+            alpha=self.alpha.value(),
+            temperature=self.temperature.value(),
+            min_k=self.min_k.value(),
+            max_k=self.max_k.value(),
+            mode=Mode(self.mode.value),
+            weights=MixingWeights(self.weights.value),
+        )
+
+    def generation(self) -> GenerationParameters:
+        """Generation as set. Raises ValueError for an impossible value."""
+        if not self.seed.text():
+            raise ValueError("The seed is empty; type a whole number.")
+        return GenerationParameters(
+            max_new_tokens=self.max_new_tokens.value(),
+            sampling=self.decoding.value == "sampling",
+            temperature=self.sampling_temperature.value(),
+            top_p=self.top_p.value(),
+            seed=int(self.seed.text()),
+        )
+
+    def show_rule(self, rule: RuleParameters) -> None:
+        """Set the controls to `rule`."""
+        self.alpha.setValue(rule.alpha)
+        self.temperature.setValue(rule.temperature)
+        self.min_k.setValue(rule.min_k)
+        self.max_k.setValue(rule.max_k)
+        self.mode.set_value(rule.mode.value)
+        self.weights.set_value(rule.weights.value)
+
+    def show_generation(self, generation: GenerationParameters) -> None:
+        """Set the controls to `generation`."""
+        self.max_new_tokens.setValue(generation.max_new_tokens)
+        self.decoding.set_value("sampling" if generation.sampling else "greedy")
+        self.sampling_temperature.setValue(generation.temperature)
+        self.top_p.setValue(generation.top_p)
+        self.seed.setText(str(generation.seed))
+
+    def set_model(self, model: ModelInfo | None) -> None:
+        """Check against `model` from now on."""
+        self._model = model
+        self._sync()
+
+    def _build_controls(self) -> None:
+        self.alpha = AlphaBox()
+        self.min_k = CountBox(1, _MOST_EXPERTS)
+        self.max_k = CountBox(1, _MOST_EXPERTS)
+        self.temperature = NumberBox(0.01, 100.0, decimals=3)
+        self.mode = ChoiceBox(
+            {Mode.PATCH.value: "Patch: BH routes", Mode.ANALYZE.value: "Analyze: only count"}
+        )
+        self.weights = ChoiceBox(
+            {
+                MixingWeights.MODEL.value: "As the model does",
+                MixingWeights.RENORMALIZE.value: "Renormalize to 1",
+            }
+        )
+        self.max_new_tokens = CountBox(1, _MOST_TOKENS)
+        self.decoding = ChoiceBox({"greedy": "Greedy", "sampling": "Sampling"})
+        self.sampling_temperature = NumberBox(0.01, 100.0, decimals=3)
+        self.top_p = NumberBox(0.001, 1.0, decimals=3, step=0.05)
+        self.seed = QLineEdit()
+        self.seed.setValidator(QRegularExpressionValidator(QRegularExpression(r"\d{1,19}")))
+        self.new_seed = QToolButton()
+        self.new_seed.setProperty("role", "tool")
+        self.new_seed.setToolTip("Draw another seed")
+        self.new_seed.setAccessibleName("Draw another seed")
+
+    def _fields(self) -> tuple[QWidget, ...]:
+        return (
+            self.alpha, self.min_k, self.max_k, self.temperature, self.mode, self.weights,
+            self.max_new_tokens, self.decoding, self.sampling_temperature, self.top_p, self.seed,
+        )  # fmt: skip
+
+    def _rule_form(self) -> QFormLayout:
+        form = _form()
+        _add(form, "Alpha", self.alpha,
+             "BH level, between 0 and 1. Smaller selects fewer experts. The arrows walk along "
+             "0.001, 0.002, 0.005, 0.01 and so on.")  # fmt: skip
+        _add(form, "min_k", self.min_k, "The least experts a token uses in a layer.")
+        _add(form, "max_k", self.max_k,
+             "The most experts a token uses in a layer. The baseline's number is a fair "
+             "ceiling.")  # fmt: skip
+        _add(form, "Temperature", self.temperature,
+             "Divides the router's logits before BH scores them. 1 leaves them as they are.",
+             "Router temperature")  # fmt: skip
+        _add(form, "Mode", self.mode,
+             "Patch: BH chooses the experts of the BH side. Analyze: the model routes as always "
+             "and BH only counts what it would have chosen.")  # fmt: skip
+        _add(form, "Weights", self.weights,
+             "How the outputs of the chosen experts are mixed: with the weights the model gives "
+             "them, or scaled so that they sum to 1.", "Mixing weights")  # fmt: skip
+        return form
+
+    def _generation_form(self) -> QFormLayout:
+        form = _form()
+        _add(form, "New tokens", self.max_new_tokens,
+             "The most tokens each side may produce.", "Most new tokens")  # fmt: skip
+        _add(form, "Decoding", self.decoding,
+             "Greedy takes the most probable token. Sampling draws one, repeatable by "
+             "seed.")  # fmt: skip
+        _add(form, "Temperature", self.sampling_temperature,
+             "Divides the vocabulary's logits before drawing. Only for sampling.",
+             "Sampling temperature")  # fmt: skip
+        _add(form, "Top-p", self.top_p,
+             "Draws among the most probable tokens that together hold this probability. Only for "
+             "sampling.")  # fmt: skip
+        row = QHBoxLayout()
+        row.setSpacing(GAP_TINY)
+        row.addWidget(self.seed, 1)
+        row.addWidget(self.new_seed)
+        label = _label(self.seed, "Seed")
+        _describe(self.seed, "Seed", "Both sides draw from a generator started with this number. "
+                  "Only for sampling.")  # fmt: skip
+        form.addRow(label, row)
+        return form
+
+    def _connect(self) -> None:
+        for box in (self.alpha, self.temperature, self.sampling_temperature, self.top_p):
+            box.valueChanged.connect(self._sync)
+        for counter in (self.min_k, self.max_k, self.max_new_tokens):
+            counter.valueChanged.connect(self._sync)
+        for choice in (self.mode, self.weights, self.decoding):
+            choice.currentIndexChanged.connect(self._sync)
+        self.seed.textChanged.connect(self._sync)
+        self.new_seed.clicked.connect(self._draw_seed)
+
+    @Slot()
+    def _draw_seed(self) -> None:
+        self.seed.setText(str(random.randrange(2**31)))
+
+    @Slot()
+    def _sync(self) -> None:
+        sampling = self.decoding.value == "sampling"
+        for control in (self.sampling_temperature, self.top_p, self.seed, self.new_seed):
+            control.setEnabled(sampling)
+        problem = self.problem
+        self._problem.setText(problem)
+        self._problem.setVisible(bool(problem))
+        self.edited.emit()
+
+    @Slot()
+    def _take_theme(self) -> None:
+        colors = self._theme.colors
+        self.new_seed.setIcon(icon("seed", colors.text, colors.faint))
+        # Boxes of different kinds have different heights of their own; rows look even with one.
+        for control in self._fields():
+            control.setFixedHeight(self.fontMetrics().height() + GAP)
+        self.setFixedWidth(self.sizeHint().width())
+
+
+def _form() -> QFormLayout:
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setHorizontalSpacing(GAP)
+    form.setVerticalSpacing(GAP_SMALL)
+    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def _section(text: str) -> QLabel:
+    label = QLabel(text)
+    label.setProperty("role", "section")
+    return label
+
+
+def _label(control: QWidget, text: str) -> QLabel:
+    label = QLabel(text)
+    label.setProperty("role", "muted")
+    label.setBuddy(control)
+    return label
+
+
+def _describe(control: QWidget, name: str, meaning: str) -> None:
+    control.setAccessibleName(name)
+    control.setToolTip(meaning)
+
+
+def _add(
+    form: QFormLayout, text: str, control: QWidget, meaning: str, name: str | None = None
+) -> None:
+    _describe(control, name or text, meaning)
+    label = _label(control, text)
+    label.setToolTip(meaning)
+    form.addRow(label, control)

@@ -1,0 +1,99 @@
+"""The line at the bottom: what the engine does, and which model answers."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
+
+from bh_studio.engine.messages import LoadProgress, ModelInfo
+from bh_studio.ui.theme import GAP_SMALL
+
+_BRIEFLY_MS = 6000
+_STEPS = 1000
+
+
+class StatusLine(QStatusBar):
+    """Loading progress and short notices on the left, the model on the right."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setSizeGripEnabled(False)
+        self.setContentsMargins(GAP_SMALL, 0, GAP_SMALL, 0)
+        self._stage = QLabel()
+        self._stage.setTextFormat(Qt.TextFormat.PlainText)
+        self._progress = QProgressBar()
+        self._progress.setTextVisible(False)
+        self._progress.setFixedSize(160, 8)
+        self._progress.setAccessibleName("Progress of loading the model")
+        self._progress.setToolTip("Progress of loading the model")
+        self._model = QLabel()
+        self._model.setProperty("role", "muted")
+        self._model.setTextFormat(Qt.TextFormat.PlainText)
+        self._model.setAccessibleName("Model")
+        self.addWidget(self._progress)
+        self.addWidget(self._stage)
+        self.addPermanentWidget(self._model)
+        self.show_state("")
+        self.show_model(None)
+
+    @property
+    def stage(self) -> str:
+        """The words on the left."""
+        return self._stage.text()
+
+    @property
+    def progress_range(self) -> tuple[int, int]:
+        """Steps done and steps in all; (0, 0) where the length is not known."""
+        return max(0, self._progress.value()), self._progress.maximum()
+
+    @property
+    def model_text(self) -> str:
+        """The words on the right."""
+        return self._model.text()
+
+    def show_progress(self, progress: LoadProgress) -> None:
+        """Show a step of loading; a bar that fills only where the engine knows how far it is."""
+        self._stage.setText(progress.stage)
+        if progress.fraction is None:
+            self._progress.setRange(0, 0)
+        else:
+            self._progress.setRange(0, _STEPS)
+            self._progress.setValue(round(progress.fraction * _STEPS))
+        self._progress.show()
+
+    def show_state(self, text: str) -> None:
+        """Show what the engine does where it has no progress to tell."""
+        self._progress.hide()
+        self._stage.setText(text)
+
+    def notify(self, text: str) -> None:
+        """Say something for a few seconds."""
+        self.showMessage(text, _BRIEFLY_MS)
+
+    def show_model(self, model: ModelInfo | None) -> None:
+        """Name the loaded model."""
+        self._model.setText("No model" if model is None else describe_model(model))
+        if model is not None:
+            self._model.setToolTip(
+                f"{model.id}\n{model.architecture}, context of {model.context_length} tokens\n"
+                f"Experts computed by: {model.expert_path}\n"
+                f"Null: {model.null_samples} scores a layer, "
+                f"smallest p-value {1 / (model.null_samples + 1):.2g}"
+            )
+
+
+def describe_model(model: ModelInfo) -> str:
+    """The model in one line."""
+    return (
+        f"{model.name}  ·  {format_parameters(model.parameter_count)} parameters  ·  "
+        f"{model.layers} layers × {model.experts} experts, top-{model.top_k}  ·  "
+        f"{model.dtype} on {model.device}"
+    )
+
+
+def format_parameters(count: int) -> str:
+    """A parameter count with three digits, such as 11.2 M."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(count)

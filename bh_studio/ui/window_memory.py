@@ -1,0 +1,58 @@
+"""Puts remembered settings into the window and reads them out again."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import logging
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QByteArray
+
+from bh_studio.engine.messages import GenerationParameters, RuleParameters
+from bh_studio.settings import Settings
+
+if TYPE_CHECKING:
+    from bh_studio.ui.main_window import MainWindow
+
+_log = logging.getLogger(__name__)
+
+
+def restore(window: MainWindow, settings: Settings) -> None:
+    """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
+    window.prompt.set_prompt(settings.prompt)
+    panel = window.settings_panel
+    try:
+        panel.show_rule(RuleParameters(**settings.rule))
+        panel.show_generation(GenerationParameters(**settings.generation))
+    except (TypeError, ValueError, OverflowError) as error:
+        _log.warning("Remembered parameters do not fit (%s); using defaults.", error)
+        panel.show_rule(RuleParameters())
+        panel.show_generation(GenerationParameters())
+    window.actions_.settings.setChecked(settings.settings_visible)
+    panel.setVisible(settings.settings_visible)
+    if settings.geometry:
+        window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
+    for name, splitter in window.splitters.items():
+        sizes = settings.splitters.get(name, [])
+        if len(sizes) == splitter.count() and sum(sizes) > 0:
+            splitter.setSizes(sizes)
+
+
+def remember(window: MainWindow) -> Settings:
+    """What to keep of `window` until the next start."""
+    panel, settings = window.settings_panel, window.files.settings
+    rule, generation = settings.rule, settings.generation
+    if not panel.problem:
+        rule = dataclasses.asdict(panel.rule())
+        generation = dataclasses.asdict(panel.generation())
+    return dataclasses.replace(
+        settings,
+        prompt=window.prompt.prompt,
+        rule=rule,
+        generation=generation,
+        text_percent=window.theme.text_percent,
+        settings_visible=window.actions_.settings.isChecked(),
+        geometry=base64.b64encode(window.saveGeometry().data()).decode(),
+        splitters={name: splitter.sizes() for name, splitter in window.splitters.items()},
+    )

@@ -1,0 +1,238 @@
+"""An engine without a model: the same interface, every event on demand, in the GUI thread."""
+
+from __future__ import annotations
+
+import numpy as np
+from PySide6.QtCore import QObject, QTimer, Signal, Slot
+
+from bh_studio.engine.messages import (
+    Failed,
+    FinishReason,
+    LoadCancelled,
+    LoadModel,
+    LoadProgress,
+    ModelInfo,
+    ModelLoaded,
+    Request,
+    RunComparison,
+    RunFinished,
+    RunStarted,
+    Side,
+    SideFinished,
+    TokenGenerated,
+)
+from bh_studio.engine.session import Session, SideRecord
+
+MODEL = ModelInfo(
+    id="embedded",
+    name="olmoe-nano",
+    architecture="OlmoeForCausalLM",
+    fingerprint="f" * 64,
+    layers=16,
+    experts=64,
+    top_k=8,
+    context_length=1024,
+    parameter_count=11_150_000,
+    dtype="float32",
+    device="cpu",
+    expert_path="grouped",
+    null_sha256="0" * 64,
+    null_samples=112_000,
+)
+
+
+class FakeSide:
+    """What one side has said so far."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+        self.token_ids: list[int] = []
+        self.texts: list[str] = []
+        self.counts: list[np.ndarray] = []
+        self.raw_counts: list[np.ndarray] = []
+        self.seconds: list[float] = []
+        self.finish_reason: FinishReason | None = None
+
+    def record(self) -> SideRecord:
+        """The record a real engine would make of it."""
+        empty = np.zeros((0, self.layers), dtype=np.uint8)
+        prompt = np.full((2 if self.token_ids else 0, self.layers), 5, dtype=np.uint8)
+        return SideRecord(
+            text="".join(self.texts),
+            token_ids=tuple(self.token_ids),
+            token_texts=tuple(self.texts),
+            expert_counts=np.array(self.counts, dtype=np.uint8) if self.counts else empty,
+            raw_counts=np.array(self.raw_counts, dtype=np.uint8) if self.counts else empty,
+            prompt_expert_counts=prompt,
+            prompt_raw_counts=prompt,
+            token_seconds=np.array(self.seconds, dtype=np.float64),
+            finish_reason=self.finish_reason or FinishReason.MAX_NEW_TOKENS,
+        )
+
+
+class FakeEngine(QObject):
+    """Records requests. Tests call the methods below to make it report.
+
+    With `script` set, a run plays the scripted tokens by itself, one pair every `interval_ms`.
+    """
+
+    reported = Signal(object)
+
+    def __init__(self, model: ModelInfo = MODEL) -> None:
+        super().__init__()
+        self.model = model
+        self.requests: list[Request] = []
+        self.is_started = False
+        self.is_shut_down = False
+        self.loads_at_once = False
+        self.load_failure: Failed | None = None
+        self.run_failure: Failed | None = None
+        self.script: dict[Side, list[str]] | None = None
+        self.interval_ms = 0
+        self.sides: dict[Side, FakeSide] = {}
+        self._random = np.random.default_rng(5)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._play)
+
+    # --- the engine's interface ---
+
+    def start(self) -> None:
+        self.is_started = True
+
+    def submit(self, request: Request) -> None:
+        self.requests.append(request)
+        if isinstance(request, LoadModel) and self.loads_at_once:
+            QTimer.singleShot(0, self.finish_load)
+        elif isinstance(request, RunComparison):
+            self.sides = {side: FakeSide(self.model.layers) for side in Side}
+            if self.script is not None:
+                self.begin()
+                self._timer.start(self.interval_ms)
+
+    def shutdown(self) -> None:
+        self._timer.stop()
+        self.is_shut_down = True
+
+    # --- what a test makes it say ---
+
+    @property
+    def run(self) -> RunComparison:
+        """The run asked for last."""
+        request = self.requests[-1]
+        assert isinstance(request, RunComparison)
+        return request
+
+    def progress(self, stage: str, fraction: float | None = None) -> None:
+        self.reported.emit(LoadProgress(stage, fraction))
+
+    @Slot()
+    def finish_load(self) -> None:
+        self.reported.emit(self.load_failure or ModelLoaded(self.model))
+
+    def cancel_load(self) -> None:
+        self.reported.emit(LoadCancelled())
+
+    def begin(self) -> None:
+        self.reported.emit(RunStarted(self.run.run_id, (1, 2, 3)))
+
+    def token(
+        self,
+        side: Side,
+        text: str,
+        counts: np.ndarray | int = 5,
+        raw_counts: np.ndarray | int | None = None,
+        token_id: int | None = None,
+        run_id: int | None = None,
+    ) -> TokenGenerated:
+        """Say one token; without `run_id` it belongs to the current run and is recorded."""
+        layers = self.model.layers
+        used = np.broadcast_to(np.asarray(counts, dtype=np.uint8), (layers,)).copy()
+        raw = used if raw_counts is None else np.asarray(raw_counts, dtype=np.uint8)
+        said = self.sides[side]
+        index = len(said.texts)
+        seconds = 0.05 + 0.01 * index * (1.0 if side is Side.BASELINE else 0.9)
+        event = TokenGenerated(
+            run_id=self.run.run_id if run_id is None else run_id,
+            side=side,
+            index=index,
+            token_id=sum(text.encode("utf-8", "replace")) if token_id is None else token_id,
+            text=text,
+            expert_counts=used,
+            raw_counts=np.broadcast_to(raw, (layers,)).copy(),
+            seconds=seconds,
+        )
+        if run_id is None:
+            said.texts.append(text)
+            said.token_ids.append(event.token_id)
+            said.counts.append(event.expert_counts)
+            said.raw_counts.append(event.raw_counts)
+            said.seconds.append(seconds)
+        self.reported.emit(event)
+        return event
+
+    def finish_side(self, side: Side, reason: FinishReason, tail: str = "") -> None:
+        said = self.sides[side]
+        said.finish_reason = reason
+        if tail:
+            said.texts[-1] += tail
+        self.reported.emit(SideFinished(self.run.run_id, side, tail, said.record()))
+
+    def finish(self, reason: FinishReason = FinishReason.MAX_NEW_TOKENS) -> Session:
+        """End both sides that have not ended, and the run."""
+        for side, said in self.sides.items():
+            if said.finish_reason is None:
+                self.finish_side(side, reason)
+        session = Session(
+            model=self.model,
+            rule=self.run.rule,
+            generation=self.run.generation,
+            prompt=self.run.prompt,
+            prompt_token_ids=(1, 2, 3),
+            sides={side: said.record() for side, said in self.sides.items()},
+            environment={"python": "3.11"},
+            started_at="2025-01-02T03:04:05+00:00",
+            finished_at="2025-01-02T03:04:06+00:00",
+        )
+        self.reported.emit(RunFinished(self.run.run_id, session))
+        return session
+
+    def fail(self, message: str = "Out of memory.", run_id: int | None = None) -> Failed:
+        failure = Failed(message, "Close other programs.", "Traceback: …", run_id)
+        self.reported.emit(failure)
+        return failure
+
+    def random_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counts as BH makes them on a model: (used, before the limits)."""
+        rule = self.run.rule
+        depth = np.linspace(6.9, 4.6, self.model.layers)
+        raw = np.round(self._random.normal(depth + self._random.normal(0, 0.9), 1.6))
+        raw = np.clip(raw, 0, self.model.experts).astype(np.uint8)
+        return np.clip(raw, rule.min_k, rule.max_k).astype(np.uint8), raw
+
+    @Slot()
+    def _play(self) -> None:
+        assert self.script is not None
+        if self.run.cancel.is_cancelled:
+            self._timer.stop()
+            self.finish(FinishReason.STOPPED)
+            return
+        if self.run_failure is not None and len(self.sides[Side.BASELINE].texts) >= 3:
+            self._timer.stop()
+            self.reported.emit(self.run_failure)
+            return
+        limit = self.run.generation.max_new_tokens
+        for side, said in self.sides.items():
+            words = self.script[side][:limit]
+            if len(said.texts) < len(words):
+                counts, raw = self.random_counts()
+                if side is Side.BASELINE:
+                    counts = raw = np.full(self.model.layers, self.model.top_k, dtype=np.uint8)
+                self.token(side, words[len(said.texts)], counts, raw)
+            elif said.finish_reason is None:
+                reached = len(words) == limit
+                self.finish_side(
+                    side, FinishReason.MAX_NEW_TOKENS if reached else FinishReason.END_OF_TEXT
+                )
+        if all(said.finish_reason for said in self.sides.values()):
+            self._timer.stop()
+            self.finish()

@@ -1,0 +1,125 @@
+"""Fixtures of the window's tests: a window on a fake engine, closed and checked at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from pytestqt.qtbot import QtBot
+
+from bh_studio.engine.messages import GenerationParameters, RuleParameters, RunComparison, Side
+from bh_studio.engine.session import Session
+from bh_studio.settings import Settings
+from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.session_model import SessionModel
+from bh_studio.ui.theme import Theme
+from tests.fake_engine import FakeEngine
+
+# The offscreen platform says this whenever a window or a tooltip is shown.
+_NOISE = r"This plugin does not support (propagateSizeHints|raise)\(\)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/ui" in item.path.as_posix():
+            item.add_marker(pytest.mark.qt_log_ignore(_NOISE, extend=True))
+
+
+@dataclass
+class Desk:
+    """A window, its model and the fake engine behind it."""
+
+    window: MainWindow
+    model: SessionModel
+    engine: FakeEngine
+    theme: Theme
+
+    def load(self) -> None:
+        """Have a model loaded."""
+        self.model.load("embedded")
+        self.engine.finish_load()
+
+    def start(
+        self,
+        prompt: str = "Once",
+        rule: RuleParameters | None = None,
+        generation: GenerationParameters | None = None,
+    ) -> RunComparison:
+        """Start a run with these parameters."""
+        panel = self.window.settings_panel
+        self.window.prompt.set_prompt(prompt)
+        panel.show_rule(rule or RuleParameters())
+        panel.show_generation(generation or GenerationParameters())
+        self.window.actions_.run.trigger()
+        request = self.engine.run
+        self.engine.begin()
+        return request
+
+    def say(self, baseline: list[str], bh: list[str] | None = None) -> None:
+        """Both sides say their tokens, taking turns."""
+        for left, right in zip(baseline, baseline if bh is None else bh, strict=True):
+            self.engine.token(Side.BASELINE, left, 8)
+            self.engine.token(Side.BH, right, *self.engine.random_counts())
+        self.window.clock.flush()
+
+    def finished_run(self, tokens: int = 12) -> Session:
+        """A run from start to end."""
+        self.start()
+        words = [f" word{number}" for number in range(tokens)]
+        self.say(words, [" other" if word == " word5" else word for word in words])
+        session = self.engine.finish()
+        self.window.clock.flush()
+        return session
+
+
+@pytest.fixture
+def theme(qapp: object) -> Iterator[Theme]:
+    from PySide6.QtCore import Qt
+    from PySide6.QtWidgets import QApplication
+
+    assert isinstance(qapp, QApplication)
+    font = qapp.font()
+    theme = Theme(qapp, Qt.ColorScheme.Light)
+    yield theme
+    theme.deleteLater()
+    qapp.setStyleSheet("")
+    qapp.setFont(font)
+
+
+@pytest.fixture
+def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
+    desks: list[Desk] = []
+
+    def make(settings: Settings | None = None, *, show: bool = False) -> Desk:
+        model = SessionModel()
+        engine = FakeEngine()
+        engine.reported.connect(model.apply)
+        model.attach(engine.submit)
+        window = MainWindow(model, theme, settings or Settings())
+        desk = Desk(window, model, engine, theme)
+        desks.append(desk)
+        if show:
+            window.resize(1280, 800)
+            window.show()
+            qtbot.waitExposed(window)
+        return desk
+
+    yield make
+    for desk in desks:
+        desk.model.attach(None)
+        desk.engine.shutdown()
+        desk.window.hide()
+        desk.window.deleteLater()
+    from PySide6.QtCore import QEvent
+    from PySide6.QtWidgets import QApplication
+
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture
+def desk(make_desk: Callable[..., Desk]) -> Desk:
+    """A shown window with a model loaded."""
+    desk = make_desk(show=True)
+    desk.load()
+    return desk

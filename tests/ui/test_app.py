@@ -1,0 +1,181 @@
+"""The program as the command line starts it, on a fake engine."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QTimer
+from PySide6.QtGui import QImage
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+
+from bh_studio.app import UncaughtErrors, WindowOptions, run_window
+from bh_studio.engine.messages import Failed, Side
+from bh_studio.engine.session_file import load_session
+from bh_studio.settings import load_settings
+from bh_studio.ui.main_window import MainWindow
+from tests.fake_engine import FakeEngine
+from tests.ui.conftest import Desk
+
+WORDS = [f" word{number}" for number in range(30)]
+
+
+@pytest.fixture
+def engine(qapp: QApplication) -> FakeEngine:
+    engine = FakeEngine()
+    engine.loads_at_once = True
+    engine.script = {Side.BASELINE: WORDS, Side.BH: WORDS}
+    return engine
+
+
+@pytest.fixture(autouse=True)
+def _restore_look(qapp: QApplication) -> object:
+    font = qapp.font()
+    yield
+    qapp.setStyleSheet("")
+    qapp.setFont(font)
+
+
+def window() -> MainWindow:
+    return next(w for w in QApplication.topLevelWidgets() if isinstance(w, MainWindow))
+
+
+def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
+    options = WindowOptions(
+        prompt="Once",
+        run=True,
+        save=tmp_path / "run.bhsession",
+        screenshot=tmp_path / "shots" / "window.png",
+        quit=True,
+        rule={"alpha": 0.01, "max_k": 6},
+        generation={"max_new_tokens": 20},
+        color_scheme="dark",
+        size=(1280, 800),
+    )
+    assert run_window(options, lambda: engine) == 0
+    assert engine.is_started
+    assert engine.is_shut_down
+    session = load_session(tmp_path / "run.bhsession")
+    assert session.prompt == "Once"
+    assert session.rule.alpha == 0.01
+    assert len(session.sides[Side.BH].token_ids) == 20
+    picture = QImage(str(tmp_path / "shots" / "window.png"))
+    assert (picture.width(), picture.height()) == (1280, 800)
+
+
+def test_a_failed_run_exits_with_1(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.run_failure = Failed("Out of memory.", "Close other programs.", "trace", 1)
+    options = WindowOptions(prompt="Once", run=True, quit=True)
+    assert run_window(options, lambda: engine) == 1
+    assert capsys.readouterr().err == "Out of memory. Close other programs.\n"
+
+
+def test_a_failed_load_exits_with_1(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.load_failure = Failed("No such folder.", "", "trace")
+    assert run_window(WindowOptions(model="nowhere", quit=True), lambda: engine) == 1
+    assert "No such folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (WindowOptions(run=True, quit=True), "Type a prompt first."),
+        (WindowOptions(prompt="a", run=True, quit=True, rule={"max_k": 65}), "64 experts"),
+        (WindowOptions(prompt="a", quit=True, rule={"alpha": 2.0}), "alpha must lie"),
+    ],
+)
+def test_what_cannot_be_run_exits_with_1(
+    engine: FakeEngine,
+    capsys: pytest.CaptureFixture[str],
+    options: WindowOptions,
+    message: str,
+) -> None:
+    assert run_window(options, lambda: engine) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_picture_of_the_start_window(engine: FakeEngine, tmp_path: Path) -> None:
+    options = WindowOptions(screenshot=tmp_path / "start.png", quit=True)
+    assert run_window(options, lambda: engine) == 0
+    assert not QImage(str(tmp_path / "start.png")).isNull()
+
+
+def test_a_session_is_opened_at_the_start(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.bhsession"
+    first = WindowOptions(prompt="Once", run=True, save=path, quit=True)
+    assert run_window(first, lambda: engine) == 0
+    seen: list[int] = []
+
+    def make() -> FakeEngine:
+        seen.append(window().model.bh.token_count)
+        return engine
+
+    assert run_window(WindowOptions(session=path, quit=True), make) == 0
+    assert seen == [30]
+    bad = WindowOptions(session=tmp_path / "none.bhsession", quit=True)
+    assert run_window(bad, lambda: engine) == 1
+    assert "none.bhsession could not be opened." in capsys.readouterr().err
+
+
+def test_the_window_is_visible_before_the_engine_is_made(engine: FakeEngine) -> None:
+    visible: list[bool] = []
+
+    def make() -> FakeEngine:
+        visible.append(window().isVisible())
+        return engine
+
+    assert run_window(WindowOptions(quit=True), make) == 0
+    assert visible == [True]
+
+
+def test_closing_the_window_ends_the_program_and_remembers(engine: FakeEngine) -> None:
+    def close_later() -> None:
+        window().prompt.set_prompt("Remember me")
+        window().close()
+
+    QTimer.singleShot(300, close_later)
+    assert run_window(WindowOptions(), lambda: engine) == 0
+    assert engine.is_shut_down
+    assert load_settings().prompt == "Remember me"
+
+
+def test_automated_runs_leave_the_settings_alone(engine: FakeEngine) -> None:
+    assert run_window(WindowOptions(prompt="Once", quit=True), lambda: engine) == 0
+    assert load_settings().prompt == ""
+
+
+def test_uncaught_exceptions_reach_the_window(
+    qtbot: QtBot, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uncaught = UncaughtErrors()
+    uncaught.caught.connect(desk.window.report)
+    before: tuple[Callable[..., object], Callable[..., object]]
+    before = (sys.excepthook, threading.excepthook)
+    uncaught.install()
+    try:
+        try:
+            raise ZeroDivisionError("division by zero")
+        except ZeroDivisionError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        failure = desk.window.errors.failure
+        assert failure is not None
+        assert "division by zero" in failure.message
+        assert "ZeroDivisionError" in failure.details
+
+        def fail() -> None:
+            raise OSError("in a thread")
+
+        thread = threading.Thread(target=fail)
+        with qtbot.waitSignal(uncaught.caught):
+            thread.start()
+        thread.join()
+        qtbot.waitUntil(lambda: "in a thread" in (desk.window.errors.failure or failure).message)
+    finally:
+        uncaught.uninstall()
+    assert (sys.excepthook, threading.excepthook) == before

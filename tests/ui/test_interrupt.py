@@ -1,0 +1,25 @@
+"""Ctrl+C reaches an idle event loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+
+from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
+
+
+def test_interrupt_ends_an_idle_loop_at_once_and_is_given_back(qapp: QApplication) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    watcher = InterruptWatcher()
+    QTimer.singleShot(10_000, qapp.quit)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    assert qapp.exec() == EXIT_CODE
+    assert time.monotonic() - started < 5
+    watcher.close()
+    assert signal.getsignal(signal.SIGINT) is before

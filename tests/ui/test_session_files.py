@@ -1,0 +1,177 @@
+"""Saving, opening and exporting through the window."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PySide6.QtWidgets import QFileDialog
+from pytestqt.qtbot import QtBot
+
+from bh_studio.engine.messages import RuleParameters, Side
+from bh_studio.engine.session_file import load_session
+from bh_studio.ui.session_files import autosave_dir
+from tests.ui.conftest import Desk
+
+
+def answer_dialog(desk: Desk, path: Path) -> QFileDialog:
+    """Choose `path` in the dialog that is open."""
+    dialog = desk.window.files.dialog
+    assert dialog is not None
+    assert dialog.isVisible()
+    dialog.fileSelected.emit(str(path))
+    dialog.close()
+    return dialog
+
+
+def test_a_session_survives_saving_and_opening(
+    desk: Desk, make_desk: Callable[..., Desk], tmp_path: Path
+) -> None:
+    session = desk.finished_run(20)
+    path = tmp_path / "run.bhsession"
+    assert desk.window.isWindowModified()
+    desk.window.actions_.save.trigger()
+    dialog = answer_dialog(desk, path)
+    assert dialog.acceptMode() is QFileDialog.AcceptMode.AcceptSave
+    assert dialog.defaultSuffix() == "bhsession"
+    assert not desk.window.isWindowModified()
+    assert desk.window.windowTitle() == "run.bhsession[*] – BH Studio"
+    assert not desk.window.actions_.save.isEnabled()
+
+    other = make_desk(show=True)
+    other.window.actions_.open.trigger()
+    answer_dialog(other, path)
+    other.window.clock.flush()
+    opened = other.model.session
+    assert opened is not None
+    assert np.array_equal(opened.sides[Side.BH].expert_counts, session.sides[Side.BH].expert_counts)
+    for panel, side in ((other.window.bh, Side.BH), (other.window.baseline, Side.BASELINE)):
+        assert panel.text.toPlainText() == session.prompt + session.sides[side].text
+        assert panel.tokens.text == "20"
+    assert other.window.bh.text.tint_of(3) == desk.window.bh.text.tint_of(3)
+    assert other.window.statistics.experts.text == desk.window.statistics.experts.text
+    assert other.window.bh.difference.text() == "First difference: token 5"
+    assert other.window.prompt.prompt == session.prompt
+    assert other.window.settings_panel.rule() == session.rule
+    assert other.window.files.settings.recent_sessions == (str(path),)
+
+
+def test_save_asks_only_the_first_time_and_never_for_an_older_run(
+    desk: Desk, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.bhsession"
+    desk.finished_run()
+    assert desk.window.files.save_to(path)
+    first = path.read_bytes()
+    desk.finished_run(8)
+    assert desk.window.files.path is None
+    desk.window.actions_.save.trigger()
+    dialog = desk.window.files.dialog
+    assert dialog is not None
+    assert dialog.isVisible()
+    dialog.reject()
+    assert path.read_bytes() == first
+    assert desk.window.actions_.save.isEnabled()
+
+
+def test_every_finished_run_is_kept(desk: Desk) -> None:
+    first = desk.finished_run(5)
+    desk.finished_run(6)
+    kept = [load_session(path) for path in sorted(autosave_dir().iterdir())]
+    assert [len(session.sides[Side.BH].token_ids) for session in kept] == [5, 6]
+    assert kept[0].sides[Side.BH].text == first.sides[Side.BH].text
+
+
+def test_an_autosaved_run_has_no_name_yet(desk: Desk) -> None:
+    desk.finished_run(5)
+    (path,) = autosave_dir().iterdir()
+    assert desk.window.files.open_path(path)
+    assert desk.window.files.can_save
+    assert desk.window.files.settings.recent_sessions == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 broken"])
+def test_a_bad_file_changes_nothing(desk: Desk, tmp_path: Path, content: bytes) -> None:
+    session = desk.finished_run(5)
+    desk.window.files.save_to(tmp_path / "good.bhsession")
+    title, text = desk.window.windowTitle(), desk.window.bh.text.toPlainText()
+    bad = tmp_path / "bad.bhsession"
+    bad.write_bytes(content)
+    assert not desk.window.files.open_path(bad)
+    desk.window.clock.flush()
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.message == "bad.bhsession could not be opened."
+    assert "not a BH Studio session" in failure.advice
+    assert desk.model.session is session
+    assert desk.window.windowTitle() == title
+    assert desk.window.bh.text.toPlainText() == text
+    assert desk.window.files.settings.recent_sessions == (str(tmp_path / "good.bhsession"),)
+
+
+def test_a_missing_file_is_named(desk: Desk, tmp_path: Path) -> None:
+    assert not desk.window.files.open_path(tmp_path / "gone.bhsession")
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert "No such file" in failure.advice
+
+
+def test_a_disk_that_refuses_is_told(desk: Desk, tmp_path: Path) -> None:
+    desk.finished_run(5)
+    (tmp_path / "file").write_text("")
+    assert not desk.window.files.save_to(tmp_path / "file" / "run.bhsession")
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.message == "run.bhsession could not be written."
+    assert desk.window.files.can_save
+
+
+def test_statistics_are_exported(desk: Desk, tmp_path: Path) -> None:
+    session = desk.finished_run(5)
+    desk.window.actions_.export_json.trigger()
+    answer_dialog(desk, tmp_path / "run.json")
+    document = json.loads((tmp_path / "run.json").read_text())
+    assert document == json.loads(json.dumps(session.to_json()))
+    desk.window.actions_.export_csv.trigger()
+    answer_dialog(desk, tmp_path / "run.csv")
+    with (tmp_path / "run.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 5 * 16
+    assert rows[-1]["experts"] == str(session.sides[Side.BH].expert_counts[-1, -1])
+
+
+def test_the_suggested_name_is_a_file_name(desk: Desk) -> None:
+    desk.start("../../etc: a <strange> beginning of a long, long text")
+    desk.say([" a"])
+    desk.engine.finish()
+    desk.window.actions_.save_as.trigger()
+    dialog = desk.window.files.dialog
+    assert dialog is not None
+    assert Path(dialog.selectedFiles()[0]).name == "etc a strange beginning of a.bhsession"
+    dialog.reject()
+
+
+def test_recent_sessions_open_from_the_menu(desk: Desk, tmp_path: Path, qtbot: QtBot) -> None:
+    desk.finished_run(5)
+    path = tmp_path / "a&b.bhsession"
+    desk.window.files.save_to(path)
+    desk.finished_run(7)
+    desk.window.actions_.recent_menu.actions()[0].trigger()
+    assert desk.window.files.path == path
+    assert desk.model.bh.token_count == 5
+
+
+def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Path) -> None:
+    desk.start("Used", RuleParameters(alpha=0.001, min_k=2))
+    desk.say([" a"])
+    desk.engine.finish()
+    desk.window.files.save_to(tmp_path / "run.bhsession")
+    desk.window.prompt.set_prompt("Other")
+    desk.window.settings_panel.show_rule(RuleParameters())
+    desk.window.files.open_path(tmp_path / "run.bhsession")
+    assert desk.window.prompt.prompt == "Used"
+    assert desk.window.settings_panel.rule().alpha == 0.001

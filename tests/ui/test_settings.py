@@ -1,0 +1,75 @@
+"""Remembered settings: written whole, read with forgiveness."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from bh_studio.settings import Settings, load_settings, save_settings, settings_path
+
+
+def test_settings_survive_a_restart() -> None:
+    settings = Settings(
+        prompt="日本語 👩‍🔬",
+        rule={"alpha": 0.01},
+        text_percent=130,
+        splitters={"rows": [1, 2]},
+        recent_sessions=("/a", "/b"),
+    )
+    save_settings(settings)
+    assert load_settings() == settings
+    assert [path.name for path in settings_path().parent.iterdir()] == ["settings.json"]
+
+
+def test_a_first_start_has_defaults() -> None:
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\0", '{"prompt": ' + "[" * 100000])
+def test_a_broken_file_gives_defaults(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    with caplog.at_level(logging.WARNING):
+        assert load_settings(path) == Settings()
+    assert "using defaults" in caplog.text
+
+
+def test_wrong_keys_and_values_fall_back_one_by_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "settings.json"
+    document = {
+        "prompt": "kept",
+        "text_percent": "large",
+        "settings_visible": 1,
+        "recent_sessions": ["/a", 3],
+        "splitters": {"rows": [1, -2]},
+        "geometry": None,
+        "nonsense": True,
+    }
+    path.write_text(json.dumps(document))
+    with caplog.at_level(logging.WARNING):
+        assert load_settings(path) == Settings(prompt="kept")
+    for name in document.keys() - {"prompt"}:
+        assert repr(name) in caplog.text
+
+
+def test_a_refusing_disk_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING):
+        save_settings(Settings(), tmp_path / "file" / "settings.json")
+    assert "cannot be written" in caplog.text
+
+
+def test_recent_sessions_are_few_and_unique() -> None:
+    settings = Settings()
+    for number in range(14):
+        settings = settings.with_recent(Path(f"/{number % 12}"))
+    assert len(settings.recent_sessions) == 10
+    assert settings.recent_sessions[0] == str(Path("/1"))
+    assert len(set(settings.recent_sessions)) == 10

@@ -1,0 +1,480 @@
+"""The window as a whole: controls, parameters, numbers, errors, text size, endurance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QPlainTextEdit,
+    QScrollBar,
+    QWidget,
+)
+from pytestqt.qtbot import QtBot
+
+from bh_studio.engine.messages import (
+    FinishReason,
+    GenerationParameters,
+    LoadProgress,
+    MixingWeights,
+    Mode,
+    RuleParameters,
+    Side,
+)
+from bh_studio.settings import Settings
+from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.session_model import ANALYZE_NOTE, State
+from bh_studio.ui.window_memory import remember
+from tests.ui.conftest import Desk
+
+
+def enabled(window: MainWindow) -> dict[str, bool]:
+    actions = window.actions_
+    return {
+        "run": actions.run.isEnabled(),
+        "run button": window.prompt.run_button.isEnabled(),
+        "stop": actions.stop.isEnabled(),
+        "stop button": window.prompt.stop_button.isEnabled(),
+        "save": actions.save.isEnabled(),
+        "export": actions.export_json.isEnabled(),
+        "open": actions.open.isEnabled(),
+        "load": actions.load_folder.isEnabled(),
+    }
+
+
+def flags(text: str) -> dict[str, bool]:
+    names = ("run", "run button", "stop", "stop button", "save", "export", "open", "load")
+    return dict(zip(names, (letter == "1" for letter in text), strict=True))
+
+
+def test_enabled_controls_in_every_state(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk()
+    window = desk.window
+    window.prompt.set_prompt("Once")
+    assert enabled(window) == flags("00000011")
+    desk.model.load("embedded")
+    assert enabled(window) == flags("00110010")
+    desk.engine.finish_load()
+    assert enabled(window) == flags("11000011")
+    desk.start()
+    assert enabled(window) == flags("00110000")
+    desk.say([" a"])
+    window.actions_.stop.trigger()
+    assert desk.model.state is State.CANCELLING
+    assert enabled(window) == flags("00000000")
+    desk.engine.finish(FinishReason.STOPPED)
+    assert enabled(window) == flags("11001111")
+
+
+def test_run_and_stop_by_keyboard(desk: Desk, qtbot: QtBot) -> None:
+    window = desk.window
+    window.prompt.set_prompt("Once")
+    window.activateWindow()
+    window.prompt.editor.setFocus()
+    qtbot.waitUntil(window.prompt.editor.hasFocus)
+    qtbot.keyClick(window.prompt.editor, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    assert desk.model.state is State.RUNNING
+    assert desk.engine.run.prompt == "Once"
+    qtbot.keyClick(window.prompt.editor, Qt.Key.Key_Escape)
+    assert desk.engine.run.cancel.is_cancelled
+
+
+def test_what_run_waits_for_is_said(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk()
+    window = desk.window
+    assert "No model is loaded" in window.obstacle()
+    desk.model.load("embedded")
+    assert window.obstacle() == "The model is loading."
+    desk.engine.finish_load()
+    window.prompt.set_prompt("  \n")
+    assert window.obstacle() == "Type a prompt first."
+    assert window.status.stage == "Type a prompt first."
+    window.prompt.set_prompt("Once")
+    assert window.obstacle() == ""
+    window.settings_panel.min_k.setValue(9)
+    assert window.obstacle() == "min_k must not exceed max_k; got min_k=9, max_k=8."
+    assert window.prompt.run_button.toolTip() == window.obstacle()
+    assert not window.prompt.run_button.isEnabled()
+    window.start_run()
+    assert desk.model.state is State.READY
+    window.settings_panel.max_k.setValue(65)
+    assert window.obstacle() == "max_k must not exceed the 64 experts of a layer; got 65."
+
+
+def test_loading_is_shown(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk()
+    desk.model.load("embedded")
+    desk.engine.progress("Reading weights", 0.25)
+    assert desk.window.status.stage == "Reading weights"
+    assert desk.window.status.progress_range == (250, 1000)
+    desk.engine.progress("Starting PyTorch")
+    assert desk.window.status.progress_range == (0, 0)
+    desk.window.actions_.stop.trigger()
+    assert desk.window.status.stage == "Cancelling the load…"
+    desk.engine.cancel_load()
+    assert desk.window.status.model_text == "No model"
+    desk.load()
+    assert desk.window.status.model_text == (
+        "olmoe-nano  ·  11.2 M parameters  ·  16 layers × 64 experts, top-8  ·  float32 on cpu"
+    )
+    assert not desk.model.apply(LoadProgress("late"))
+
+
+def test_parameters_reach_the_engine(desk: Desk) -> None:
+    rule = RuleParameters(
+        alpha=0.005,
+        temperature=1.5,
+        min_k=2,
+        max_k=16,
+        mode=Mode.ANALYZE,
+        weights=MixingWeights.RENORMALIZE,
+    )
+    generation = GenerationParameters(
+        max_new_tokens=7, sampling=True, temperature=0.7, top_p=0.9, seed=2**62
+    )
+    request = desk.start("Once", rule, generation)
+    assert request.rule == rule
+    assert request.generation == generation
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [("0.005", 0.005), ("0,005", 0.005), ("0.0001", 0.0001), ("0.9999", 0.9999), (".25", 0.25)],
+)
+def test_alpha_is_typed_as_researchers_type_it(
+    desk: Desk, qtbot: QtBot, typed: str, value: float
+) -> None:
+    box = desk.window.settings_panel.alpha
+    box.setFocus()
+    box.selectAll()
+    qtbot.keyClicks(box, typed)
+    assert box.value() == value
+    box.setValue(value)
+    assert box.text() == f"{value:g}"
+
+
+def test_alpha_steps_along_round_values(desk: Desk) -> None:
+    box = desk.window.settings_panel.alpha
+    box.setValue(0.005)
+    seen = []
+    for step in (1, 1, 1, -1, -1, -1, -1):
+        box.stepBy(step)
+        seen.append(box.value())
+    assert seen == [0.01, 0.02, 0.05, 0.02, 0.01, 0.005, 0.002]
+    box.setValue(0.03)
+    box.stepBy(-1)
+    assert box.value() == 0.02
+    box.setValue(0.9999)
+    box.stepBy(5)
+    assert box.value() == 0.9999
+
+
+def test_sampling_controls_rest_under_greedy(desk: Desk) -> None:
+    panel = desk.window.settings_panel
+    controls = (panel.sampling_temperature, panel.top_p, panel.seed, panel.new_seed)
+    panel.decoding.set_value("greedy")
+    assert not any(control.isEnabled() for control in controls)
+    panel.decoding.set_value("sampling")
+    assert all(control.isEnabled() for control in controls)
+    panel.seed.setText("")
+    assert panel.problem == "The seed is empty; type a whole number."
+    panel.new_seed.click()
+    assert panel.problem == ""
+
+
+def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
+    session = desk.finished_run(40)
+    window = desk.window
+    bh, baseline = session.sides[Side.BH], session.sides[Side.BASELINE]
+    answer = bh.statistics()["answer"]
+    assert window.bh.tokens.text == "40"
+    assert window.bh.experts.text == f"{answer['mean']:.2f}"
+    assert window.baseline.experts.text == "8.00"
+    assert window.bh.speed.text == f"{bh.tokens_per_second:.1f} tok/s"
+    assert window.bh.first_token.text == "50 ms"
+    assert window.bh.ended.text == "Token limit"
+    strip = window.statistics
+    assert strip.experts.text == f"{answer['mean']:.2f} ± {answer['std']:.2f}"
+    assert strip.share.text == f"{answer['mean'] / 8 * 100:.1f} %"
+    assert strip.at_min.text == f"{answer['share_clamped_min'] * 100:.1f} %"
+    assert strip.at_max.text == f"{answer['share_clamped_max'] * 100:.1f} %"
+    assert bh.tokens_per_second is not None
+    assert baseline.tokens_per_second is not None
+    assert strip.speed.text == f"{bh.tokens_per_second / baseline.tokens_per_second:.2f} ×"
+    assert window.layers.heights == pytest.approx(answer["per_layer_mean"])
+    assert window.layers.reference == 8
+    assert (window.heat_map.shown_counts == bh.expert_counts).all()
+
+
+def test_nothing_is_shown_before_there_is_a_number(desk: Desk) -> None:
+    window = desk.window
+    desk.start("Once")
+    window.clock.flush()
+    assert window.bh.tokens.text == "0"
+    assert window.bh.ended.text == "Reading"
+    assert {window.bh.speed.text, window.bh.experts.text, window.statistics.speed.text} == {"–"}
+    desk.say([" a"])
+    assert window.bh.ended.text == "Writing"
+    assert window.bh.speed.text == "–"
+
+
+def test_the_first_difference_is_shown_in_both_panels(desk: Desk, qtbot: QtBot) -> None:
+    window = desk.window
+    desk.start("Once")
+    desk.say([" a", " b"])
+    assert window.bh.difference.text() == "No difference in 2 tokens"
+    assert not window.bh.difference.isEnabled()
+    desk.say([" c"] * 900, [" c", " d"] + [" c"] * 898)
+    assert window.baseline.difference.text() == "First difference: token 3"
+    qtbot.mouseClick(window.baseline.difference, Qt.MouseButton.LeftButton)
+    for panel in (window.baseline, window.bh):
+        assert panel.text.marked_token == 3
+        assert not panel.text.is_following
+        assert panel.text.verticalScrollBar().value() < panel.text.verticalScrollBar().maximum()
+
+
+def test_analyze_mode_says_what_it_is(desk: Desk) -> None:
+    window = desk.window
+    desk.start("Once", RuleParameters(mode=Mode.ANALYZE))
+    desk.say([" a", " b"])
+    assert window.bh.note == ANALYZE_NOTE
+    assert window.baseline.note == ""
+    assert "counted only" in window.layers.title
+    assert "counted only" in window.heat_map.title
+    desk.engine.finish()
+    desk.start("Once")
+    window.clock.flush()
+    assert window.bh.note == ""
+
+
+def test_charts_tell_their_numbers(desk: Desk) -> None:
+    window = desk.window
+    empty = [window.heat_map.is_empty, window.layers.is_empty]
+    desk.start("Once")
+    desk.engine.token(Side.BH, " <b>\n", 8, 11)
+    desk.engine.token(Side.BH, " b", 1, 0)
+    window.clock.flush()
+    empty += [window.heat_map.is_empty, window.layers.is_empty]
+    assert empty == [True, True, False, False]
+    assert window.heat_map.describe(0, 5) == (
+        "Layer 5, token 0: 8 experts, 11 before limits “ <b>↵”"
+    )
+    assert window.heat_map.describe(1, 0) == "Layer 0, token 1: 1 expert, 0 before limits “ b”"
+    assert window.layers.describe(3) == "Layer 3: 4.50 ± 3.50 experts"
+
+
+def test_the_heat_map_is_walked_by_keys(desk: Desk, qtbot: QtBot) -> None:
+    desk.start("Once")
+    desk.say([" a", " b", " c"])
+    heat_map = desk.window.heat_map
+    for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Up):
+        qtbot.keyClick(heat_map.plot, key)
+    assert heat_map.readout == heat_map.describe(1, 1)
+
+
+def test_the_heat_map_follows_a_long_run_and_can_show_all_of_it(desk: Desk) -> None:
+    heat_map = desk.window.heat_map
+    desk.start("Once", generation=GenerationParameters(max_new_tokens=600))
+    desk.say([f" {number}" for number in range(600)])
+    first, after = heat_map.shown_tokens
+    assert after == 600
+    assert first > 300
+    heat_map.whole_button.setChecked(True)
+    assert heat_map.shown_tokens == (0, 600)
+    heat_map.whole_button.setChecked(False)
+    assert heat_map.shown_tokens == (first, after)
+
+
+def test_hovering_a_token_frames_its_column(desk: Desk) -> None:
+    desk.start("Once")
+    desk.say([" a", " b"])
+    desk.window.bh.text.token_hovered.emit(1)
+    assert desk.window.heat_map.framed_token == 1
+    desk.window.bh.text.token_hovered.emit(-1)
+    assert desk.window.heat_map.framed_token is None
+
+
+def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> None:
+    errors = desk.window.errors
+    desk.start("Once")
+    desk.say([" a"])
+    failure = desk.engine.fail("<b>Out</b> of memory.", run_id=desk.engine.run.run_id)
+    desk.window.clock.flush()
+    assert errors.isVisible()
+    assert errors.failure == failure
+    assert desk.window.bh.ended.text == "Failed"
+    assert desk.window.bh.text.toPlainText() == "Once a"
+    qtbot.mouseClick(errors.details_button, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(errors.copy_button, Qt.MouseButton.LeftButton)
+    copied = QApplication.clipboard().text()
+    assert all(part in copied for part in (failure.message, failure.advice, failure.details))
+    qtbot.mouseClick(errors.dismiss_button, Qt.MouseButton.LeftButton)
+    assert not errors.isVisible()
+    assert desk.window.prompt.run_button.isEnabled()
+
+
+def test_closing_during_a_run_keeps_what_was_written(desk: Desk) -> None:
+    from bh_studio.ui.session_files import autosave_dir
+
+    desk.start("Once")
+    desk.say([" a"])
+    desk.window.close()
+    assert desk.window.isVisible()
+    assert desk.engine.run.cancel.is_cancelled
+    desk.engine.finish(FinishReason.STOPPED)
+    assert not desk.window.isVisible()
+    assert len(list(autosave_dir().iterdir())) == 1
+
+
+def test_text_size_is_changed_and_kept_in_bounds(desk: Desk) -> None:
+    actions, theme = desk.window.actions_, desk.theme
+    before = theme.point_size
+    actions.enlarge.trigger()
+    assert theme.point_size > before
+    assert desk.window.prompt.editor.font().pointSizeF() > before
+    actions.reset_text.trigger()
+    assert theme.point_size == before
+    for _ in range(50):
+        actions.shrink.trigger()
+    assert theme.text_percent == 70
+
+
+def test_light_and_dark_switch_while_running(desk: Desk) -> None:
+    desk.finished_run()
+    for scheme in (Qt.ColorScheme.Dark, Qt.ColorScheme.Light, Qt.ColorScheme.Dark):
+        desk.theme.force(scheme)
+        colors = desk.theme.colors
+        assert colors.is_dark == (scheme is Qt.ColorScheme.Dark)
+        assert desk.window.palette().window().color() == colors.window
+        assert desk.window.heat_map.plot.backgroundBrush().color() == colors.surface
+        desk.window.grab()
+
+
+def interactive(window: QWidget) -> Iterator[QWidget]:
+    kinds = (QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QPlainTextEdit, QScrollBar)
+    for widget in window.findChildren(QWidget):
+        parent = widget.parentWidget()
+        inside = isinstance(parent, QAbstractSpinBox | QComboBox) or "qt_" in widget.objectName()
+        # Qt's own parts of a control speak through the control.
+        is_qt_part = inside or type(widget).__name__ in ("QListView", "QMenu", "QMenuBar")
+        is_scroll_part = isinstance(widget, QScrollBar) and "qt_" in (
+            parent.objectName() if parent else ""
+        )
+        if isinstance(widget, kinds) and not is_qt_part and not is_scroll_part:
+            yield widget
+
+
+def test_every_control_has_a_name_and_a_tooltip(desk: Desk) -> None:
+    desk.finished_run()
+    window = desk.window
+    controls = [*interactive(window), window.heat_map.plot, window.layers.plot]
+    assert len(controls) > 20
+    # The text views tell about the token under the pointer instead of themselves.
+    texts = (window.bh.text, window.baseline.text)
+    nameless = [type(control).__name__ for control in controls if not control.accessibleName()]
+    silent = [
+        control.accessibleName()
+        for control in controls
+        if not control.toolTip() and control not in texts
+    ]
+    assert nameless == []
+    assert silent == []
+    for action in window.actions():
+        assert action.toolTip(), action.text()
+
+
+def test_tab_moves_from_the_prompt_to_run(desk: Desk) -> None:
+    widget: QWidget | None = desk.window.prompt.editor
+    reached = []
+    for _ in range(12):
+        assert widget is not None
+        widget = widget.nextInFocusChain()
+        if widget is not None and widget.focusPolicy() & Qt.FocusPolicy.TabFocus:
+            reached.append(widget)
+    assert reached[:2] == [desk.window.prompt.run_button, desk.window.prompt.stop_button]
+
+
+def test_examples_are_offered_for_an_empty_prompt(desk: Desk) -> None:
+    prompt = desk.window.prompt
+    assert prompt.examples.isVisible()
+    prompt.examples.menu().actions()[0].trigger()
+    assert prompt.prompt
+    assert not prompt.examples.isVisible()
+    prompt.editor.undo()
+    assert prompt.prompt == ""
+
+
+def test_the_window_remembers(make_desk: Callable[..., Desk]) -> None:
+    first = make_desk(show=True)
+    first.load()
+    first.start("Remember me", RuleParameters(alpha=0.001, max_k=12))
+    first.window.actions_.settings.setChecked(False)
+    settings = remember(first.window)
+    second = make_desk(settings)
+    assert second.window.prompt.prompt == "Remember me"
+    assert second.window.settings_panel.rule() == RuleParameters(alpha=0.001, max_k=12)
+    assert second.window.settings_panel.isHidden()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(rule={"alpha": 7}, generation={"seed": "x"}),
+        Settings(rule={"alpha": "0.1"}),
+        Settings(rule={"nonsense": 1}),
+        Settings(geometry="not base 64", splitters={"rows": [1, 2, 3]}),
+    ],
+)
+def test_wrong_memories_fall_back(make_desk: Callable[..., Desk], settings: Settings) -> None:
+    panel = make_desk(settings).window.settings_panel
+    assert panel.rule() == RuleParameters()
+    assert panel.generation() == GenerationParameters()
+
+
+def test_a_number_beyond_a_box_is_its_limit(desk: Desk) -> None:
+    panel = desk.window.settings_panel
+    panel.show_generation(GenerationParameters(max_new_tokens=10**30))
+    assert panel.generation().max_new_tokens == panel.max_new_tokens.maximum()
+
+
+def test_help_opens_beside_the_window(desk: Desk, qtbot: QtBot) -> None:
+    from bh_studio.ui.help_dialogs import TextDialog
+
+    desk.window.actions_.reading.trigger()
+    desk.window.actions_.about.trigger()
+    dialogs = desk.window.findChildren(TextDialog)
+    assert len(dialogs) == 2
+    for dialog in dialogs:
+        assert not dialog.isModal()
+        dialog.close()
+
+
+@pytest.mark.slow
+def test_two_thousand_repaints(desk: Desk) -> None:
+    """Frames stay cheap and nothing piles up while a long run streams."""
+    desk.start("Once", generation=GenerationParameters(max_new_tokens=2000))
+    window = desk.window
+    items = len(window.heat_map.plot.getPlotItem().items)
+    slowest: list[float] = []
+    for number in range(2000):
+        desk.engine.token(Side.BASELINE, f" w{number % 97}", 8)
+        desk.engine.token(Side.BH, f" w{number % 89}", *desk.engine.random_counts())
+        start = time.perf_counter()
+        window.clock.flush()
+        QApplication.processEvents()
+        slowest.append(time.perf_counter() - start)
+    desk.engine.finish()
+    window.clock.flush()
+    assert window.bh.text.token_count == 2000
+    assert window.clock.is_idle
+    assert len(window.heat_map.plot.getPlotItem().items) == items
+    assert window.bh.tokens.text == "2000"
+    median = sorted(slowest)[1000]
+    assert median < 0.2, f"median frame {median * 1000:.0f} ms"
