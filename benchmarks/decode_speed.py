@@ -138,7 +138,9 @@ def measure(
 
 def run(loaded: LoadedModel, prompt: str, alpha: float, tokens: int) -> Session:
     """One comparison as the program does it."""
-    request = RunComparison(0, prompt, RuleParameters(alpha=alpha), GenerationParameters(tokens))
+    request = RunComparison(
+        0, prompt, RuleParameters(alpha=alpha), GenerationParameters(tokens, sampling=False)
+    )
     *_, last = compare(loaded, request)
     assert isinstance(last, RunFinished)
     return last.session

@@ -9,6 +9,7 @@ a process of its own; the time ends when the window's first paint event has been
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -87,7 +89,7 @@ def quartiles(values: list[float]) -> dict[str, float]:
     return {"median": float(middle), "q25": float(low), "q75": float(high)}
 
 
-def report_and_exit() -> None:
+def report_and_exit() -> NoReturn:
     """Print the time since the parent started this process and end it."""
     print(time.time() - float(os.environ[STARTED]), flush=True)
     # Leaving Qt and the engine to their own ends would only cost the benchmark time.
@@ -97,44 +99,33 @@ def report_and_exit() -> None:
 def bare_window() -> None:
     """PySide6 and pyqtgraph with nothing of ours."""
     import pyqtgraph
+    from PySide6.QtCore import QEvent, QObject, QTimer
     from PySide6.QtWidgets import QApplication, QMainWindow
+
+    class FirstPaint(QObject):
+        def eventFilter(self, _watched: QObject, event: QEvent) -> bool:
+            if event.type() is QEvent.Type.Paint:
+                app.removeEventFilter(self)
+                QTimer.singleShot(0, report_and_exit)
+            return False
 
     app = QApplication([])
     window = QMainWindow()
     window.setCentralWidget(pyqtgraph.PlotWidget())
     window.resize(1280, 800)
-    _when_painted(window)
+    first_paint = FirstPaint()
+    app.installEventFilter(first_paint)
     window.show()
     app.exec()
 
 
 def studio_window() -> None:
-    """The program as `bh-studio` starts it, up to its first paint."""
+    """The program as `bh-studio` starts it. It makes its engine once its window was painted."""
     from bh_studio import __main__ as program
-    from bh_studio.ui import main_window
+    from bh_studio import app
 
-    original = main_window.MainWindow.showEvent
-
-    def shown(window: main_window.MainWindow, event: object) -> None:
-        original(window, event)
-        _when_painted(window)
-
-    main_window.MainWindow.showEvent = shown
+    app.run_window = functools.partial(app.run_window, make_engine=report_and_exit)
     program.main([])
-
-
-def _when_painted(window: object) -> None:
-    from PySide6.QtCore import QEvent, QObject, QTimer
-
-    class Watcher(QObject):
-        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-            if event.type() == QEvent.Type.Paint:
-                watched.removeEventFilter(self)
-                QTimer.singleShot(0, report_and_exit)
-            return False
-
-    watcher = Watcher(window)
-    window.installEventFilter(watcher)
 
 
 if __name__ == "__main__":

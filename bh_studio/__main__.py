@@ -155,7 +155,7 @@ def _start_logging() -> None:
     if sys.stderr is not None:
         console = logging.StreamHandler()
         console.setLevel(logging.WARNING)
-        console.setFormatter(logging.Formatter("bh-studio: %(message)s"))
+        console.setFormatter(_OneLine())
         root.addHandler(console)
     sys.excepthook = _log_exception
     threading.excepthook = _log_thread_exception
@@ -172,6 +172,16 @@ def _start_logging() -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(file)
     faulthandler.enable(_crash_log)
+
+
+class _OneLine(logging.Formatter):
+    """For standard error: what went wrong, without the traceback that the log file keeps."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = [record.getMessage().partition("\n")[0]]
+        if record.exc_info and record.exc_info[1] is not None:
+            lines.append(str(record.exc_info[1]) or record.exc_info[1].__class__.__name__)
+        return f"bh-studio: {': '.join(lines)}"
 
 
 def _log_exception(

@@ -123,7 +123,10 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=int, default=default.max_new_tokens, help="(%(default)s)"
     )
     group.add_argument(
-        "--sample", action="store_true", help="draw tokens instead of taking the most probable"
+        "--sample",
+        action=argparse.BooleanOptionalAction,
+        default=default.sampling,
+        help="draw tokens, or take the most probable",
     )
     group.add_argument(
         "--sampling-temperature", type=float, default=default.temperature, help="(%(default)s)"

@@ -117,7 +117,9 @@ class GenerationParameters:
     """How tokens are chosen, for both sides alike.
 
     max_new_tokens: the most tokens a side may produce; at least 1.
-    sampling: False takes the most probable token (greedy); the three values below then do nothing.
+    sampling: True draws tokens, False takes the most probable one (greedy) and leaves the three
+        values below without effect. Both sides draw with the same random numbers, so they part
+        only where the routing has changed the probabilities enough.
     temperature: divides the vocabulary logits before sampling; > 0.
     top_p: keep the most probable tokens that together hold this probability; in (0, 1].
     seed: both sides draw from a generator started with it.
@@ -126,7 +128,7 @@ class GenerationParameters:
     """
 
     max_new_tokens: int = 128
-    sampling: bool = False
+    sampling: bool = True
     temperature: float = 0.8
     top_p: float = 0.95
     seed: int = 0

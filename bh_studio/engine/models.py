@@ -187,7 +187,9 @@ def _warm_up(model: PreTrainedModel, null: RouterNull, shape: RouterShape) -> No
     integration = BHRoutingIntegration(model, max_k=shape.top_k, null=null)
     prompt = torch.zeros((1, 8), dtype=torch.int64)
     for side in (None, integration):
-        decoder = SideDecoder(model, prompt, GenerationParameters(), frozenset(), shape, side)
+        decoder = SideDecoder(
+            model, prompt, GenerationParameters(sampling=False), frozenset(), shape, side
+        )
         for _ in range(3):
             decoder.step()
 

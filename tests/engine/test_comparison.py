@@ -50,7 +50,7 @@ def loaded(
 def request(
     prompt: str = "Once upon a time", rule: RuleParameters = RULE, tokens: int = 20
 ) -> RunComparison:
-    return RunComparison(7, prompt, rule, GenerationParameters(tokens))
+    return RunComparison(7, prompt, rule, GenerationParameters(tokens, sampling=False))
 
 
 def session_of(events: list[object]) -> Session:

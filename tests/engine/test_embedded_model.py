@@ -65,7 +65,7 @@ def generated(loaded: LoadedModel, model: OlmoeForCausalLM, token_ids: Tensor) -
 
 
 def own_loop(loaded: LoadedModel, model: OlmoeForCausalLM, token_ids: Tensor) -> list[int]:
-    parameters = GenerationParameters(NEW_TOKENS)
+    parameters = GenerationParameters(NEW_TOKENS, sampling=False)
     decoder = SideDecoder(model, token_ids, parameters, loaded.end_token_ids, loaded.shape)
     found = []
     while True:
@@ -126,7 +126,10 @@ def test_alpha_gives_the_expert_counts_that_the_manual_promises(loaded: LoadedMo
         counts = []
         for prompt in PROMPTS[:6]:
             request = RunComparison(
-                0, prompt, RuleParameters(alpha=alpha), GenerationParameters(NEW_TOKENS)
+                0,
+                prompt,
+                RuleParameters(alpha=alpha),
+                GenerationParameters(NEW_TOKENS, sampling=False),
             )
             *_, last = compare(loaded, request)
             assert isinstance(last, RunFinished)

@@ -46,7 +46,11 @@ def test_greedy_equals_generate(prompt: str, implementation: str, dtype: torch.d
     model.set_experts_implementation(implementation)
     token_ids = encode(prompt)
     expected = model.generate(token_ids, do_sample=False, max_new_tokens=40)
-    found, _ = run(SideDecoder(model, token_ids, GenerationParameters(40), frozenset([256]), SHAPE))
+    found, _ = run(
+        SideDecoder(
+            model, token_ids, GenerationParameters(40, sampling=False), frozenset([256]), SHAPE
+        )
+    )
     assert found == expected[0, token_ids.shape[1] :].tolist()
 
 
@@ -68,7 +72,7 @@ def test_sampling_equals_generate(seed: int, top_p: float, model: OlmoeForCausal
 def test_two_decoders_share_a_model_and_take_turns(
     model: OlmoeForCausalLM, null: RouterNull
 ) -> None:
-    token_ids, parameters = encode("Once upon a time"), GenerationParameters(20)
+    token_ids, parameters = encode("Once upon a time"), GenerationParameters(20, sampling=False)
     alone, _ = run(SideDecoder(model, token_ids, parameters, frozenset(), SHAPE))
     bh = BHRoutingIntegration(model, alpha=0.1, max_k=TOP_K, null=null)
     bh_alone, _ = run(SideDecoder(model, token_ids, parameters, frozenset(), SHAPE, bh))
@@ -88,7 +92,12 @@ def test_counts_have_one_row_a_position_that_was_read(
     bh = BHRoutingIntegration(model, alpha=0.1, max_k=TOP_K, null=null)
     for integration in (None, bh):
         decoder = SideDecoder(
-            model, token_ids, GenerationParameters(5), frozenset(), SHAPE, integration
+            model,
+            token_ids,
+            GenerationParameters(5, sampling=False),
+            frozenset(),
+            SHAPE,
+            integration,
         )
         first, second = decoder.step(), decoder.step()
         assert first.expert_counts.shape == (token_ids.shape[1], LAYERS)
@@ -103,11 +112,15 @@ def test_ends_at_the_end_of_text_token(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     token_ids = encode("Once")
-    free, reason = run(SideDecoder(model, token_ids, GenerationParameters(30), frozenset(), SHAPE))
+    free, reason = run(
+        SideDecoder(model, token_ids, GenerationParameters(30, sampling=False), frozenset(), SHAPE)
+    )
     assert (len(free), reason) == (30, FinishReason.MAX_NEW_TOKENS)
     end = free[7]
     found, reason = run(
-        SideDecoder(model, token_ids, GenerationParameters(30), frozenset([end]), SHAPE)
+        SideDecoder(
+            model, token_ids, GenerationParameters(30, sampling=False), frozenset([end]), SHAPE
+        )
     )
     assert found == free[: free.index(end) + 1]
     assert reason is FinishReason.END_OF_TEXT
@@ -116,7 +129,7 @@ def test_ends_at_the_end_of_text_token(
 def test_ends_when_the_context_is_full(model: OlmoeForCausalLM) -> None:
     token_ids = encode("x" * (CONTEXT - 3))
     found, reason = run(
-        SideDecoder(model, token_ids, GenerationParameters(500), frozenset(), SHAPE)
+        SideDecoder(model, token_ids, GenerationParameters(500, sampling=False), frozenset(), SHAPE)
     )
     assert len(found) == 3
     assert reason is FinishReason.CONTEXT_LENGTH
