@@ -184,7 +184,7 @@ class BHRoutingIntegration:
         return replacements
 
     def _router_forward(self, rule: BenjaminiHochberg, layer: int, router: Router) -> _Wrapper:
-        record = self._pass.record if self.collect_stats else None
+        raw_counts = self._pass.layers
         weight = router.weight
         on_cpu = weight.device.type == "cpu"
 
@@ -192,20 +192,17 @@ class BHRoutingIntegration:
             original: RouterForward, hidden_states: Tensor
         ) -> tuple[Tensor, Tensor, Tensor]:
             outputs = original(hidden_states)
-            if record is not None:
-                record(layer, rule.counts(layer, outputs[0])[1])
+            raw_counts[layer] = rule.counts(layer, outputs[0])[1]
             return outputs
 
         def patch(_original: RouterForward, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            rows = hidden_states.reshape(-1, hidden_states.shape[-1])
-            logits = F.linear(rows, weight)
-            raw: Tensor | int
-            if on_cpu and len(rows) == 1:
-                indices, weights, raw = rule.select_one(layer, logits)
+            if hidden_states.ndim != 2:
+                hidden_states = hidden_states.reshape(-1, hidden_states.shape[-1])
+            logits = F.linear(hidden_states, weight)
+            if on_cpu and logits.shape[0] == 1:
+                indices, weights, raw_counts[layer] = rule.select_one(layer, logits)
             else:
-                indices, weights, _, raw = rule.select(layer, logits)
-            if record is not None:
-                record(layer, raw)
+                indices, weights, _, raw_counts[layer] = rule.select(layer, logits)
             return logits, weights.to(logits.dtype), indices
 
         return analyze if self.parameters.mode is Mode.ANALYZE else patch
@@ -256,17 +253,21 @@ class _Replacement:
 
 
 class _ForwardPass:
-    """The counts of one forward pass, layer by layer, kept on the device."""
+    """The counts of one forward pass, layer by layer, kept on the device.
+
+    layers: raw counts of each layer, (row,) int64 or the number of a single row; None before the
+    layer has run. Filled by the routers.
+    """
 
     def __init__(self, layers: int) -> None:
-        self._layers: list[Tensor | int | None] = [None] * layers
+        self.layers: list[Tensor | int | None] = [None] * layers
         self._phase = Phase.PREFILL
         self._kept_rows: Tensor | None = None
         self.raw_counts: Tensor | None = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Start a pass of the base model, called with `args` and `kwargs`."""
-        self._layers = [None] * len(self._layers)
+        """Start a pass of the decoder, called with `args` and `kwargs`."""
+        self.layers[:] = [None] * len(self.layers)
         tokens: Any = kwargs.get("input_ids", args[0] if args else None)
         if tokens is None:
             tokens = kwargs["inputs_embeds"]
@@ -278,14 +279,10 @@ class _ForwardPass:
         if isinstance(mask, Tensor) and mask.ndim == 2:
             self._kept_rows = (mask[:, -length:] != 0).reshape(-1).long()
 
-    def record(self, layer: int, raw_counts: Tensor | int) -> None:
-        """Keep the raw counts of one layer, (row,), or the number of a single row."""
-        self._layers[layer] = raw_counts
-
     def end(self) -> tuple[Phase, Tensor, Tensor | None]:
         """Phase, raw counts (layer, row) and kept rows of the pass that ends."""
-        if isinstance(self._layers[0], int):
-            self.raw_counts = torch.tensor(self._layers)[:, None]
+        if isinstance(self.layers[0], int):
+            self.raw_counts = torch.tensor(self.layers)[:, None]
         else:
-            self.raw_counts = torch.stack([c for c in self._layers if isinstance(c, Tensor)])
+            self.raw_counts = torch.stack([c for c in self.layers if isinstance(c, Tensor)])
         return self._phase, self.raw_counts, self._kept_rows

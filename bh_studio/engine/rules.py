@@ -76,11 +76,15 @@ class BenjaminiHochberg:
         # The very operations of the model's own router, so that min_k = max_k = top_k changes no
         # bit. Slots that stay unused keep the index of a real expert: any other value corrupts
         # grouped_mm.
-        probabilities = torch.softmax(logits, dim=-1, dtype=torch.float32)
-        weights, indices = torch.topk(probabilities, self._max_k, dim=-1)
-        counts, raw = self._counts(layer, self._scores(logits, probabilities))
+        scores = probabilities = logits.softmax(-1, torch.float32)
+        if self._temperature != 1.0:
+            scores = routing_scores(logits, self._temperature)
+        weights, indices = probabilities.topk(self._max_k)
+        counts, raw = self._counts(layer, scores)
         weights = weights.masked_fill(self._slots >= counts[:, None], 0.0)
-        return Selection(indices, self._mixing(weights), counts, raw)
+        if self._renormalize:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return Selection(indices, weights, counts, raw)
 
     def select_one(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor, int]:
         """The used slots of a single token on the processor, and its raw count.
@@ -89,21 +93,16 @@ class BenjaminiHochberg:
         in every layer for every token, and leaving unused slots out is cheaper than masking them
         here and looking for them in the experts. Returns indices and weights, both (1, slot).
         """
-        probabilities = torch.softmax(logits, dim=-1, dtype=torch.float32)
-        scores = self._scores(logits, probabilities).tolist()[0]
-        raw = step_up_count(scores, self._threshold_numbers[layer])
+        scores = probabilities = logits.softmax(-1, torch.float32)
+        if self._temperature != 1.0:
+            scores = routing_scores(logits, self._temperature)
+        raw = step_up_count(scores.tolist()[0], self._threshold_numbers[layer])
         used = min(max(raw, self._min_k), self._max_k)
-        weights, indices = torch.topk(probabilities, used, dim=-1)
-        return indices, self._mixing(weights), raw
-
-    def _scores(self, logits: Tensor, probabilities: Tensor) -> Tensor:
-        if self._temperature == 1.0:
-            return probabilities
-        return routing_scores(logits, self._temperature)
+        weights, indices = probabilities.topk(used)
+        if self._renormalize:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return indices, weights, raw
 
     def _counts(self, layer: int, scores: Tensor) -> tuple[Tensor, Tensor]:
         raw = step_up_counts(scores, self._thresholds[layer])
         return raw.clamp(self._min_k, self._max_k), raw
-
-    def _mixing(self, weights: Tensor) -> Tensor:
-        return weights / weights.sum(dim=-1, keepdim=True) if self._renormalize else weights
