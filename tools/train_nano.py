@@ -201,7 +201,7 @@ class Replayed:
         if self.graph is not None:
             self.graph.replay()
             return
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             self.function()
