@@ -268,7 +268,7 @@ def _print_summary(session: Session) -> None:
     print(
         "The answers are the same, token for token, as far as both go."
         if difference is None
-        else f"The answers first differ at token {difference + 1}."
+        else f"The answers first differ at token {difference}, counted from 0."
     )
 
 

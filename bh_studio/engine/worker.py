@@ -86,6 +86,9 @@ class _Worker(QObject):
                 self._run(request)
         except Cancelled:
             self.reported.emit(LoadCancelled())
+        except EngineError as error:
+            log.info("A request could not be met: %s", error)
+            self.reported.emit(failure(error, run_id))
         except Exception as error:
             log.exception("A request failed")
             self.reported.emit(failure(error, run_id))

@@ -27,7 +27,9 @@ _READING = (
         "The two sides",
         "Both sides continue the same prompt with the same model. The baseline uses a fixed number "
         "of experts for every token in every layer (top-8 for OLMoE). BH chooses the number anew "
-        "for each token and layer, between min_k and max_k. The sides take turns, token by token.",
+        "for each token and layer, between min_k and max_k. The sides take turns, token by token. "
+        "When sampling, both draw with the same random numbers, so they part only where the "
+        "routing has changed the probabilities enough.",
     ),
     (
         "The BH rule",
