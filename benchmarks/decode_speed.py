@@ -4,8 +4,9 @@
 
 Every round measures every contender once on the same prompt, in an order that rotates, so that
 what else the machine does falls on all of them alike. Reported are the median over rounds, the
-quartiles, and ratios computed round by round. Speeds are tokens divided by the time of the whole
-answer, prompt included, for every contender alike; `generate` has no other clock.
+quartiles, and ratios computed round by round. Two speeds are told apart: "whole answer" divides
+tokens by all the time an answer takes, prompt included, for `generate` has no other clock; "decode"
+is what the program shows, from a side's first token to its last.
 """
 
 from __future__ import annotations
@@ -42,11 +43,15 @@ PROMPTS = (
     "It was a dark night, and the ship",
 )
 ALPHAS = (0.05, 0.005)
+GENERATE = ("generate", "generate, one thread", "generate, one thread, batched_mm")
+BASELINE = f"baseline beside BH {ALPHAS[0]}, whole answer"
 RATIOS = (
-    ("baseline", "generate"),
-    ("baseline", "generate, one thread"),
-    ("baseline", "generate, one thread, batched_mm"),
-    *((f"BH {alpha}", f"baseline beside BH {alpha}") for alpha in ALPHAS),
+    *((BASELINE, name) for name in GENERATE),
+    *((f"BH {alpha}, decode", f"baseline beside BH {alpha}, decode") for alpha in ALPHAS),
+    *(
+        (f"BH {alpha}, whole answer", f"baseline beside BH {alpha}, whole answer")
+        for alpha in ALPHAS
+    ),
 )
 
 
@@ -112,17 +117,18 @@ def measure(
             (Side.BH, f"BH {alpha}"),
         ):
             record = session.sides[side]
-            speed = len(record.token_ids) / float(record.token_seconds[-1])
-            speeds.setdefault(name, []).append(speed)
-            if side is Side.BASELINE and alpha == ALPHAS[0]:
-                speeds.setdefault("baseline", []).append(speed)
+            whole = len(record.token_ids) / float(record.token_seconds[-1])
+            speeds.setdefault(f"{name}, whole answer", []).append(whole)
+            decode = record.tokens_per_second
+            assert decode is not None
+            speeds.setdefault(f"{name}, decode", []).append(decode)
             if side is Side.BH:
                 means.setdefault(name, []).append(float(record.expert_counts.mean()))
 
     contenders: list[Callable[[str], None]] = [
-        lambda prompt: generate(prompt, "grouped_mm", threads, "generate"),
-        lambda prompt: generate(prompt, "grouped_mm", 1, "generate, one thread"),
-        lambda prompt: generate(prompt, "batched_mm", 1, "generate, one thread, batched_mm"),
+        lambda prompt: generate(prompt, "grouped_mm", threads, GENERATE[0]),
+        lambda prompt: generate(prompt, "grouped_mm", 1, GENERATE[1]),
+        lambda prompt: generate(prompt, "batched_mm", 1, GENERATE[2]),
         *(lambda prompt, alpha=alpha: both_sides(prompt, alpha) for alpha in ALPHAS),
     ]
     for contender in contenders:  # first calls are slow
@@ -156,12 +162,10 @@ def print_table(result: dict[str, Any]) -> None:
     """The figures as Markdown."""
     print(f"{result['environment']['processor']}, {result['rounds']} rounds\n")
     print("| | median | quartiles |\n|---|---|---|")
-    for group in ("tokens_per_second", "ratios"):
+    for group, unit, digits in (("tokens_per_second", " tok/s", 1), ("ratios", "", 3)):
         for name, value in result[group].items():
-            unit = " tok/s" if group == "tokens_per_second" else ""
-            print(
-                f"| {name} | {value['median']:.3g}{unit} | {value['q25']:.3g}-{value['q75']:.3g} |"
-            )
+            low, middle, high = (f"{value[key]:.{digits}f}" for key in ("q25", "median", "q75"))
+            print(f"| {name} | {middle}{unit} | {low} to {high} |")
     for name, mean in result["mean_experts"].items():
         print(f"| {name}: mean experts | {mean:.2f} | |")
 
