@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tools import evaluate_nano, nano_data, train_nano
+from tools import evaluate_nano, muon, nano_data, train_nano
 
 RECIPE = train_nano.Recipe(
     vocab_size=300,
@@ -125,7 +125,7 @@ def test_the_balance_loss_is_smallest_where_every_expert_has_the_same_load() -> 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16), (32, 32)])
 def test_orthogonalized_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(train_nano.orthogonalize(torch.randn(3, *shape)).float())
+    values = torch.linalg.svdvals(muon.orthogonalize(torch.randn(3, *shape)).float())
     assert values.shape == (3, min(shape))
     assert values.min() > 0.3
     assert values.max() < 1.4
