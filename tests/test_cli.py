@@ -8,21 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.messages import Side
 from bh_studio.engine.session_file import load_session
-from tests.tiny_olmoe import LAYERS, TOP_K, tiny_model, tiny_tokenizer
+from tests.tiny_olmoe import LAYERS, TOP_K, save_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny-olmoe")
-    tiny_model(dtype=torch.bfloat16).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return str(folder)
+    return str(save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe")))
 
 
 def compare(*arguments: str, prompt: str = "Once upon a time") -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import OlmoeConfig, OlmoeForCausalLM, PreTrainedTokenizerFast
@@ -47,3 +49,10 @@ def tiny_model(
         layer.mlp.experts.down_proj.data.normal_(0, 0.2)
     model.lm_head.weight.data.normal_(0, 0.3)
     return model.to(dtype).eval()
+
+
+def save_tiny_checkpoint(folder: Path) -> Path:
+    """Write a tiny model in bfloat16 and its tokenizer to `folder`, and return it."""
+    tiny_model(dtype=torch.bfloat16).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

@@ -13,18 +13,19 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bh_studio.engine.errors import Cancelled, EngineError, failure
 from bh_studio.engine.messages import CancelToken, LoadProgress
 from bh_studio.engine.models import load_model
-from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
+from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, save_tiny_checkpoint, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-olmoe")
-    tiny_model(dtype=torch.bfloat16).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe"))
 
 
-def test_a_folder_is_loaded_with_its_null(checkpoint: Path) -> None:
+def test_a_folder_is_loaded_with_its_null(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cache of its own: the null of this very model may be there from another test.
+    monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
     progress: list[LoadProgress] = []
     loaded = load_model(str(checkpoint), progress.append)
     assert (loaded.info.layers, loaded.info.experts, loaded.info.top_k) == (LAYERS, EXPERTS, TOP_K)

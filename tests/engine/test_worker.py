@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from PySide6.QtCore import QObject, Slot
 from pytestqt.qtbot import QtBot
 
@@ -24,7 +23,7 @@ from bh_studio.engine.messages import (
     TokenGenerated,
 )
 from bh_studio.engine.worker import Engine
-from tests.tiny_olmoe import TOP_K, tiny_model, tiny_tokenizer
+from tests.tiny_olmoe import TOP_K, save_tiny_checkpoint
 
 
 class Listener(QObject):
@@ -46,10 +45,7 @@ class Listener(QObject):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-olmoe")
-    tiny_model(dtype=torch.bfloat16).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe"))
 
 
 @pytest.fixture
