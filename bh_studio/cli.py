@@ -58,7 +58,9 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Answer PROMPT with top-k and with BH routing, side by side, and print how "
         "many experts each token used.",
     )
-    compare.add_argument("prompt", metavar="PROMPT", help='the text to continue; "-" reads it')
+    compare.add_argument(
+        "prompt", metavar="PROMPT", help='the text to continue; "-" reads it from standard input'
+    )
     add_model_option(compare)
     add_rule_options(compare)
     add_generation_options(compare)
@@ -88,18 +90,29 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that rule_parameters reads."""
     group = parser.add_argument_group("rule")
     default = RuleParameters()
-    group.add_argument("--alpha", type=float, default=default.alpha, help="BH level (%(default)s)")
+    group.add_argument(
+        "--alpha", type=float, default=default.alpha, metavar="A", help="BH level (%(default)s)"
+    )
     group.add_argument(
         "--temperature",
         type=float,
         default=default.temperature,
+        metavar="T",
         help="divides the router logits before they are scored (%(default)s)",
     )
     group.add_argument(
-        "--min-k", type=int, default=default.min_k, help="fewest experts of a token (%(default)s)"
+        "--min-k",
+        type=int,
+        default=default.min_k,
+        metavar="N",
+        help="fewest experts of a token in a layer (%(default)s)",
     )
     group.add_argument(
-        "--max-k", type=int, default=default.max_k, help="most experts of a token (%(default)s)"
+        "--max-k",
+        type=int,
+        default=default.max_k,
+        metavar="N",
+        help="most experts of a token in a layer (%(default)s)",
     )
     group.add_argument(
         "--mode",
@@ -120,19 +133,35 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("generation")
     default = GenerationParameters()
     group.add_argument(
-        "--max-new-tokens", type=int, default=default.max_new_tokens, help="(%(default)s)"
+        "--max-new-tokens",
+        type=int,
+        default=default.max_new_tokens,
+        metavar="N",
+        help="most tokens of an answer (%(default)s)",
     )
     group.add_argument(
         "--sample",
         action=argparse.BooleanOptionalAction,
         default=default.sampling,
-        help="draw tokens, or take the most probable",
+        help="draw tokens (the default), or take the most probable",
     )
     group.add_argument(
-        "--sampling-temperature", type=float, default=default.temperature, help="(%(default)s)"
+        "--sampling-temperature",
+        type=float,
+        default=default.temperature,
+        metavar="T",
+        help="divides the vocabulary logits before drawing (%(default)s)",
     )
-    group.add_argument("--top-p", type=float, default=default.top_p, help="(%(default)s)")
-    group.add_argument("--seed", type=int, default=default.seed, help="(%(default)s)")
+    group.add_argument(
+        "--top-p",
+        type=float,
+        default=default.top_p,
+        metavar="P",
+        help="draw from the most probable tokens that together hold P (%(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=default.seed, metavar="N", help="of the draws (%(default)s)"
+    )
 
 
 def rule_parameters(arguments: argparse.Namespace) -> RuleParameters:
