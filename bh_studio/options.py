@@ -1,0 +1,118 @@
+"""Options that commands share, and the parameters that follow from them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+
+from bh_studio.engine.messages import GenerationParameters, MixingWeights, Mode, RuleParameters
+
+
+def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --model."""
+    parser.add_argument(
+        "--model",
+        default="embedded",
+        metavar="SOURCE",
+        help='"embedded" or a folder with an OLMoE checkpoint (default: %(default)s)',
+    )
+
+
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that rule_parameters reads."""
+    group = parser.add_argument_group("rule")
+    default = RuleParameters()
+    group.add_argument(
+        "--alpha", type=float, default=default.alpha, metavar="A", help="BH level (%(default)s)"
+    )
+    group.add_argument(
+        "--temperature",
+        type=float,
+        default=default.temperature,
+        metavar="T",
+        help="divides the router logits before they are scored (%(default)s)",
+    )
+    group.add_argument(
+        "--min-k",
+        type=int,
+        default=default.min_k,
+        metavar="N",
+        help="fewest experts of a token in a layer (%(default)s)",
+    )
+    group.add_argument(
+        "--max-k",
+        type=int,
+        default=default.max_k,
+        metavar="N",
+        help="most experts of a token in a layer (%(default)s)",
+    )
+    group.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        default=default.mode.value,
+        help="patch: BH decides; analyze: only count what BH would do (%(default)s)",
+    )
+    group.add_argument(
+        "--weights",
+        choices=[weights.value for weights in MixingWeights],
+        default=default.weights.value,
+        help="mixing weights: the model's own, or renormalized to sum 1 (%(default)s)",
+    )
+
+
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that generation_parameters reads."""
+    group = parser.add_argument_group("generation")
+    default = GenerationParameters()
+    group.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=default.max_new_tokens,
+        metavar="N",
+        help="most tokens of an answer (%(default)s)",
+    )
+    group.add_argument(
+        "--sample",
+        action=argparse.BooleanOptionalAction,
+        default=default.sampling,
+        help="draw tokens (the default), or take the most probable",
+    )
+    group.add_argument(
+        "--sampling-temperature",
+        type=float,
+        default=default.temperature,
+        metavar="T",
+        help="divides the vocabulary logits before drawing (%(default)s)",
+    )
+    group.add_argument(
+        "--top-p",
+        type=float,
+        default=default.top_p,
+        metavar="P",
+        help="draw from the most probable tokens that together hold P (%(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=default.seed, metavar="N", help="of the draws (%(default)s)"
+    )
+
+
+def rule_parameters(arguments: argparse.Namespace) -> RuleParameters:
+    """The rule that the options ask for. Raises ValueError for values out of range."""
+    return RuleParameters(
+        alpha=arguments.alpha,
+        temperature=arguments.temperature,
+        min_k=arguments.min_k,
+        max_k=arguments.max_k,
+        mode=Mode(arguments.mode),
+        weights=MixingWeights(arguments.weights),
+    )
+
+
+def generation_parameters(arguments: argparse.Namespace) -> GenerationParameters:
+    """The generation that the options ask for. Raises ValueError for values out of range."""
+    return GenerationParameters(
+        max_new_tokens=arguments.max_new_tokens,
+        sampling=arguments.sample,
+        temperature=arguments.sampling_temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+    )
