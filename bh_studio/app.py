@@ -20,7 +20,7 @@ from bh_studio import __version__
 from bh_studio.engine.messages import Failed, Request
 from bh_studio.settings import load_settings, save_settings
 from bh_studio.ui.errand import Errand
-from bh_studio.ui.interrupt import InterruptWatcher
+from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_model import SessionModel
 from bh_studio.ui.theme import Theme
@@ -86,7 +86,9 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     uncaught = UncaughtErrors()
     uncaught.caught.connect(window.report)
     uncaught.install()
-    interrupts = InterruptWatcher()
+    interrupts = InterruptWatcher(lambda: model.is_busy)
+    # Queued: an interrupt may arrive in the middle of any of the window's methods.
+    interrupts.interrupted.connect(window.close, Qt.ConnectionType.QueuedConnection)
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     errand = Errand(
@@ -104,6 +106,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     errand.prepare(options.prompt, options.rule, options.generation, options.session)
     try:
         code = app.exec()
+        if interrupts.was_interrupted:
+            code = EXIT_CODE
         if not options.quit:
             save_settings(remember(window))
     finally:

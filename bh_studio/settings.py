@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _FILE = "settings.json"
 _MOST_RECENT = 10
 _MOST_BYTES = 2**20
+_MOST_PIXELS = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,10 @@ def _fits(name: str, value: object) -> bool:
         return all(isinstance(entry, str) for entry in value)
     if isinstance(value, dict) and name == "splitters":
         return all(
-            isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes)
+            isinstance(sizes, list)
+            and all(type(size) is int and 0 <= size <= _MOST_PIXELS for size in sizes)
             for sizes in value.values()
         )
+    if isinstance(value, str) and name == "geometry":
+        return value.isascii()
     return True

@@ -24,6 +24,8 @@ from bh_studio.ui.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 from bh_studio.ui.token_text import TokenText
 
 _HEADER_HEIGHT = 28
+_EXPERTS = "Mean experts"
+_COUNTED = "Counted, mean"  # no wider than the other, which would cost a line of figures
 _ENDINGS = {
     FinishReason.END_OF_TEXT: "End of text",
     FinishReason.MAX_NEW_TOKENS: "Token limit",
@@ -88,6 +90,7 @@ class AnswerPanel(QFrame):
         self.tokens.show_value(str(run.token_count) if run.is_started else None)
         self.speed.show_value(None if speed is None else f"{speed:.1f} tok/s")
         self.first_token.show_value(None if first is None else format_seconds(first))
+        self.experts.rename(_COUNTED if run.note else _EXPERTS)
         self.experts.show_value(None if mean is None else f"{mean:.2f}")
         self.ended.show_value(self._ending())
         self._show_difference(first_difference, compared)
@@ -129,7 +132,7 @@ class AnswerPanel(QFrame):
             "This side's own computing time until its first token: reading the prompt.",
         )
         self.experts = Figure(
-            "Mean experts",
+            _EXPERTS,
             "Experts per token and layer: the mean over all tokens of the answer and all layers.",
         )
         self.ended = Figure("Status", "Why this side stopped producing tokens.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,6 @@ from PySide6.QtWidgets import QApplication
 from bh_studio.engine.messages import Failed
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_model import State
-
-_log = logging.getLogger(__name__)
 
 # Long enough for the last frame and the layout it causes.
 _SETTLE_MS = 120
@@ -62,11 +59,18 @@ class Errand(QObject):
         if prompt is not None:
             self._window.prompt.set_prompt(prompt)
         try:
-            panel.show_rule(dataclasses.replace(panel.rule(), **rule))
-            panel.show_generation(dataclasses.replace(panel.generation(), **generation))
+            wanted = dataclasses.replace(panel.rule(), **rule)
+            panel.show_rule(wanted)
+            wanted_generation = dataclasses.replace(panel.generation(), **generation)
+            panel.show_generation(wanted_generation)
         except ValueError as error:
             self._window.report(Failed(str(error), "The other settings are unchanged.", ""))
             self._complain(str(error))
+            return
+        difference = panel.difference(wanted, wanted_generation)
+        if difference:
+            self._window.report(Failed(difference, "", ""))
+            self._complain(difference)
 
     @Slot(object)
     def _follow(self, state: State) -> None:

@@ -16,8 +16,8 @@ class Figure(QWidget):
     ) -> None:
         super().__init__(parent)
         self.name = name
-        label = QLabel(name)
-        label.setProperty("role", "muted")
+        self._label = QLabel(name)
+        self._label.setProperty("role", "muted")
         self._value = QLabel(NONE_YET)
         self._value.setProperty("role", role)
         self._value.setTextFormat(Qt.TextFormat.PlainText)
@@ -27,7 +27,7 @@ class Figure(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addWidget(label)
+        layout.addWidget(self._label)
         layout.addWidget(self._value)
         self.show_value(None)
 
@@ -35,6 +35,13 @@ class Figure(QWidget):
     def text(self) -> str:
         """The value as shown."""
         return self._value.text()
+
+    def rename(self, name: str) -> None:
+        """Show `name` above the value from now on."""
+        if name != self.name:
+            self.name = name
+            self._label.setText(name)
+            self._value.setAccessibleName(f"{name}: {self.text}")
 
     def show_value(self, text: str | None) -> None:
         """Show `text`; None where there is no number yet."""

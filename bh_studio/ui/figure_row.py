@@ -40,6 +40,12 @@ class FigureRow(QWidget):
         if event.type() is QEvent.Type.FontChange:
             self._fit()
 
+    def event(self, event: QEvent) -> bool:
+        # A figure's text may have become wider or narrower.
+        if event.type() is QEvent.Type.LayoutRequest:
+            self._fit()
+        return super().event(event)
+
     def _fit(self) -> None:
         count = len(self._figures)
         for lines in range(1, count + 1):

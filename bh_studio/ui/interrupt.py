@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
-from PySide6.QtCore import QCoreApplication, QObject, QSocketNotifier, Slot
+from PySide6.QtCore import QCoreApplication, QObject, QSocketNotifier, Signal, Slot
 
 EXIT_CODE = 130
 
@@ -14,12 +15,21 @@ EXIT_CODE = 130
 class InterruptWatcher(QObject):
     """Ends the event loop with EXIT_CODE when the process is interrupted, until it is closed.
 
+    While `is_busy` says so, the first interrupt only emits `interrupted`, for the receiver to end
+    in order; the second ends the loop.
+
     WORKAROUND: Python runs signal handlers between its own instructions, and an idle Qt event loop
     executes none. The signal therefore also writes to a socket, which wakes the loop up.
     """
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    interrupted = Signal()
+
+    def __init__(
+        self, is_busy: Callable[[], bool] | None = None, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
+        self._is_busy = is_busy
+        self.was_interrupted = False
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -42,4 +52,8 @@ class InterruptWatcher(QObject):
         self._reader.recv(64)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        QCoreApplication.exit(EXIT_CODE)
+        again, self.was_interrupted = self.was_interrupted, True
+        if again or self._is_busy is None or not self._is_busy():
+            QCoreApplication.exit(EXIT_CODE)
+        else:
+            self.interrupted.emit()

@@ -183,8 +183,9 @@ class MainWindow(QMainWindow):
         self.heat_map.refresh()
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if self.model.is_busy and not self._closing:
-            # What has been written so far is kept: the engine ends the run, then the window closes.
+        if self.model.is_busy:
+            # What has been written so far is kept: the engine ends the run, then the window closes,
+            # however often it was asked to.
             self._closing = True
             self.model.stop()
             self.status.notify("Ending the run, then closing…")
@@ -255,6 +256,11 @@ class MainWindow(QMainWindow):
         self.settings_panel.show_rule(session.rule)
         self.settings_panel.show_generation(session.generation)
         self.errors.dismiss()
+        difference = self.settings_panel.difference(session.rule, session.generation)
+        if difference:
+            self.errors.show_failure(
+                Failed(difference, "The numbers on screen are those of the session.", "")
+            )
 
     @Slot(object)
     def _open_recent(self, path: Path) -> None:

@@ -13,7 +13,7 @@ _ALPHA_STEPS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4,
     0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999,
 )  # fmt: skip
-_ALPHA_LEAST, _ALPHA_MOST = 1e-6, 1 - 1e-6
+_ALPHA_LEAST, _ALPHA_MOST = 1e-9, 1 - 1e-9
 
 
 class NumberBox(QDoubleSpinBox):
@@ -61,7 +61,7 @@ class AlphaBox(NumberBox):
     """The BH level. The arrows walk along 0.001, 0.002, 0.005, 0.01 and so on."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(_ALPHA_LEAST, _ALPHA_MOST, decimals=6, parent=parent)
+        super().__init__(_ALPHA_LEAST, _ALPHA_MOST, decimals=9, parent=parent)
 
     def stepBy(self, steps: int) -> None:  # noqa: N802
         value = self.value()

@@ -70,14 +70,14 @@ class RunModel(QObject):
         self.note = note
         self.is_started = True
         self.is_running = True
-        self._reserve(_FIRST_CAPACITY)
+        self._reserve(0)
         self.changed.emit()
 
     def append(self, token: TokenGenerated) -> None:
         """Add the next token."""
         row = len(self.token_ids)
         if row == len(self._seconds):
-            self._reserve(2 * row)
+            self._reserve(max(_FIRST_CAPACITY, 2 * row))
         self._counts[row] = token.expert_counts
         self._raw_counts[row] = token.raw_counts
         self._seconds[row] = token.seconds

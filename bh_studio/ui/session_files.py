@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import traceback
 from collections.abc import Callable
 from datetime import datetime
@@ -27,11 +28,9 @@ from bh_studio.ui.session_model import SessionModel
 
 _log = logging.getLogger(__name__)
 
+_MOST_AUTOSAVED = 100
+_AUTOSAVED = re.compile(r"\d{4}-\d\d-\d\d \d\d-\d\d-\d\d-\d{3}" + re.escape(SUFFIX))
 _SESSIONS = f"BH Studio sessions (*{SUFFIX})"
-_EXPORTS: dict[str, tuple[str, Callable[[Session, Path], None]]] = {
-    ".json": ("JSON (*.json)", export_json),
-    ".csv": ("CSV (*.csv)", export_csv),
-}
 
 
 def autosave_dir() -> Path:
@@ -107,8 +106,16 @@ class SessionFiles(QObject):
     @Slot()
     def open_autosaved(self) -> None:
         """Ask for one of the runs that were kept without being saved."""
-        folder = autosave_dir()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder = autosave_dir()
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._fail(
+                "The folder of autosaved runs cannot be opened.",
+                f"{_reason(error)} Open session looks in every other folder.",
+                error,
+            )
+            return
         self._open_from(folder)
 
     def open_path(self, path: Path) -> bool:
@@ -117,14 +124,17 @@ class SessionFiles(QObject):
             return False
         try:
             session = load_session(path)
-        except (SessionError, OSError) as error:
+            self._is_opening = True
+            self._model.show_session(session)
+        except (SessionError, OSError, ValueError, TypeError, OverflowError) as error:
             self._fail(
-                f"{path.name} could not be opened.", f"{_reason(error)} Nothing was changed."
+                f"{path.name} could not be opened.", f"{_reason(error)} Nothing was changed.", error
             )
+            if isinstance(error, FileNotFoundError):
+                self._drop_recent(path)
             return False
-        self._is_opening = True
-        self._model.show_session(session)
-        self._is_opening = False
+        finally:
+            self._is_opening = False
         if path.parent == autosave_dir():
             # Autosaved files have no name of the user's yet.
             self.path, self.is_saved = None, False
@@ -138,12 +148,18 @@ class SessionFiles(QObject):
     @Slot()
     def export_json(self) -> None:
         """Ask for a file and write the statistics to it as JSON."""
-        self._export(".json")
+        dialog = self._new_export_dialog("JSON (*.json)", ".json")
+        if dialog is not None:
+            dialog.fileSelected.connect(self._export_json_chosen)
+            dialog.open()
 
     @Slot()
     def export_csv(self) -> None:
         """Ask for a file and write every expert count to it as CSV."""
-        self._export(".csv")
+        dialog = self._new_export_dialog("CSV (*.csv)", ".csv")
+        if dialog is not None:
+            dialog.fileSelected.connect(self._export_csv_chosen)
+            dialog.open()
 
     @Slot(object)
     def autosave(self, session: Session) -> None:
@@ -151,7 +167,8 @@ class SessionFiles(QObject):
         if not any(record.token_ids for record in session.sides.values()):
             return
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H-%M-%S-%f")[:-3]
-        self._write(save_session, session, autosave_dir() / f"{stamp}{SUFFIX}")
+        if self._write(save_session, session, autosave_dir() / f"{stamp}{SUFFIX}"):
+            _remove_oldest(autosave_dir())
 
     def _open_from(self, folder: Path) -> None:
         if self._model.is_busy:
@@ -161,13 +178,10 @@ class SessionFiles(QObject):
         dialog.fileSelected.connect(self._open_chosen)
         dialog.open()
 
-    def _export(self, suffix: str) -> None:
+    def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
         if self._model.session is None:
-            return
-        words, _ = _EXPORTS[suffix]
-        dialog = self._new_dialog("Export statistics", words, suffix)
-        dialog.fileSelected.connect(self._export_chosen)
-        dialog.open()
+            return None
+        return self._new_dialog("Export statistics", words, suffix)
 
     def _new_dialog(self, title: str, words: str, suffix: str) -> QFileDialog:
         if self.dialog is not None:
@@ -191,9 +205,17 @@ class SessionFiles(QObject):
         self.open_path(Path(name))
 
     @Slot(str)
-    def _export_chosen(self, name: str) -> None:
-        path, session = Path(name), self._model.session
-        if session is not None and self._write(_EXPORTS[path.suffix][1], session, path):
+    def _export_json_chosen(self, name: str) -> None:
+        self._export_to(Path(name), export_json)
+
+    @Slot(str)
+    def _export_csv_chosen(self, name: str) -> None:
+        self._export_to(Path(name), export_csv)
+
+    def _export_to(self, path: Path, writer: Callable[[Session, Path], None]) -> None:
+        # The menu's item decides what is written; the name of the file is the user's affair.
+        session = self._model.session
+        if session is not None and self._write(writer, session, path):
             self.notified.emit(f"Exported to {path}")
 
     @Slot()
@@ -208,12 +230,26 @@ class SessionFiles(QObject):
         self.settings = dataclasses.replace(settings, session_folder=str(path.parent.absolute()))
         self.changed.emit()
 
+    def _drop_recent(self, path: Path) -> None:
+        gone = {str(path), str(path.absolute())}
+        kept = tuple(other for other in self.settings.recent_sessions if other not in gone)
+        if kept != self.settings.recent_sessions:
+            self.settings = dataclasses.replace(self.settings, recent_sessions=kept)
+            self.changed.emit()
+
     def _folder(self) -> Path:
         chosen = Path(self.settings.session_folder) if self.settings.session_folder else None
-        if chosen is not None and chosen.is_dir():
-            return chosen
-        folder = paths.data_dir() / "sessions"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if chosen is not None and chosen.is_dir():
+                return chosen
+        except OSError as error:
+            _log.warning("The remembered folder cannot be used: %s", error)
+        try:
+            folder = paths.data_dir() / "sessions"
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _log.warning("The sessions' folder cannot be made: %s", error)
+            return Path.home()
         return folder
 
     def _suggested_name(self) -> str:
@@ -230,14 +266,27 @@ class SessionFiles(QObject):
             writer(session, path)
         except OSError as error:
             advice = f"{_reason(error)} The run stays on screen; save it elsewhere."
-            self._fail(f"{path.name} could not be written.", advice)
+            self._fail(f"{path.name} could not be written.", advice, error)
             return False
         return True
 
-    def _fail(self, message: str, advice: str) -> None:
-        details = traceback.format_exc()
-        _log.error("%s %s\n%s", message, advice, details)
+    def _fail(self, message: str, advice: str, error: Exception) -> None:
+        # A file that is missing or refused is explained by its sentence.
+        is_explained = isinstance(error, OSError | SessionError)
+        details = "" if is_explained else "".join(traceback.format_exception(error))
+        _log.error("%s %s", message, advice, exc_info=error)
         self.failed.emit(Failed(message, advice, details))
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Keep the newest autosaved runs in `folder`; their names are the times they were made."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if _AUTOSAVED.fullmatch(path.name))
+        for name in names[:-_MOST_AUTOSAVED]:
+            (folder / name).unlink(missing_ok=True)
+            _log.info("Removed the autosaved run %s; the newest %d stay.", name, _MOST_AUTOSAVED)
+    except OSError as error:
+        _log.warning("Old autosaved runs could not be removed: %s", error)
 
 
 def _reason(error: Exception) -> str:

@@ -79,6 +79,8 @@ class SessionModel(QObject):
         self._submit: Callable[[Request], None] | None = None
         self._cancel: CancelToken | None = None
         self._run_id = 0
+        # The run that was asked for, until the engine has accepted its prompt.
+        self._awaited: RunComparison | None = None
 
     # --- what the user asks for ---
 
@@ -115,8 +117,8 @@ class SessionModel(QObject):
         self._run_id += 1
         request = RunComparison(self._run_id, prompt, rule, generation)
         self._cancel = request.cancel
-        self._begin(prompt, rule, generation, self.model)
-        self._set_session(None)
+        # What is on screen stays until the engine takes the prompt: it may refuse it.
+        self._awaited = request
         self._set_state(State.RUNNING)
         self._submit(request)
 
@@ -132,9 +134,14 @@ class SessionModel(QObject):
             self.state_changed.emit(self.state)
 
     def show_session(self, session: Session) -> None:
-        """Show a finished session in place of what is on screen; not while a run is in flight."""
+        """Show a finished session in place of what is on screen; not while a run is in flight.
+
+        Raises ValueError, TypeError or OverflowError for numbers that cannot be shown; nothing has
+        changed then.
+        """
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
+        _check(session)
         self._begin(session.prompt, session.rule, session.generation, session.model)
         self.baseline.replace(session.sides[Side.BASELINE])
         self.bh.replace(session.sides[Side.BH])
@@ -167,6 +174,11 @@ class SessionModel(QObject):
     def _apply_to_run(
         self, event: TokenGenerated | SideFinished | RunStarted | RunFinished
     ) -> None:
+        awaited = self._awaited
+        if awaited is not None and self.model is not None:
+            self._awaited = None
+            self._begin(awaited.prompt, awaited.rule, awaited.generation, self.model)
+            self._set_session(None)
         match event:
             case TokenGenerated():
                 self._side(event.side).append(event)
@@ -187,8 +199,9 @@ class SessionModel(QObject):
                 self._cancel = None
                 self._set_state(State.NO_MODEL)
         elif failure.run_id == self._run_id and self.is_busy:
-            self.baseline.fail()
-            self.bh.fail()
+            if self._awaited is None:
+                self.baseline.fail()
+                self.bh.fail()
             self._end_run()
         else:
             _log.warning("Dropped the failure of an earlier run: %s", failure.message)
@@ -230,6 +243,7 @@ class SessionModel(QObject):
 
     def _end_run(self) -> None:
         self._cancel = None
+        self._awaited = None
         self._set_state(State.READY)
 
     def _side(self, side: Side) -> RunModel:
@@ -242,6 +256,23 @@ class SessionModel(QObject):
     def _set_session(self, session: Session | None) -> None:
         self.session = session
         self.session_changed.emit()
+
+
+def _check(session: Session) -> None:
+    """Raise for a session whose numbers cannot be shown."""
+    ExpertScale.spanning(session.rule.min_k, session.rule.max_k, session.model.top_k)
+    describe_rule(session.rule, session.model)
+    # Whole numbers too large for a float have no box that shows them.
+    for number in (session.rule.alpha, session.rule.temperature, session.generation.temperature):
+        float(number)
+    for side in Side:
+        record = session.sides[side]
+        shape = (len(record.token_ids), session.model.layers)
+        if record.expert_counts.shape != shape or record.raw_counts.shape != shape:
+            raise ValueError(f"The counts of {side.value} are not those of its tokens and layers.")
+        trial = RunModel(side.value)
+        trial.replace(record)
+        _ = trial.statistics, trial.tokens_per_second, trial.time_to_first_token_s
 
 
 def describe_top_k(model: ModelInfo) -> str:

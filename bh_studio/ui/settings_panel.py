@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 from PySide6.QtCore import QRegularExpression, QSize, Qt, Signal, Slot
@@ -126,6 +127,20 @@ class SettingsPanel(QScrollArea):
         self.top_p.setValue(generation.top_p)
         self.seed.setText(str(generation.seed))
 
+    def difference(self, rule: RuleParameters, generation: GenerationParameters) -> str:
+        """What the controls hold in place of these values, a sentence; empty if all fit."""
+        try:
+            pairs = ((rule, self.rule()), (generation, self.generation()))
+        except ValueError as error:
+            return str(error)
+        changes = [
+            f"{item.name} {getattr(given, item.name)} became {getattr(held, item.name)}"
+            for given, held in pairs
+            for item in dataclasses.fields(given)
+            if getattr(given, item.name) != getattr(held, item.name)
+        ]
+        return f"The controls cannot hold every value: {', '.join(changes)}." if changes else ""
+
     def set_model(self, model: ModelInfo | None) -> None:
         """Check against `model` from now on."""
         self._model = model
@@ -135,7 +150,7 @@ class SettingsPanel(QScrollArea):
         self.alpha = AlphaBox()
         self.min_k = CountBox(1, _MOST_EXPERTS)
         self.max_k = CountBox(1, _MOST_EXPERTS)
-        self.temperature = NumberBox(0.01, 100.0, decimals=3)
+        self.temperature = NumberBox(1e-6, 1000.0, decimals=6)
         self.mode = ChoiceBox(
             {Mode.PATCH.value: "Patch: BH routes", Mode.ANALYZE.value: "Analyze: only count"}
         )
@@ -147,8 +162,8 @@ class SettingsPanel(QScrollArea):
         )
         self.max_new_tokens = CountBox(1, _MOST_TOKENS)
         self.decoding = ChoiceBox({"greedy": "Greedy", "sampling": "Sampling"})
-        self.sampling_temperature = NumberBox(0.01, 100.0, decimals=3)
-        self.top_p = NumberBox(0.001, 1.0, decimals=3, step=0.05)
+        self.sampling_temperature = NumberBox(1e-6, 1000.0, decimals=6)
+        self.top_p = NumberBox(1e-6, 1.0, decimals=6, step=0.05)
         self.seed = QLineEdit()
         self.seed.setValidator(QRegularExpressionValidator(QRegularExpression(r"\d{1,19}")))
         self.new_seed = QToolButton()

@@ -11,6 +11,9 @@ from bh_studio.ui.run_model import RunModel
 from bh_studio.ui.scale_legend import ScaleLegend
 from bh_studio.ui.theme import GAP, GAP_LARGE, GAP_SMALL, Theme
 
+_EXPERTS = "BH experts, mean ± std"
+_COUNTED = "BH counted, mean ± std"
+
 
 class StatisticsStrip(QFrame):
     """What BH did against the baseline in the run on screen."""
@@ -23,7 +26,7 @@ class StatisticsStrip(QFrame):
         self._bh = bh
         self.setProperty("role", "card")
         self.experts = Figure(
-            "BH experts, mean ± std",
+            _EXPERTS,
             "Experts per token and layer under BH: mean and standard deviation over all "
             "(token, layer) pairs of the answer.",
             role="figure",
@@ -71,14 +74,19 @@ class StatisticsStrip(QFrame):
         """Show the runs as they are now."""
         bh, baseline = self._bh.statistics, self._baseline.statistics
         spread = None if bh.mean is None else f"{bh.mean:.2f} ± {bh.std:.2f}"
+        # Only the side that BH did not route carries a note: its experts were counted, not used.
+        is_counted = bool(self._bh.note)
+        self.experts.rename(_COUNTED if is_counted else _EXPERTS)
         self.experts.show_value(spread)
         self.share.show_value(
             percent(bh.mean / baseline.mean if bh.mean and baseline.mean else None)
         )
         self.at_min.show_value(percent(bh.share_clamped_min))
         self.at_max.show_value(percent(bh.share_clamped_max))
+        # Both sides route alike when BH only counts, so their speeds say nothing about it.
         fast, slow = self._bh.tokens_per_second, self._baseline.tokens_per_second
-        self.speed.show_value(f"{fast / slow:.2f} ×" if fast and slow else None)
+        # Both sides route alike in analyze mode, so their speeds say nothing about BH.
+        self.speed.show_value(f"{fast / slow:.2f} ×" if fast and slow and not is_counted else None)
         self.legend.set_scale(self._bh.scale)
 
 

@@ -92,17 +92,12 @@ class Theme(QObject):
 
     @Slot()
     def follow_system(self) -> None:
-        """Take the scheme that the system or `force` asks for."""
+        """Take the scheme that the system asks for, or the one that was forced."""
         colors = self._system_colors()
         if colors is not self.colors:
             self.colors = colors
             self._apply()
             self.changed.emit()
-
-    def force(self, scheme: Qt.ColorScheme | None) -> None:
-        """Keep to `scheme` whatever the system says; None follows the system again."""
-        self._forced = scheme
-        self.follow_system()
 
     def set_text_percent(self, percent: int) -> None:
         """Scale all text; 100 is the system's size."""

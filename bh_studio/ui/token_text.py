@@ -142,9 +142,10 @@ class TokenText(QPlainTextEdit):
         text = run.token_texts[index]
         shown = f"“{visible(text, mark_newlines=True)}”" if text else "no text of its own"
         counts = run.counts[index]
+        counted = " (counted only)" if run.note else ""
         return (
             f"Token {index}: {shown} (id {run.token_ids[index]})\n"
-            f"Experts, mean over {len(counts)} layers: {counts.mean():.2f}\n"
+            f"Experts{counted}, mean over {len(counts)} layers: {counts.mean():.2f}\n"
             f"Fewest and most in a layer: {counts.min()} and {counts.max()}"
         )
 

@@ -23,8 +23,12 @@ def restore(window: MainWindow, settings: Settings) -> None:
     window.prompt.set_prompt(settings.prompt)
     panel = window.settings_panel
     try:
-        panel.show_rule(RuleParameters(**settings.rule))
-        panel.show_generation(GenerationParameters(**settings.generation))
+        rule = RuleParameters(**settings.rule)
+        generation = GenerationParameters(**settings.generation)
+        panel.show_rule(rule)
+        panel.show_generation(generation)
+        if difference := panel.difference(rule, generation):
+            _log.warning("Remembered parameters: %s", difference)
     except (TypeError, ValueError, OverflowError) as error:
         _log.warning("Remembered parameters do not fit (%s); using defaults.", error)
         panel.show_rule(RuleParameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from bh_studio.app import UncaughtErrors, WindowOptions, run_window
-from bh_studio.engine.messages import Failed, Side
+from bh_studio.engine.messages import Failed, FinishReason, Side
 from bh_studio.engine.session_file import load_session
 from bh_studio.settings import load_settings
+from bh_studio.ui.interrupt import EXIT_CODE
 from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.session_files import autosave_dir
 from tests.fake_engine import FakeEngine
 from tests.ui.conftest import Desk
 
@@ -86,6 +89,7 @@ def test_a_failed_load_exits_with_1(engine: FakeEngine, capsys: pytest.CaptureFi
         (WindowOptions(run=True, quit=True), "Type a prompt first."),
         (WindowOptions(prompt="a", run=True, quit=True, rule={"max_k": 65}), "64 experts"),
         (WindowOptions(prompt="a", quit=True, rule={"alpha": 2.0}), "alpha must lie"),
+        (WindowOptions(quit=True, rule={"max_k": 300}), "max_k 300 became 255"),
     ],
 )
 def test_what_cannot_be_run_exits_with_1(
@@ -143,6 +147,19 @@ def test_closing_the_window_ends_the_program_and_remembers(engine: FakeEngine) -
     assert run_window(WindowOptions(), lambda: engine) == 0
     assert engine.is_shut_down
     assert load_settings().prompt == "Remember me"
+
+
+def test_an_interrupt_during_a_run_keeps_what_was_written(engine: FakeEngine) -> None:
+    engine.interval_ms = 100
+
+    def interrupt() -> None:
+        assert window().model.is_busy
+        signal.raise_signal(signal.SIGINT)
+
+    QTimer.singleShot(800, interrupt)
+    assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
+    (kept,) = autosave_dir().iterdir()
+    assert load_session(kept).sides[Side.BH].finish_reason is FinishReason.STOPPED
 
 
 def test_automated_runs_leave_the_settings_alone(engine: FakeEngine) -> None:

@@ -23,3 +23,16 @@ def test_interrupt_ends_an_idle_loop_at_once_and_is_given_back(qapp: QApplicatio
     assert time.monotonic() - started < 5
     watcher.close()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_busy_program_ends_in_order_or_at_the_second_interrupt(qapp: QApplication) -> None:
+    watcher = InterruptWatcher(lambda: True)
+    asked: list[bool] = []
+    watcher.interrupted.connect(lambda: asked.append(True))
+    QTimer.singleShot(10_000, qapp.quit)
+    for delay in (0.2, 0.5):
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert qapp.exec() == EXIT_CODE
+    watcher.close()
+    assert asked == [True]
+    assert watcher.was_interrupted

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.messages import RuleParameters, Side
 from bh_studio.engine.session_file import load_session
+from bh_studio.settings import Settings
+from bh_studio.ui import session_files
 from bh_studio.ui.session_files import autosave_dir
 from tests.ui.conftest import Desk
 
@@ -144,6 +148,34 @@ def test_statistics_are_exported(desk: Desk, tmp_path: Path) -> None:
     assert rows[-1]["experts"] == str(session.sides[Side.BH].expert_counts[-1, -1])
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.JSON", "v1.2", "x", "a.csv"])
+def test_the_menu_decides_what_is_exported(desk: Desk, tmp_path: Path, name: str) -> None:
+    desk.finished_run(5)
+    desk.window.actions_.export_json.trigger()
+    answer_dialog(desk, tmp_path / name)
+    assert "sides" in json.loads((tmp_path / name).read_text())
+    desk.window.actions_.export_csv.trigger()
+    answer_dialog(desk, tmp_path / name)
+    assert (tmp_path / name).read_text().count("\n") == 2 * 5 * 16 + 1
+
+
+def test_folders_that_cannot_be_used(
+    make_desk: Callable[..., Desk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    desk = make_desk(Settings(session_folder="/" + "a" * 5000), show=True)
+    desk.window.actions_.open.trigger()
+    dialog = desk.window.files.dialog
+    assert dialog is not None
+    assert dialog.directory().absolutePath() == str(Path.home())
+    dialog.reject()
+    desk.window.actions_.open_autosaved.trigger()
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.message == "The folder of autosaved runs cannot be opened."
+
+
 def test_the_suggested_name_is_a_file_name(desk: Desk) -> None:
     desk.start("../../etc: a <strange> beginning of a long, long text")
     desk.say([" a"])
@@ -153,6 +185,69 @@ def test_the_suggested_name_is_a_file_name(desk: Desk) -> None:
     assert dialog is not None
     assert Path(dialog.selectedFiles()[0]).name == "etc a strange beginning of a.bhsession"
     dialog.reject()
+
+
+def test_a_missing_recent_session_leaves_the_menu(desk: Desk, tmp_path: Path) -> None:
+    desk.finished_run(5)
+    for name in ("a.bhsession", "b.bhsession"):
+        desk.window.files.save_to(tmp_path / name)
+    (tmp_path / "b.bhsession").unlink()
+    desk.window.actions_.recent_menu.actions()[0].trigger()
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.details == ""
+    names = [action.text() for action in desk.window.actions_.recent_menu.actions()]
+    assert names == ["a.bhsession"]
+
+
+def test_a_session_that_cannot_be_shown_changes_nothing(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = desk.finished_run(5)
+    path = tmp_path / "run.bhsession"
+    desk.window.files.save_to(path)
+    wrong = dataclasses.replace(session, model=dataclasses.replace(session.model, layers=3))
+    monkeypatch.setattr(session_files, "load_session", lambda _: wrong)
+    assert not desk.window.files.open_path(path)
+    assert desk.model.session is session
+    assert desk.window.files.path == path
+    # A later run is again a run without a file.
+    desk.finished_run(6)
+    assert desk.window.files.path is None
+
+
+def test_the_newest_autosaved_runs_stay(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session_files, "_MOST_AUTOSAVED", 2)
+    autosave_dir().mkdir(parents=True)
+    oldest = "2001-02-03 04-05-06-007.bhsession"
+    for name in (oldest, "2002-02-03 04-05-06-007.bhsession", "my own.bhsession"):
+        (autosave_dir() / name).write_bytes(b"")
+    with caplog.at_level(logging.INFO):
+        desk.finished_run(5)
+    names = {path.name for path in autosave_dir().iterdir()}
+    assert len(names) == 3
+    assert "my own.bhsession" in names
+    assert oldest not in names
+    assert oldest in caplog.text
+
+
+def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None:
+    desk.start("Used", RuleParameters(alpha=1e-7, temperature=0.12345, max_k=64))
+    desk.say([" a"])
+    session = desk.engine.finish()
+    assert session.rule.alpha == 1e-7
+    desk.window.files.save_to(tmp_path / "run.bhsession")
+    assert desk.window.files.open_path(tmp_path / "run.bhsession")
+    assert desk.window.errors.failure is None or not desk.window.errors.isVisible()
+    rule = dataclasses.replace(session.rule, temperature=2e-7)
+    desk.window.files.opened.emit(dataclasses.replace(session, rule=rule))
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.message == (
+        "The controls cannot hold every value: temperature 2e-07 became 1e-06."
+    )
 
 
 def test_recent_sessions_open_from_the_menu(desk: Desk, tmp_path: Path, qtbot: QtBot) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,7 @@ def test_events_of_an_old_run_are_dropped(model: SessionModel, engine: FakeEngin
     engine.token(Side.BH, " old")
     first = engine.finish()
     model.run("Twice", RULE, GENERATION)
+    engine.begin()
     old = engine.run.run_id - 1
     engine.token(Side.BH, " late", run_id=old)
     engine.reported.emit(SideFinished(old, Side.BH, " late", first.sides[Side.BH]))
@@ -220,6 +223,49 @@ def test_a_session_is_not_shown_over_a_run(model: SessionModel, engine: FakeEngi
     model.run("Twice", RULE, GENERATION)
     with pytest.raises(RuntimeError):
         model.show_session(session)
+
+
+def test_a_refused_prompt_leaves_the_earlier_result(
+    model: SessionModel, engine: FakeEngine
+) -> None:
+    ready(model, engine)
+    model.run("Once", RULE, GENERATION)
+    engine.token(Side.BASELINE, " upon")
+    session = engine.finish()
+    changes: list[None] = []
+    model.session_changed.connect(lambda: changes.append(None))
+    model.run("Too long", RULE, GENERATION)
+    assert state_of(model) is State.RUNNING
+    engine.fail("The prompt is too long.", run_id=engine.run.run_id)
+    assert state_of(model) is State.READY
+    sessions = [model.session]
+    assert model.baseline.prompt == "Once"
+    assert model.baseline.token_texts == [" upon"]
+    assert not model.baseline.is_failed
+    assert changes == []
+    model.run("Twice", RULE, GENERATION)
+    engine.begin()
+    assert [*sessions, model.session] == [session, None]
+    assert model.baseline.prompt == "Twice"
+    assert model.baseline.token_count == 0
+
+
+def test_a_session_that_cannot_be_shown_changes_nothing(
+    model: SessionModel, engine: FakeEngine
+) -> None:
+    ready(model, engine)
+    model.run("Once", RULE, GENERATION)
+    engine.token(Side.BASELINE, " upon")
+    session = engine.finish()
+    wrong = dataclasses.replace(session.model, layers=10**30)
+    with pytest.raises(ValueError, match="not those of its tokens"):
+        model.show_session(dataclasses.replace(session, model=wrong))
+    huge = RuleParameters(temperature=10**400)
+    with pytest.raises(OverflowError):
+        model.show_session(dataclasses.replace(session, rule=huge))
+    assert model.session is session
+    assert model.baseline.token_texts == [" upon"]
+    assert model.baseline.layers == 16
 
 
 def test_nothing_is_asked_of_an_engine_that_is_not_there() -> None:

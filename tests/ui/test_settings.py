@@ -59,6 +59,21 @@ def test_wrong_keys_and_values_fall_back_one_by_one(
         assert repr(name) in caplog.text
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"splitters": {"rows": [2147483648, 1]}},
+        {"splitters": {"rows": [65536, 1]}},
+        {"geometry": "\ud800"},
+        {"geometry": "größe"},
+    ],
+)
+def test_values_that_qt_cannot_take_fall_back(tmp_path: Path, document: dict[str, object]) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(document))
+    assert load_settings(path) == Settings()
+
+
 def test_a_refusing_disk_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):

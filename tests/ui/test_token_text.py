@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QAbstractSlider, QApplication, QToolTip
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.messages import FinishReason, Side
+from bh_studio.ui.theme import DARK
 from bh_studio.ui.token_text import TokenText
 from bh_studio.ui.visible_text import visible
 from tests.ui.conftest import Desk
@@ -253,14 +254,17 @@ def test_a_finished_run_is_not_drawn_again(desk: Desk, monkeypatch: pytest.Monke
     assert cleared == []
 
 
-def test_the_theme_redraws_in_place(make_desk: Callable[..., Desk]) -> None:
+def test_the_theme_redraws_in_place(
+    make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = make_desk(show=True)
     desk.load()
     desk.start("Once")
     desk.say(WORDS)
     view = view_of(desk)
     text, light = view.toPlainText(), view.tint_of(3)
-    desk.theme.force(Qt.ColorScheme.Dark)
+    monkeypatch.setattr(desk.theme, "_system_colors", lambda: DARK)
+    desk.theme.follow_system()
     assert view.toPlainText() == text
     assert view.tint_of(3) != light
     assert view.is_following

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QScrollBar,
+    QVBoxLayout,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
@@ -29,8 +30,11 @@ from bh_studio.engine.messages import (
     Side,
 )
 from bh_studio.settings import Settings
+from bh_studio.ui.figure import Figure
+from bh_studio.ui.figure_row import FigureRow
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_model import ANALYZE_NOTE, State
+from bh_studio.ui.theme import DARK, LIGHT
 from bh_studio.ui.window_memory import remember
 from tests.ui.conftest import Desk
 
@@ -248,10 +252,34 @@ def test_analyze_mode_says_what_it_is(desk: Desk) -> None:
     assert window.baseline.note == ""
     assert "counted only" in window.layers.title
     assert "counted only" in window.heat_map.title
+    desk.say([" c", " d"])
+    assert window.statistics.speed.text == "–"
+    assert window.statistics.experts.name == "BH counted, mean ± std"
+    assert window.bh.experts.name == "Counted, mean"
+    assert window.baseline.experts.name == "Mean experts"
+    assert "counted only" in window.bh.text.describe(0)
+    assert "counted only" not in window.baseline.text.describe(0)
     desk.engine.finish()
     desk.start("Once")
     window.clock.flush()
     assert window.bh.note == ""
+    assert window.bh.experts.name == "Mean experts"
+    assert window.statistics.experts.name == "BH experts, mean ± std"
+
+
+def test_figures_break_into_lines_when_their_values_grow(qtbot: QtBot) -> None:
+    figures = [Figure(name, "Meaning") for name in ("One", "Two", "Three")]
+    window = QWidget()
+    qtbot.addWidget(window)
+    row = FigureRow(figures)
+    QVBoxLayout(window).addWidget(row)
+    window.resize(sum(figure.sizeHint().width() for figure in figures) + 80, 200)
+    window.show()
+    qtbot.waitUntil(lambda: row.columns == 3)
+    figures[1].show_value("a value that is much wider than it was")
+    qtbot.waitUntil(lambda: row.columns < 3)
+    figures[1].show_value("1")
+    qtbot.waitUntil(lambda: row.columns == 3)
 
 
 def test_charts_tell_their_numbers(desk: Desk) -> None:
@@ -325,8 +353,9 @@ def test_closing_during_a_run_keeps_what_was_written(desk: Desk) -> None:
 
     desk.start("Once")
     desk.say([" a"])
-    desk.window.close()
-    assert desk.window.isVisible()
+    for _ in range(3):
+        desk.window.close()
+        assert desk.window.isVisible()
     assert desk.engine.run.cancel.is_cancelled
     desk.engine.finish(FinishReason.STOPPED)
     assert not desk.window.isVisible()
@@ -346,10 +375,12 @@ def test_text_size_is_changed_and_kept_in_bounds(desk: Desk) -> None:
     assert theme.text_percent == 70
 
 
-def test_light_and_dark_switch_while_running(desk: Desk) -> None:
+def test_light_and_dark_switch_while_running(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.finished_run()
     for scheme in (Qt.ColorScheme.Dark, Qt.ColorScheme.Light, Qt.ColorScheme.Dark):
-        desk.theme.force(scheme)
+        wanted = DARK if scheme is Qt.ColorScheme.Dark else LIGHT
+        monkeypatch.setattr(desk.theme, "_system_colors", lambda wanted=wanted: wanted)
+        desk.theme.follow_system()
         colors = desk.theme.colors
         assert colors.is_dark == (scheme is Qt.ColorScheme.Dark)
         assert desk.window.palette().window().color() == colors.window
