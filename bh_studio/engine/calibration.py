@@ -122,6 +122,8 @@ def record_router_logits(
         cast(nn.Module, router).register_forward_hook(_recorder(kept))
         for router, kept in zip(routers, recorded, strict=True)
     ]
+    was_training = model.training
+    model.eval()
     windows = [w for w in token_ids.split(window) if len(w) > SKIPPED_POSITIONS]
     try:
         with torch.inference_mode():
@@ -134,6 +136,7 @@ def record_router_logits(
     finally:
         for hook in hooks:
             hook.remove()
+        model.train(was_training)
     return torch.stack([torch.cat(kept) for kept in recorded])
 
 

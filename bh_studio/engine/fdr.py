@@ -48,19 +48,21 @@ def bh_score_thresholds(null: Tensor, alpha: float, hypotheses: int) -> Tensor:
     n = null.numel()
     if n == 0:
         raise ValueError("The null holds no scores.")
-    ranks = torch.arange(1, hypotheses + 1, dtype=torch.int64)
+    # Everything in float64 on the processor, whatever torch's defaults are set to.
+    ranks = torch.arange(1, hypotheses + 1, dtype=torch.float64, device="cpu")
     # The most null scores at or above a score that still leave it significant at rank k. The
     # analytic value may be off by one in floating point, so its neighbours are put through the
     # very expression of bh_counts: both forms then agree on every row, ties included.
     guess = (alpha * ranks / hypotheses * (n + 1)).floor().long() - 1
-    candidates = guess[:, None] + torch.arange(-2, 3)
+    candidates = guess[:, None] + torch.arange(-2, 3, device="cpu")
     significant = _p_value(candidates, n) * (hypotheses / ranks)[:, None] <= alpha
     allowed = torch.where(significant, candidates, -1).amax(dim=1)
 
     descending = null.cpu().flip(0)
-    above = torch.nextafter(descending[allowed.clamp(0, n - 1)], torch.tensor(torch.inf))
-    thresholds = torch.where(allowed < 0, torch.inf, above)
-    return torch.where(allowed >= n, -torch.inf, thresholds).to(null.device)
+    infinity = torch.tensor(torch.inf, dtype=descending.dtype, device="cpu")
+    above = torch.nextafter(descending[allowed.clamp(0, n - 1)], infinity)
+    thresholds = torch.where(allowed < 0, infinity, above)
+    return torch.where(allowed >= n, -infinity, thresholds).to(null.device)
 
 
 def step_up_counts(scores: Tensor, thresholds: Tensor) -> Tensor:

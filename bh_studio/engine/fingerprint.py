@@ -1,34 +1,46 @@
-"""A short name for a model's exact weights, so that a null is never used with another model."""
+"""A short name for a model's weights, so that a null is not used with another model."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from bh_studio.engine.routers import find_routers
 
 _SAMPLES = 1024
-# Where a checkpoint lies and what wrote it do not change its numbers.
-_VOLATILE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+# What of the configuration decides the logits and cannot be seen in the parameters.
+_CONFIG_KEYS = (
+    "model_type", "num_experts_per_tok", "norm_topk_prob", "rms_norm_eps", "rope_theta",
+    "rope_parameters", "rope_scaling", "hidden_act", "clip_qkv", "num_attention_heads",
+    "num_key_value_heads",
+)  # fmt: skip
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Hex digest over the configuration and, for every parameter, its name, shape, dtype and a
-    fixed sample of 1024 values spread over it.
+    """Hex digest over what decides the model's logits.
 
-    A sample, because reading all of a 14 GB checkpoint would take longer than using it; training
-    moves every parameter, so two trained models do not share it.
+    Every parameter's name, shape and dtype, all of the routers' weights, and 1024 values of each
+    other parameter, at places drawn once for its size: reading all of a 14 GB checkpoint would take
+    longer than using it, and training moves every parameter.
     """
-    config = {
-        key: value
-        for key, value in model.config.to_dict().items()  # type: ignore[operator, union-attr]
-        if key not in _VOLATILE_KEYS
-    }
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    config = model.config.to_dict()  # type: ignore[operator, union-attr]
+    known = sorted((key, str(config[key])) for key in _CONFIG_KEYS if key in config)
+    digest = hashlib.sha256(repr(known).encode())
+    routers = {id(router.weight) for router in find_routers(model)}
     for name, parameter in model.named_parameters():
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        flat = parameter.detach().reshape(-1)
-        step = max(1, flat.numel() // _SAMPLES)
-        digest.update(flat[::step][:_SAMPLES].to("cpu", torch.float32).numpy().tobytes())
+        values = parameter.detach().reshape(-1)
+        if id(parameter) not in routers:
+            values = values[_places(values)]
+        digest.update(values.to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _places(values: Tensor) -> Tensor:
+    """Indices that follow no row or column, the same for every tensor of this size."""
+    size = values.numel()
+    places = np.random.default_rng(size).integers(0, size, _SAMPLES)
+    return torch.from_numpy(places).to(values.device)

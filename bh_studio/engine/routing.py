@@ -70,13 +70,22 @@ class BHRoutingIntegration:
         self.routers = find_routers(model)
         self.shape = router_shape(self.routers)
         self.parameters.check_experts(self.shape.experts)
+        if any(router.weight.is_meta for router in self.routers):
+            raise RuntimeError(
+                "The weights of this model are offloaded; load it whole onto one device."
+            )
+        if len({router.weight.device for router in self.routers}) > 1:
+            raise RuntimeError(
+                "The layers of this model lie on several devices; load it whole onto one."
+            )
         if null is not None:
             check_null(null, model)
         self.collect_stats = collect_stats
         self._null = null
         self._tokenizer = tokenizer
-        self._rule: BenjaminiHochberg | None = None
         self._replacements: list[_Replacement] = []
+        self._rule: BenjaminiHochberg | None = None
+        self._prepared_for: tuple[torch.dtype, torch.device] | None = None
         self._is_patched = False
         self._histograms = CountHistograms(self.shape.layers, self.shape.experts)
         self._pass = _ForwardPass(self.shape.layers)
@@ -94,8 +103,10 @@ class BHRoutingIntegration:
             raise RuntimeError(
                 "The routers of this model are patched already; call unpatch_model() first."
             )
-        if not self._replacements:
+        kind = self._weight_kind()
+        if not self._replacements or kind != self._prepared_for:
             self._replacements = self._prepared_replacements()
+            self._prepared_for = kind
         for replacement in self._replacements:
             replacement.apply()
         vars(self.routers[0])[_PATCHED] = True
@@ -126,7 +137,8 @@ class BHRoutingIntegration:
         the model used: in analyze mode always its own top-k, while bh_would_select_mean is what BH
         would have used. per_layer_mean, histogram (pairs with exactly i experts), the shares
         clamped at min_k and max_k, and the blocks "prefill" and "decode" (one token a pass)
-        describe the rule in either mode. Positions that the attention mask hides are left out.
+        describe the rule in either mode. Positions that a (batch, position) attention mask hides
+        are left out; a static cache hands the decoder another mask, and then they are counted.
         Without any pass the means are None.
         """
         rule = self._histograms.summary(self.parameters.min_k, self.parameters.max_k)
@@ -155,26 +167,32 @@ class BHRoutingIntegration:
     def last_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Counts of the last forward pass after and before min_k and max_k, in one transfer.
 
-        Both (row, layer) uint8. Raises RuntimeError before the first pass.
+        Both (row, layer) uint8. Raises RuntimeError without a finished pass or without
+        collect_stats.
         """
         if self._pass.raw_counts is None:
-            raise RuntimeError("No forward pass has been counted yet.")
+            raise RuntimeError("No forward pass has been counted.")
         raw = self._pass.raw_counts.T.to("cpu", torch.uint8).numpy()
         return np.minimum(np.maximum(raw, self.parameters.min_k), self.parameters.max_k), raw
 
+    def _weight_kind(self) -> tuple[torch.dtype, torch.device]:
+        weight = self.routers[0].weight
+        return weight.dtype, weight.device
+
     def _prepared_rule(self) -> BenjaminiHochberg:
-        if self._rule is None:
-            if self._null is None:
-                self._null = null_for(self.model, self._tokenizer)
-            shortage = self._null.shortage(self.parameters.alpha)
-            if shortage is not None:
-                warnings.warn(shortage, stacklevel=3)
-            device = self.routers[0].weight.device
-            self._rule = BenjaminiHochberg(self.parameters, self._null, self.shape, device)
-        return self._rule
+        if self._null is None:
+            self._null = null_for(self.model, self._tokenizer)
+        elif self._prepared_for is not None:
+            # The model has moved to another dtype or device since its null was checked.
+            check_null(self._null, self.model)
+        shortage = self._null.shortage(self.parameters.alpha)
+        if shortage is not None:
+            warnings.warn(shortage, stacklevel=4)
+        device = self.routers[0].weight.device
+        return BenjaminiHochberg(self.parameters, self._null, self.shape, device)
 
     def _prepared_replacements(self) -> list[_Replacement]:
-        rule = self._prepared_rule()
+        rule = self._rule = self._prepared_rule()
         replacements = [
             _Replacement(router, self._router_forward(rule, layer, router))
             for layer, router in enumerate(self.routers)
@@ -185,8 +203,6 @@ class BHRoutingIntegration:
 
     def _router_forward(self, rule: BenjaminiHochberg, layer: int, router: Router) -> _Wrapper:
         raw_counts = self._pass.layers
-        weight = router.weight
-        on_cpu = weight.device.type == "cpu"
 
         def analyze(
             original: RouterForward, hidden_states: Tensor
@@ -198,8 +214,8 @@ class BHRoutingIntegration:
         def patch(_original: RouterForward, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             if hidden_states.ndim != 2:
                 hidden_states = hidden_states.reshape(-1, hidden_states.shape[-1])
-            logits = F.linear(hidden_states, weight)
-            if on_cpu and logits.shape[0] == 1:
+            logits = F.linear(hidden_states, router.weight)
+            if logits.shape[0] == 1 and logits.is_cpu:
                 indices, weights, raw_counts[layer] = rule.select_one(layer, logits)
             else:
                 indices, weights, _, raw_counts[layer] = rule.select(layer, logits)
@@ -215,10 +231,10 @@ class BHRoutingIntegration:
 
     def _undo(self) -> None:
         if self._is_patched:
-            del vars(self.routers[0])[_PATCHED]
+            self._is_patched = False
+            vars(self.routers[0]).pop(_PATCHED, None)
             for replacement in reversed(self._replacements):
                 replacement.undo()
-            self._is_patched = False
 
 
 class _Replacement:
@@ -245,7 +261,9 @@ class _Replacement:
         self._attributes["forward"] = self._forward
 
     def undo(self) -> None:
-        """Put the former forward back."""
+        """Put the former forward back, unless somebody else has replaced ours meanwhile."""
+        if self._attributes.get("forward") is not self._forward:
+            return
         if self._former is None:
             del self._attributes["forward"]
         else:
@@ -268,6 +286,7 @@ class _ForwardPass:
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start a pass of the decoder, called with `args` and `kwargs`."""
         self.layers[:] = [None] * len(self.layers)
+        self.raw_counts = None
         tokens: Any = kwargs.get("input_ids", args[0] if args else None)
         if tokens is None:
             tokens = kwargs["inputs_embeds"]

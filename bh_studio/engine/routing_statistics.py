@@ -32,7 +32,7 @@ class CountHistograms:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._histogram = torch.zeros(self._shape, dtype=torch.int64)
+        self._histogram: Tensor | None = None
         self._waiting: dict[Phase, list[tuple[Tensor, Tensor | None]]] = {p: [] for p in Phase}
         self.forward_passes = 0
 
@@ -53,16 +53,20 @@ class CountHistograms:
             return
         raw = torch.cat([counts for counts, _ in waiting], dim=1)
         kept = [torch.ones_like(c[0]) if rows is None else rows for c, rows in waiting]
-        histogram = self._histogram.to(raw.device)
-        histogram[phase].scatter_add_(1, raw, torch.cat(kept).expand_as(raw))
-        self._histogram = histogram
+        added = torch.zeros(self._shape, dtype=torch.int64, device=raw.device)
+        added[phase].scatter_add_(1, raw, torch.cat(kept).expand_as(raw))
+        # Never in place: a tensor made under inference mode may not be changed outside it.
+        self._histogram = added if self._histogram is None else self._histogram + added
         waiting.clear()
 
     def summary(self, min_k: int, max_k: int) -> dict[str, Any]:
         """Statistics of all passes, and of prefill and decode apart, by name."""
         for phase in Phase:
             self._fold(phase)
-        histogram = self._histogram.cpu()
+        if self._histogram is None:
+            histogram = torch.zeros(self._shape, dtype=torch.int64, device="cpu")
+        else:
+            histogram = self._histogram.cpu()
         return {
             **_describe(histogram.sum(0), min_k, max_k),
             "prefill": _describe(histogram[Phase.PREFILL], min_k, max_k),
@@ -90,8 +94,8 @@ def _describe(raw: Tensor, min_k: int, max_k: int) -> dict[str, Any]:
         "std": variance**0.5,
         "per_layer_mean": per_layer.tolist(),
         "histogram": clamped.sum(0)[: max_k + 1].tolist(),
-        "share_clamped_min": float(raw[:, :min_k].sum() / pairs),
-        "share_clamped_max": float(raw[:, max_k + 1 :].sum() / pairs),
+        "share_clamped_min": int(raw[:, :min_k].sum()) / pairs,
+        "share_clamped_max": int(raw[:, max_k + 1 :].sum()) / pairs,
     }
 
 

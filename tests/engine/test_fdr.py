@@ -46,23 +46,39 @@ def test_an_empty_null_is_refused() -> None:
         bh_score_thresholds(torch.empty(0), 0.05, EXPERTS)
 
 
-@pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.5, 1 - 1e-9])
+@pytest.mark.parametrize("alpha", [0.005, 0.05, 0.5, 1 - 1e-9])
 def test_a_million_rows_equal_scipy_and_the_threshold_form(alpha: float) -> None:
     generator = torch.Generator().manual_seed(0)
     # Coarse scores on purpose: many ties between scores, and between scores and the null.
-    null = (torch.rand(5000, generator=generator) ** 3).mul(2000).round().div(2000).sort().values
+    null = (torch.rand(50_000, generator=generator) ** 3).mul(2000).round().div(2000).sort().values
     thresholds = bh_score_thresholds(null, alpha, EXPERTS)
     rows = 250_000  # four values of alpha make the million
+    found = set()
     for _ in range(5):
-        scores = torch.rand(rows // 5, EXPERTS, generator=generator) ** 3
+        # Rows of every kind, from all like the null to most far above it.
+        lift = torch.rand(rows // 5, 1, generator=generator) * 0.8
+        scores = (torch.rand(rows // 5, EXPERTS, generator=generator) + lift) ** 3
         scores = scores.mul(2000).round().div(2000)
-        scores[: rows // 50] = scores[: rows // 50].mul(3)
         p_values = empirical_p_values(scores, null)
         counts = bh_counts(p_values, alpha)
         adjusted = false_discovery_control(p_values.numpy(), axis=1, method="bh")
         np.testing.assert_array_equal(counts.numpy(), (adjusted <= alpha).sum(axis=1))
         torch.testing.assert_close(step_up_counts(scores, thresholds), counts, rtol=0, atol=0)
-    assert counts.unique().numel() > 1 or alpha in (1e-6, 1 - 1e-9)
+        found |= set(counts.tolist())
+    assert len(found) > 20 or alpha > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_thresholds_do_not_depend_on_torchs_default_dtype(dtype: torch.dtype) -> None:
+    null = torch.rand(30_000, generator=torch.Generator().manual_seed(3)).sort().values
+    expected = bh_score_thresholds(null, 0.05, EXPERTS)
+    former = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = bh_score_thresholds(null, 0.05, EXPERTS)
+    finally:
+        torch.set_default_dtype(former)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_equals_statsmodels() -> None:

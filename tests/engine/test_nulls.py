@@ -19,6 +19,7 @@ from bh_studio.engine.calibration import (
     record_router_logits,
 )
 from bh_studio.engine.errors import Cancelled, EngineError
+from bh_studio.engine.fingerprint import model_fingerprint
 from bh_studio.engine.messages import CancelToken
 from bh_studio.engine.nulls import NullError, RouterNull, load_null, save_null
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model
@@ -152,3 +153,20 @@ def test_routers_that_produce_nan_are_named(
     model.model.layers[1].mlp.gate.weight.data.fill_(torch.nan)
     with pytest.raises(EngineError, match="not finite"):
         fit_null(model, tokenizer, calibration_text()[:2000])
+
+
+def test_the_fingerprint_sees_every_router_weight_and_no_mere_switch() -> None:
+    model = tiny_model()
+    first = model_fingerprint(model)
+    model.config.use_cache = not model.config.use_cache
+    model.config.output_router_logits = True
+    assert model_fingerprint(model) == first
+    weight = model.model.layers[2].mlp.gate.weight
+    for place in (0, 17, weight.numel() - 1):
+        before = weight.data.flatten()[place].clone()
+        weight.data.view(-1)[place] += 0.5
+        assert model_fingerprint(model) != first
+        weight.data.view(-1)[place] = before
+    assert model_fingerprint(model) == first
+    model.model.layers[0].self_attn.o_proj.weight.data[:, 1:] *= 1.01
+    assert model_fingerprint(model) != first

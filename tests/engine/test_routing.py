@@ -78,7 +78,8 @@ def test_padding_slots_change_nothing(
     stock = logits_of(model, prompt), logits_of(model, single)
     bh = integration(model, null, max_k=12)
     with bh:
-        rule = bh._prepared_rule()
+        rule = bh._rule
+        assert rule is not None
         four = lambda _layer, scores: (torch.full((len(scores),), TOP_K),) * 2  # noqa: E731
         monkeypatch.setattr(rule, "_counts", four)
         monkeypatch.setattr(rules, "step_up_count", lambda _scores, _thresholds: TOP_K)
@@ -143,7 +144,8 @@ def test_weights_are_the_models_own_or_renormalized(null: RouterNull) -> None:
     probabilities = torch.softmax(hidden @ router.weight.T, dim=-1).detach()
     with integration(model, null, max_k=6, min_k=2) as bh:
         _, weights, indices = router(hidden)
-        counts = bh._prepared_rule().counts(0, hidden @ router.weight.T)[0]
+        assert bh._rule is not None
+        counts = bh._rule.counts(0, hidden @ router.weight.T)[0]
     used = torch.arange(6) < counts[:, None]
     torch.testing.assert_close(weights.detach()[used], probabilities.gather(1, indices)[used])
     assert (weights[~used] == 0).all()
@@ -347,3 +349,60 @@ def test_without_a_tokenizer_the_error_says_what_to_pass() -> None:
     with pytest.raises(Exception, match="Pass tokenizer="):
         bh.patch_model()
     assert not bh.is_patched
+
+
+def test_weights_that_are_replaced_while_patched_are_used(
+    model: OlmoeForCausalLM, null: RouterNull
+) -> None:
+    router = model.model.layers[0].mlp.gate
+    hidden = torch.randn(3, router.weight.shape[1])
+    bh = integration(model, null)
+    for _ in range(2):
+        with bh:
+            router.weight = torch.nn.Parameter(torch.zeros_like(router.weight))
+            assert (router(hidden)[0] == 0).all()
+
+
+def test_a_model_that_changed_its_dtype_needs_its_null_again(
+    model: OlmoeForCausalLM, null: RouterNull
+) -> None:
+    bh = BHRoutingIntegration(model, alpha=0.3, max_k=TOP_K, null=null)
+    with bh:
+        logits_of(model)
+    model.to(torch.bfloat16)
+    with pytest.raises(NullError, match="dtype"):
+        bh.patch_model()
+    assert not bh.is_patched
+
+
+def test_statistics_can_be_read_outside_inference_mode(
+    model: OlmoeForCausalLM, null: RouterNull
+) -> None:
+    with torch.inference_mode():
+        bh = integration(model, null)
+        bh.reset_stats()
+        with bh:
+            for _ in range(70):
+                logits_of(model, tokens()[:, :1])
+    assert bh.get_routing_stats()["tokens"] == 70
+    with bh:
+        logits_of(model, tokens()[:, :1])
+    assert bh.get_routing_stats()["tokens"] == 71
+
+
+def test_offloaded_weights_are_refused_with_a_sentence(model: OlmoeForCausalLM) -> None:
+    with pytest.raises(RuntimeError, match="offloaded"):
+        BHRoutingIntegration(model.to("meta"), max_k=TOP_K)
+
+
+def test_unpatching_survives_what_others_did_to_the_routers(
+    model: OlmoeForCausalLM, null: RouterNull
+) -> None:
+    bh = integration(model, null)
+    with bh:
+        del model.model.layers[1].mlp.gate.forward
+    assert not bh.is_patched
+    for layer in model.model.layers:
+        assert "forward" not in vars(layer.mlp.gate)
+    with bh:
+        logits_of(model)
