@@ -79,7 +79,9 @@ def load_session(path: Path) -> Session:
         with zipfile.ZipFile(path) as bundle:
             document = json.loads(_read_member(bundle, _JSON_MEMBER))
             arrays = _read_arrays(_read_member(bundle, _ARRAYS_MEMBER))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except SessionError:
+        raise
+    except (ValueError, RecursionError):
         raise SessionError(f"{path.name} is damaged: its session.json is not valid JSON.") from None
     except _UNREADABLE as error:
         if not zipfile.is_zipfile(path):
@@ -94,7 +96,7 @@ def load_session(path: Path) -> Session:
         )
     try:
         return _session_from(document, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise SessionError(f"{path.name} is damaged: {reason}") from error
 
@@ -167,27 +169,31 @@ def _read_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray:
     stream = io.BytesIO(data)
     try:
         np.lib.format.read_magic(stream)
-        shape, _, found = np.lib.format.read_array_header_1_0(stream)
+        shape, fortran_order, found = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
         raise SessionError(f"The session's arrays are damaged: {error}") from error
     if found != dtype or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
         raise SessionError(f"The session's arrays are damaged: {found} {shape}, not {dtype}.")
-    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+    values = np.frombuffer(data, dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if fortran_order else "C")
 
 
 def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Session:
     parameters = document["parameters"]
     model = _dataclass_from(ModelInfo, document["model"])
+    rule = _dataclass_from(RuleParameters, parameters["rule"])
+    generation = _dataclass_from(GenerationParameters, parameters["generation"])
+    _check_ranges(model, rule, generation)
     prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
     return Session(
         model=model,
-        rule=_dataclass_from(RuleParameters, parameters["rule"]),
-        generation=_dataclass_from(GenerationParameters, parameters["generation"]),
-        prompt=str(document["prompt"]),
+        rule=rule,
+        generation=generation,
+        prompt=_text(document["prompt"]),
         prompt_token_ids=prompt_token_ids,
         sides={
             side: _side_from(
-                document["sides"][side.value], arrays, side, model.layers, len(prompt_token_ids)
+                document["sides"][side.value], arrays, side, model, len(prompt_token_ids)
             )
             for side in Side
         },
@@ -197,34 +203,54 @@ def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Se
     )
 
 
+def _text(value: object) -> str:
+    """A JSON string that can be written again. Raises ValueError for anything else."""
+    if not isinstance(value, str):
+        raise ValueError(f"a text is {value!r}.")
+    value.encode()
+    return value
+
+
 def _dataclass_from(kind: type[_T], values: dict[str, Any]) -> _T:
     """A `kind` from JSON values of the right types; its own checks follow."""
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in values:
             expected = _JSON_TYPES[str(field.type)]
             value = values[field.name]
-            if not isinstance(value, expected) or (
-                isinstance(value, bool) and expected is not bool
-            ):
+            is_bool = isinstance(value, bool)
+            if not isinstance(value, expected) or (is_bool and expected is not bool):
                 raise ValueError(f"{field.name} is {value!r}.")
+            if field.type == "float":
+                values = {**values, field.name: float(values[field.name])}
     return kind(**values)
+
+
+def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: GenerationParameters) -> None:
+    """Raise ValueError for values that no run of this program can have had."""
+    if not 1 <= model.layers <= 1024:
+        raise ValueError(f"layers is {model.layers}.")
+    if not 1 <= model.top_k <= model.experts <= 255:  # counts are bytes
+        raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
+    rule.check_experts(model.experts)
+    if generation.max_new_tokens > 2**24:
+        raise ValueError(f"max_new_tokens is {generation.max_new_tokens}.")
 
 
 def _side_from(
     document: dict[str, Any],
     arrays: dict[str, np.ndarray],
     side: Side,
-    layers: int,
+    model: ModelInfo,
     prompt_tokens: int,
 ) -> SideRecord:
     token_ids = tuple(int(token) for token in document["token_ids"])
     # A side that was stopped before its first token has not read the prompt either.
     prompt_rows = prompt_tokens - 1 if token_ids else 0
     shapes = {
-        "expert_counts": (len(token_ids), layers),
-        "raw_counts": (len(token_ids), layers),
-        "prompt_expert_counts": (prompt_rows, layers),
-        "prompt_raw_counts": (prompt_rows, layers),
+        "expert_counts": (len(token_ids), model.layers),
+        "raw_counts": (len(token_ids), model.layers),
+        "prompt_expert_counts": (prompt_rows, model.layers),
+        "prompt_raw_counts": (prompt_rows, model.layers),
         "token_seconds": (len(token_ids),),
     }
     columns: dict[str, np.ndarray] = {}
@@ -233,13 +259,18 @@ def _side_from(
         if array.shape != shapes[name]:
             raise ValueError(f"{side.value}_{name} is {array.shape}, not {shapes[name]}.")
         columns[name] = array
+    seconds = columns["token_seconds"]
+    if not (np.isfinite(seconds).all() and (np.diff(seconds, prepend=0.0) >= 0).all()):
+        raise ValueError(f"the times of {side.value} do not rise.")
+    if any(columns[name].max(initial=0) > model.experts for name in columns if "counts" in name):
+        raise ValueError(f"{side.value} counts more experts than the {model.experts} there are.")
     if columns["expert_counts"].tolist() != document["expert_counts"]:
         raise ValueError(f"the expert counts of {side.value} disagree between its two files.")
     token_texts = tuple(str(piece) for piece in document["token_texts"])
     if len(token_texts) != len(token_ids) or "".join(token_texts) != document["text"]:
         raise ValueError(f"the token texts of {side.value} do not add up to its text.")
     return SideRecord(
-        text=str(document["text"]),
+        text=_text(document["text"]),
         token_ids=token_ids,
         token_texts=token_texts,
         finish_reason=FinishReason(document["finish_reason"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import zipfile
@@ -150,6 +151,15 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d["sides"]["bh"]["expert_counts"][0].__setitem__(0, 99), "disagree"),
         (lambda d: d["sides"].pop("bh"), "'bh' is missing"),
         (lambda d: d["sides"]["bh"].update(finish_reason="bored"), "bored"),
+        (lambda d: d["model"].update(layers=10**9), "layers is"),
+        (lambda d: d["model"].update(top_k=10**400), "top_k is"),
+        (lambda d: d["model"].update(experts=2), "top_k is 8 of 2"),
+        (lambda d: d["parameters"]["rule"].update(max_k=10**9), "16 experts"),
+        (lambda d: d["parameters"]["rule"].update(temperature=10**400), "too large"),
+        (lambda d: d["parameters"]["generation"].update(max_new_tokens=10**9), "max_new_tokens"),
+        (lambda d: d.update(prompt=None), "a text is None"),
+        (lambda d: d.update(prompt="\ud800"), "surrogates"),
+        (lambda d: d["sides"]["bh"]["token_ids"].__setitem__(0, float("inf")), "infinity"),
     ],
 )
 def test_damaged_documents_are_named(
@@ -159,6 +169,50 @@ def test_damaged_documents_are_named(
     save_session(session, path)
     with pytest.raises(SessionError, match=message):
         load_session(rewritten(path, change))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("token_seconds", lambda a: a * np.nan, "times of bh"),
+        ("token_seconds", lambda a: a[::-1].copy(), "times of bh"),
+        ("prompt_raw_counts", lambda a: a + 100, "16 there are"),
+    ],
+)
+def test_impossible_arrays_are_named(
+    name: str, change: Callable[[np.ndarray], np.ndarray], message: str, session: Session,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    bh = session.sides[Side.BH]
+    changed: dict[str, Any] = {name: change(getattr(bh, name))}
+    session.sides[Side.BH] = dataclasses.replace(bh, **changed)
+    path = tmp_path / "a.bhsession"
+    arrays = {
+        f"{side.value}_{field}": getattr(record, field)
+        for side, record in session.sides.items()
+        for field in session_file._ARRAY_TYPES
+    }
+    session.sides[Side.BH] = bh
+    save_session(session, path)
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    with zipfile.ZipFile(path) as bundle:
+        document = bundle.read("session.json")
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", document)
+        bundle.writestr("arrays.npz", packed.getvalue())
+    with pytest.raises(SessionError, match=message):
+        load_session(path)
+
+
+def test_the_order_of_an_array_in_memory_does_not_matter(session: Session, tmp_path: Path) -> None:
+    bh = session.sides[Side.BH]
+    session.sides[Side.BH] = dataclasses.replace(
+        bh, prompt_raw_counts=np.asfortranarray(bh.prompt_raw_counts)
+    )
+    save_session(session, tmp_path / "a.bhsession")
+    found = load_session(tmp_path / "a.bhsession").sides[Side.BH].prompt_raw_counts
+    np.testing.assert_array_equal(found, bh.prompt_raw_counts)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
