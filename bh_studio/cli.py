@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -45,6 +47,7 @@ _WRITERS: dict[str, Callable[[Session, Path], None]] = {
     ".json": export_json,
     ".csv": export_csv,
 }
+_EXIT_INTERRUPTED = 130
 _REASONS = {
     FinishReason.END_OF_TEXT: "end of text",
     FinishReason.MAX_NEW_TOKENS: "token limit",
@@ -91,7 +94,11 @@ def _compare(arguments: argparse.Namespace) -> int:
         rule, generation = rule_parameters(arguments), generation_parameters(arguments)
     except ValueError as error:
         return _fail(str(error), exit_code=2)
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    prompt = _read_prompt() if arguments.prompt == "-" else arguments.prompt
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        return _fail("The prompt is not valid UTF-8 text.", exit_code=2)
     request = RunComparison(0, prompt, rule, generation)
     from bh_studio.engine.errors import failure
 
@@ -100,20 +107,32 @@ def _compare(arguments: argparse.Namespace) -> int:
         session = _run_comparison(loaded, request, quiet=arguments.json)
     except Exception as error:  # noqa: BLE001 - said in one sentence instead
         failed = failure(error)
-        log.debug("%s", failed.details)
+        log.info("%s", failed.details)
         return _fail(f"{failed.message} {failed.advice}".strip())
-    if arguments.json:
-        json.dump(session.to_json(), sys.stdout, ensure_ascii=False, allow_nan=False)
-        print()
-    else:
-        _print_summary(session)
+    # The file first: standard output may be a pipe whose reader has gone.
     if arguments.out is not None:
         try:
             _WRITERS[arguments.out.suffix](session, arguments.out)
         except OSError as error:
             return _fail(f"{arguments.out} could not be written: {error.strerror}.")
         print(f"Saved {arguments.out}", file=sys.stderr)
-    return 0
+    try:
+        if arguments.json:
+            # ASCII with escapes is valid whatever the encoding of standard output.
+            print(json.dumps(session.to_json(), allow_nan=False), flush=True)
+        else:
+            _print_summary(session)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Else Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.sides.values())
+    return _EXIT_INTERRUPTED if stopped else 0
+
+
+def _read_prompt() -> str:
+    """Standard input as UTF-8, whatever the locale; other bytes become lone surrogates."""
+    return sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
 
 
 def _load(source: str) -> LoadedModel:
@@ -132,6 +151,9 @@ def _run_comparison(loaded: LoadedModel, request: RunComparison, quiet: bool) ->
 
     printer = None
     if not quiet:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal's encoding may lack a character; the rest of the text is worth seeing.
+            sys.stdout.reconfigure(errors="replace")
         width = shutil.get_terminal_size((100, 24)).columns
         titles = (f"baseline (top {loaded.info.top_k})", f"BH (alpha {request.rule.alpha:g})")
         printer = ColumnPrinter(sys.stdout, width, titles)
@@ -141,11 +163,14 @@ def _run_comparison(loaded: LoadedModel, request: RunComparison, quiet: bool) ->
         for event in compare(loaded, request):
             if isinstance(event, RunFinished):
                 return event.session
-            if printer is not None and isinstance(event, TokenGenerated):
-                printer.add(columns[event.side], event.text)
-            elif printer is not None and isinstance(event, SideFinished):
-                printer.add(columns[event.side], event.text_tail)
-                printer.end(columns[event.side])
+            try:
+                if printer is not None and isinstance(event, TokenGenerated):
+                    printer.add(columns[event.side], event.text)
+                elif printer is not None and isinstance(event, SideFinished):
+                    printer.add(columns[event.side], event.text_tail)
+                    printer.end(columns[event.side])
+            except BrokenPipeError:
+                printer = None  # nobody reads any more; the result may still be wanted in a file
     finally:
         restore()
     raise AssertionError("A comparison always ends with RunFinished.")
@@ -154,6 +179,8 @@ def _run_comparison(loaded: LoadedModel, request: RunComparison, quiet: bool) ->
 def _stop_on_interrupt(cancel: CancelToken) -> Callable[[], None]:
     """Let the first Ctrl+C stop the run and keep what it has; a second one ends the program."""
     former = signal.getsignal(signal.SIGINT)
+    if former is signal.SIG_IGN:  # started in the background
+        return lambda: None
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         cancel.cancel()

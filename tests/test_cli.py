@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +65,9 @@ def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_pa
 def test_the_prompt_can_come_from_standard_input(
     checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("piped in"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("piped ☃ in".encode())))
     assert compare("--model", checkpoint, "--max-new-tokens", "2", "--json", prompt="-") == 0
-    assert json.loads(capsys.readouterr().out)["prompt"] == "piped in"
+    assert json.loads(capsys.readouterr().out)["prompt"] == "piped ☃ in"
 
 
 def test_sampling_repeats_with_its_seed(
@@ -107,3 +110,51 @@ def test_a_bad_output_file_is_refused_before_the_work(
         compare("--model", "/nowhere", "--out", str(tmp_path / name))
     assert stop.value.code == 2
     assert name in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_not_text_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\xff")))
+    assert compare("--model", "/nowhere", prompt="-") == 2
+    assert "not valid UTF-8" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_costs_no_result(checkpoint: str, tmp_path: Path) -> None:
+    saved = tmp_path / "a.json"
+    arguments = ["compare", "Once", "--max-k", "4", "--max-new-tokens", "90", "--no-sample"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "bh_studio", *arguments, "--model", checkpoint, "--out", str(saved)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.readline()
+    program.stdout.close()
+    messages = program.stderr.read()
+    program.stderr.close()
+    assert program.wait(timeout=60) == 0
+    assert messages.splitlines() == ["Loading the model ...", f"Saved {saved}"]
+    assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) == 90
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_run_keeps_what_it_has_and_says_so(checkpoint: str, tmp_path: Path) -> None:
+    saved = tmp_path / "a.json"
+    arguments = ["compare", "Once", "--max-k", "4", "--max-new-tokens", "120", "--no-sample"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "bh_studio", *arguments, "--model", checkpoint, "--out", str(saved)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert program.stdout is not None
+    program.stdout.readline()
+    program.send_signal(signal.SIGINT)
+    rest = program.stdout.read()
+    program.stdout.close()
+    assert program.wait(timeout=60) == 130
+    assert "stopped" in rest
+    assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) < 120

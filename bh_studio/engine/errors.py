@@ -36,7 +36,7 @@ def failure(error: Exception, run_id: int | None = None) -> Failed:
         return Failed(str(error), "", details, run_id)
     return Failed(
         f"Something went wrong in the engine: {str(error) or type(error).__name__}",
-        "Details has the full report; the program can go on.",
+        "The log has the full report.",
         details,
         run_id,
     )
