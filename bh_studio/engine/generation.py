@@ -1,7 +1,8 @@
 """The decode loop of one side: its own key-value cache on weights it shares with the other side.
 
-Tokens are chosen with transformers' own logits processors; greedy and sampled output equal
-`model.generate` on the same model, token for token.
+Tokens are chosen with transformers' own logits processors. Greedy and sampled output equal
+`model.generate` on the same model, token for token, where its generation config asks for nothing
+else, such as a repetition penalty.
 """
 
 from __future__ import annotations

@@ -72,7 +72,11 @@ def load_model(
     folder = _folder(source)
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    with reported_weights(lambda done: report(LoadProgress("Reading the weights", done))):
+    def weights_read(share: float) -> None:
+        _raise_if(cancel)
+        report(LoadProgress("Reading the weights", share))
+
+    with reported_weights(weights_read):
         model, tokenizer = _read_checkpoint(folder, dtype, device)
     use_selected_experts(model)
     shape = _checked_shape(model, folder)

@@ -13,6 +13,7 @@ from PySide6.QtCore import QObject, QThread, Signal, Slot
 
 from bh_studio.engine.errors import Cancelled, EngineError, failure
 from bh_studio.engine.messages import (
+    CancelToken,
     LoadCancelled,
     LoadModel,
     LoadProgress,
@@ -44,7 +45,8 @@ class Engine(QObject):
         self._worker.moveToThread(self._thread)
         self._submitted.connect(self._worker.handle)
         self._worker.reported.connect(self.reported)
-        self._latest: Request | None = None
+        # Cancelling a request that has ended does nothing.
+        self._cancel_tokens: list[CancelToken] = []
 
     def start(self) -> None:
         """Start the engine thread."""
@@ -52,16 +54,17 @@ class Engine(QObject):
 
     def submit(self, request: Request) -> None:
         """Queue `request`; its events follow."""
-        self._latest = request
+        self._cancel_tokens.append(request.cancel)
         self._submitted.emit(request)
 
     def shutdown(self) -> None:
-        """Cancel what runs and end the thread; returns when it has ended.
+        """Cancel all requests and end the thread; returns when it has ended.
 
-        The wait is at most one token, one calibration window or one import long.
+        The wait is at most one step long: a token, the reading of a prompt, a calibration window,
+        or the import of torch.
         """
-        if self._latest is not None:
-            self._latest.cancel.cancel()
+        for token in self._cancel_tokens:
+            token.cancel()
         self._thread.quit()
         self._thread.wait()
 
@@ -94,11 +97,11 @@ class _Worker(QObject):
             self.reported.emit(failure(error, run_id))
 
     def _load(self, request: LoadModel) -> None:
-        # The old model goes first, so that two never share the memory.
-        self._loaded = None
         self.reported.emit(LoadProgress("Starting PyTorch"))
         from bh_studio.engine.models import load_model
 
+        # The old model goes before the new one comes: two may not fit into memory.
+        self._loaded = None
         self._loaded = load_model(request.source, self.reported.emit, request.cancel)
         self.reported.emit(ModelLoaded(self._loaded.info))
 

@@ -49,6 +49,22 @@ def test_loading_can_be_cancelled(checkpoint: Path) -> None:
         load_model(str(checkpoint), cancel=cancel)
 
 
+def test_loading_can_be_cancelled_while_the_weights_are_read(checkpoint: Path) -> None:
+    cancel = CancelToken()
+    shares = []
+
+    def report(progress: LoadProgress) -> None:
+        if progress.stage == "Reading the weights":
+            shares.append(progress.fraction)
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        load_model(str(checkpoint), report, cancel)
+    assert len(shares) == 1
+    # The next load is not held up by what the cancelled one left behind.
+    assert load_model(str(checkpoint)).info.layers == LAYERS
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no config\.json"):
         load_model(str(tmp_path))
