@@ -5,8 +5,9 @@
 Every round measures every contender once on the same prompt, in an order that rotates, so that
 what else the machine does falls on all of them alike. Reported are the median over rounds, the
 quartiles, and ratios computed round by round. Two speeds are told apart: "whole answer" divides
-tokens by all the time an answer takes, prompt included, for `generate` has no other clock; "decode"
-is what the program shows, from a side's first token to its last.
+tokens by the time an answer takes, prompt included, for `generate` has no other clock; "decode" is
+what the program shows, from a side's first token to its last. Our sides' times are the sums of
+their steps: what happens between two steps serves both sides and the display, and is left out.
 """
 
 from __future__ import annotations
