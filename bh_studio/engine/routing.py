@@ -203,6 +203,9 @@ class BHRoutingIntegration:
 
     def _router_forward(self, rule: BenjaminiHochberg, layer: int, router: Router) -> _Wrapper:
         raw_counts = self._pass.layers
+        # The dictionary, for it holds whatever weight the router has now, and looking there is
+        # quicker than nn.Module's own search.
+        parameters = vars(router)["_parameters"]
 
         def analyze(
             original: RouterForward, hidden_states: Tensor
@@ -214,7 +217,7 @@ class BHRoutingIntegration:
         def patch(_original: RouterForward, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             if hidden_states.ndim != 2:
                 hidden_states = hidden_states.reshape(-1, hidden_states.shape[-1])
-            logits = F.linear(hidden_states, router.weight)
+            logits = F.linear(hidden_states, parameters["weight"])
             if logits.shape[0] == 1 and logits.is_cpu:
                 indices, weights, raw_counts[layer] = rule.select_one(layer, logits)
             else:
