@@ -26,14 +26,9 @@ from transformers import AutoModelForCausalLM
 from bh_studio import paths
 from bh_studio.engine.comparison import compare
 from bh_studio.engine.environment import describe_environment
-from bh_studio.engine.messages import (
-    GenerationParameters,
-    RuleParameters,
-    RunComparison,
-    RunFinished,
-    Side,
-)
+from bh_studio.engine.messages import GenerationParameters, RunComparison, RunFinished, Side
 from bh_studio.engine.models import LoadedModel, load_model
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import Session
 
 PROMPTS = (
@@ -146,7 +141,7 @@ def measure(
 def run(loaded: LoadedModel, prompt: str, alpha: float, tokens: int) -> Session:
     """One comparison as the program does it."""
     request = RunComparison(
-        0, prompt, RuleParameters(alpha=alpha), GenerationParameters(tokens, sampling=False)
+        0, prompt, RuleParameters(level=alpha), GenerationParameters(tokens, sampling=False)
     )
     *_, last = compare(loaded, request)
     assert isinstance(last, RunFinished)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from bh_studio import __version__, cli, display, paths
-from bh_studio.engine.messages import MixingWeights, Mode
+from bh_studio.engine.rule_parameters import MixingWeights, Mode
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -35,7 +35,14 @@ exit codes:
 """
 _WINDOW = "window_"
 # Window options that are fields of messages.RuleParameters and messages.GenerationParameters.
-_RULE = ("alpha", "temperature", "min_k", "max_k", "mode", "weights")
+_RULE = {
+    "alpha": "level",
+    "temperature": "temperature",
+    "min_k": "min_k",
+    "max_k": "max_k",
+    "mode": "mode",
+    "weights": "weights",
+}
 _GENERATION = {
     "max_new_tokens": "max_new_tokens",
     "sample": "sampling",
@@ -132,7 +139,7 @@ def _open_window(given: dict[str, Any]) -> int:
     options = WindowOptions(
         session=given.pop("open", None),
         color_scheme=given.pop("theme", None),
-        rule={name: given.pop(name) for name in _RULE if name in given},
+        rule={field: given.pop(name) for name, field in _RULE.items() if name in given},
         generation={field: given.pop(name) for name, field in _GENERATION.items() if name in given},
         **given,
     )

@@ -39,7 +39,7 @@ def test_window_runs_saves_and_ends(tmp_path: Path) -> None:
 
     session = load_session(saved)
     assert session.prompt == PROMPT
-    assert (session.model.id, session.rule.alpha) == ("embedded", 0.05)
+    assert (session.model.id, session.rule.level) == ("embedded", 0.05)
     baseline, bh = session.sides[Side.BASELINE], session.sides[Side.BH]
     assert 0 < len(baseline.token_ids) <= TOKENS
     assert (baseline.expert_counts == session.model.top_k).all()

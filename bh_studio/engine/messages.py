@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+from bh_studio.engine.rule_parameters import RuleParameters
 
 if TYPE_CHECKING:
     import numpy as np
 
     from bh_studio.engine.session import Session, SideRecord
-
-_E = TypeVar("_E", bound=StrEnum)
 
 
 class Side(StrEnum):
@@ -24,20 +24,6 @@ class Side(StrEnum):
 
     BASELINE = "baseline"
     BH = "bh"
-
-
-class Mode(StrEnum):
-    """What the rule does to the model: change its routing, or only count what it would do."""
-
-    PATCH = "patch"
-    ANALYZE = "analyze"
-
-
-class MixingWeights(StrEnum):
-    """How the outputs of the selected experts are weighted."""
-
-    MODEL = "model"
-    RENORMALIZE = "renormalize"
 
 
 class FinishReason(StrEnum):
@@ -62,54 +48,6 @@ class CancelToken:
     @property
     def is_cancelled(self) -> bool:
         return self._event.is_set()
-
-
-@dataclass(frozen=True, slots=True)
-class RuleParameters:
-    """Parameters of BH routing.
-
-    alpha: BH level, in (0, 1).
-    temperature: divides the router logits before the softmax that gives the score; > 0.
-    min_k, max_k: the least and the most experts a token may use in a layer.
-
-    Raises ValueError for values outside these ranges.
-    """
-
-    alpha: float = 0.05
-    temperature: float = 1.0
-    min_k: int = 1
-    max_k: int = 8
-    mode: Mode = Mode.PATCH
-    weights: MixingWeights = MixingWeights.MODEL
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.alpha < 1.0:
-            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {self.alpha}.")
-        if not 0.0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature must be a positive number; got {self.temperature}.")
-        if self.min_k < 1:
-            raise ValueError(f"min_k must be at least 1; got {self.min_k}.")
-        if self.min_k > self.max_k:
-            raise ValueError(
-                f"min_k must not exceed max_k; got min_k={self.min_k}, max_k={self.max_k}."
-            )
-        object.__setattr__(self, "mode", _member(Mode, self.mode, "mode"))
-        object.__setattr__(self, "weights", _member(MixingWeights, self.weights, "weights"))
-
-    def check_experts(self, experts: int) -> None:
-        """Raise ValueError if max_k exceeds the number of `experts` in a layer."""
-        if self.max_k > experts:
-            raise ValueError(
-                f"max_k must not exceed the {experts} experts of a layer; got {self.max_k}."
-            )
-
-
-def _member(kind: type[_E], value: str, name: str) -> _E:
-    try:
-        return kind(value)
-    except ValueError:
-        known = ", ".join(repr(member.value) for member in kind)
-        raise ValueError(f"{name} must be one of {known}; got {value!r}.") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from bh_studio.engine.messages import (
-    FinishReason,
-    GenerationParameters,
-    ModelInfo,
-    RuleParameters,
-    Side,
-)
+from bh_studio.engine.messages import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.statistics import count_statistics, first_difference, tokens_per_second
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class SessionError(ValueError):

@@ -21,13 +21,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bh_studio.engine.messages import (
-    FinishReason,
-    GenerationParameters,
-    ModelInfo,
-    RuleParameters,
-    Side,
-)
+from bh_studio.engine.messages import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import SCHEMA_VERSION, Session, SessionError, SideRecord
 
 SUFFIX = ".bhsession"
@@ -42,9 +37,13 @@ _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "bool": bool,
     "float": (int, float),
-    "Mode": str,
-    "MixingWeights": str,
+    "float | tuple[float, ...]": (int, float, tuple),
+    **dict.fromkeys(("Mode", "MixingWeights", "RuleName", "OnEmpty", "ScoreName", "NullName"), str),
 }
+# What a session of schema version 1 leaves unsaid of its rule.
+_VERSION_1_RULE = {
+    "rule": "bh", "on_empty": "min_k", "score": "probability", "null": "discarded",
+}  # fmt: skip
 _ARRAY_TYPES = {
     "expert_counts": np.uint8,
     "raw_counts": np.uint8,
@@ -90,9 +89,9 @@ def load_session(path: Path) -> Session:
             ) from None
         raise SessionError(f"{path.name} is damaged: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in (1, SCHEMA_VERSION):
         raise SessionError(
-            f"{path.name} has schema version {version!r}; this program reads {SCHEMA_VERSION}."
+            f"{path.name} has schema version {version!r}; this program reads 1 to {SCHEMA_VERSION}."
         )
     try:
         return _session_from(document, arrays)
@@ -181,7 +180,12 @@ def _read_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray:
 def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Session:
     parameters = document["parameters"]
     model = _dataclass_from(ModelInfo, document["model"])
-    rule = _dataclass_from(RuleParameters, parameters["rule"])
+    rule_values = dict(parameters["rule"])
+    if document["schema_version"] == 1:  # knew no rule but BH
+        rule_values = {**_VERSION_1_RULE, **rule_values, "level": rule_values.pop("alpha")}
+    elif isinstance(rule_values["level"], list):
+        rule_values["level"] = tuple(float(level) for level in rule_values["level"])
+    rule = _dataclass_from(RuleParameters, rule_values)
     generation = _dataclass_from(GenerationParameters, parameters["generation"])
     _check_ranges(model, rule, generation)
     prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
@@ -231,7 +235,7 @@ def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: Generation
         raise ValueError(f"layers is {model.layers}.")
     if not 1 <= model.top_k <= model.experts <= 255:  # counts are bytes
         raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
-    rule.check_experts(model.experts)
+    rule.check_shape(model.layers, model.experts)
     if generation.max_new_tokens > 2**24:
         raise ValueError(f"max_new_tokens is {generation.max_new_tokens}.")
 

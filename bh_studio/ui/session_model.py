@@ -19,11 +19,9 @@ from bh_studio.engine.messages import (
     LoadCancelled,
     LoadModel,
     LoadProgress,
-    Mode,
     ModelInfo,
     ModelLoaded,
     Request,
-    RuleParameters,
     RunComparison,
     RunFinished,
     RunStarted,
@@ -31,6 +29,7 @@ from bh_studio.engine.messages import (
     SideFinished,
     TokenGenerated,
 )
+from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.engine.session import Session
 from bh_studio.ui.expert_scale import ExpertScale
 from bh_studio.ui.run_model import RunModel
@@ -263,7 +262,9 @@ def _check(session: Session) -> None:
     ExpertScale.spanning(session.rule.min_k, session.rule.max_k, session.model.top_k)
     describe_rule(session.rule, session.model)
     # Whole numbers too large for a float have no box that shows them.
-    for number in (session.rule.alpha, session.rule.temperature, session.generation.temperature):
+    if isinstance(session.rule.level, tuple):
+        raise ValueError("Its rule has a level for each layer, which this window cannot show.")
+    for number in (session.rule.level, session.rule.temperature, session.generation.temperature):
         float(number)
     for side in Side:
         record = session.sides[side]
@@ -286,4 +287,4 @@ def describe_rule(rule: RuleParameters, model: ModelInfo) -> str:
         limits = f"always {rule.min_k}"
     else:
         limits = f"{rule.min_k} to {rule.max_k}"
-    return f"alpha {rule.alpha:g}, {limits} of {model.experts} in each layer"
+    return f"{rule.level_text}, {limits} of {model.experts} in each layer"

@@ -18,13 +18,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from bh_studio.engine.messages import (
-    GenerationParameters,
-    MixingWeights,
-    Mode,
-    ModelInfo,
-    RuleParameters,
-)
+from bh_studio.engine.messages import GenerationParameters, ModelInfo
+from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.ui.icons import icon
 from bh_studio.ui.number_boxes import AlphaBox, ChoiceBox, CountBox, NumberBox
 from bh_studio.ui.theme import GAP, GAP_LARGE, GAP_SMALL, GAP_TINY, Theme
@@ -82,7 +77,7 @@ class SettingsPanel(QScrollArea):
             rule = self.rule()
             self.generation()
             if self._model is not None:
-                rule.check_experts(self._model.experts)
+                rule.check_shape(self._model.layers, self._model.experts)
         except ValueError as error:
             return str(error)
         return ""
@@ -90,7 +85,7 @@ class SettingsPanel(QScrollArea):
     def rule(self) -> RuleParameters:
         """The rule as set. Raises ValueError for an impossible combination."""
         return RuleParameters(
-            alpha=self.alpha.value(),
+            level=self.alpha.value(),
             temperature=self.temperature.value(),
             min_k=self.min_k.value(),
             max_k=self.max_k.value(),
@@ -112,7 +107,8 @@ class SettingsPanel(QScrollArea):
 
     def show_rule(self, rule: RuleParameters) -> None:
         """Set the controls to `rule`."""
-        self.alpha.setValue(rule.alpha)
+        if not isinstance(rule.level, tuple):
+            self.alpha.setValue(rule.level)
         self.temperature.setValue(rule.temperature)
         self.min_k.setValue(rule.min_k)
         self.max_k.setValue(rule.max_k)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray
 
-from bh_studio.engine.messages import GenerationParameters, RuleParameters
+from bh_studio.engine.messages import GenerationParameters
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.settings import Settings
 
 if TYPE_CHECKING:

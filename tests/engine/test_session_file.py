@@ -16,13 +16,8 @@ import numpy as np
 import pytest
 
 from bh_studio.engine import session_file
-from bh_studio.engine.messages import (
-    FinishReason,
-    GenerationParameters,
-    ModelInfo,
-    RuleParameters,
-    Side,
-)
+from bh_studio.engine.messages import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import Session, SessionError, SideRecord
 from bh_studio.engine.session_file import export_csv, export_json, load_session, save_session
 
@@ -57,7 +52,7 @@ def session() -> Session:
             dtype="float32", device="cpu", expert_path="bh_selected", null_sha256="0" * 64,
             null_samples=1000,
         ),
-        rule=RuleParameters(alpha=0.01),
+        rule=RuleParameters(level=0.01),
         generation=GenerationParameters(seed=3),
         prompt="Once “upon” a time 😀",
         prompt_token_ids=(1, 2, 3, 4),
@@ -103,7 +98,7 @@ def test_the_documented_names_are_there(session: Session) -> None:
             assert name in document["sides"][side]
     assert np.array(document["sides"]["baseline"]["expert_counts"]).shape == (3, LAYERS)
     assert document["first_difference"] == 1
-    assert document["parameters"]["rule"]["alpha"] == 0.01
+    assert document["parameters"]["rule"]["level"] == 0.01
 
 
 def test_a_failing_write_leaves_the_old_file(
@@ -142,7 +137,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d.pop("prompt"), "'prompt' is missing"),
         (lambda d: d["model"].pop("layers"), "layers"),
         (lambda d: d["model"].update(layers=7), r"\(3, 7\)"),
-        (lambda d: d["parameters"]["rule"].update(alpha=5), "alpha"),
+        (lambda d: d["parameters"]["rule"].update(level=5), "alpha"),
         (lambda d: d["parameters"]["rule"].update(surprise=1), "surprise"),
         (lambda d: d["sides"]["bh"].update(token_ids=[1]), r"\(2, 3\), not \(1, 3\)"),
         (lambda d: d["sides"]["bh"].update(text="another"), "token texts of bh"),

@@ -17,11 +17,11 @@ from bh_studio.engine.messages import (
     LoadCancelled,
     LoadModel,
     ModelLoaded,
-    RuleParameters,
     RunComparison,
     RunFinished,
     TokenGenerated,
 )
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.worker import Engine
 from tests.tiny_olmoe import TOP_K, save_tiny_checkpoint
 
@@ -66,7 +66,7 @@ def listener(engine: Engine) -> Listener:
 
 def run_request(tokens: int = 8, prompt: str = "Once upon a time") -> RunComparison:
     return RunComparison(
-        1, prompt, RuleParameters(alpha=0.1, max_k=TOP_K), GenerationParameters(tokens)
+        1, prompt, RuleParameters(level=0.1, max_k=TOP_K), GenerationParameters(tokens)
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import GenerationParameters, RuleParameters, RunComparison, Side
+from bh_studio.engine.messages import GenerationParameters, RunComparison, Side
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import Session
 from bh_studio.settings import Settings
 from bh_studio.ui.main_window import MainWindow

@@ -54,7 +54,7 @@ def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
         save=tmp_path / "run.bhsession",
         screenshot=tmp_path / "shots" / "window.png",
         quit=True,
-        rule={"alpha": 0.01, "max_k": 6},
+        rule={"level": 0.01, "max_k": 6},
         generation={"max_new_tokens": 20},
         color_scheme="dark",
         size=(1280, 800),
@@ -64,7 +64,7 @@ def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
     assert engine.is_shut_down
     session = load_session(tmp_path / "run.bhsession")
     assert session.prompt == "Once"
-    assert session.rule.alpha == 0.01
+    assert session.rule.level == 0.01
     assert len(session.sides[Side.BH].token_ids) == 20
     picture = QImage(str(tmp_path / "shots" / "window.png"))
     assert (picture.width(), picture.height()) == (1280, 800)
@@ -88,7 +88,7 @@ def test_a_failed_load_exits_with_1(engine: FakeEngine, capsys: pytest.CaptureFi
     [
         (WindowOptions(run=True, quit=True), "Type a prompt first."),
         (WindowOptions(prompt="a", run=True, quit=True, rule={"max_k": 65}), "64 experts"),
-        (WindowOptions(prompt="a", quit=True, rule={"alpha": 2.0}), "alpha must lie"),
+        (WindowOptions(prompt="a", quit=True, rule={"level": 2.0}), "alpha must lie"),
         (WindowOptions(quit=True, rule={"max_k": 300}), "max_k 300 became 255"),
     ],
 )

@@ -14,7 +14,8 @@ import pytest
 from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import RuleParameters, Side
+from bh_studio.engine.messages import Side
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session_file import load_session
 from bh_studio.settings import Settings
 from bh_studio.ui import session_files
@@ -234,10 +235,10 @@ def test_the_newest_autosaved_runs_stay(
 
 
 def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None:
-    desk.start("Used", RuleParameters(alpha=1e-7, temperature=0.12345, max_k=64))
+    desk.start("Used", RuleParameters(level=1e-7, temperature=0.12345, max_k=64))
     desk.say([" a"])
     session = desk.engine.finish()
-    assert session.rule.alpha == 1e-7
+    assert session.rule.level == 1e-7
     desk.window.files.save_to(tmp_path / "run.bhsession")
     assert desk.window.files.open_path(tmp_path / "run.bhsession")
     assert desk.window.errors.failure is None or not desk.window.errors.isVisible()
@@ -261,7 +262,7 @@ def test_recent_sessions_open_from_the_menu(desk: Desk, tmp_path: Path, qtbot: Q
 
 
 def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Path) -> None:
-    desk.start("Used", RuleParameters(alpha=0.001, min_k=2))
+    desk.start("Used", RuleParameters(level=0.001, min_k=2))
     desk.say([" a"])
     desk.engine.finish()
     desk.window.files.save_to(tmp_path / "run.bhsession")
@@ -269,4 +270,4 @@ def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Pa
     desk.window.settings_panel.show_rule(RuleParameters())
     desk.window.files.open_path(tmp_path / "run.bhsession")
     assert desk.window.prompt.prompt == "Used"
-    assert desk.window.settings_panel.rule().alpha == 0.001
+    assert desk.window.settings_panel.rule().level == 0.001

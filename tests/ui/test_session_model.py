@@ -12,12 +12,11 @@ from bh_studio.engine.messages import (
     FinishReason,
     GenerationParameters,
     LoadModel,
-    Mode,
-    RuleParameters,
     RunFinished,
     Side,
     SideFinished,
 )
+from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.engine.session import Session
 from bh_studio.ui.session_model import ANALYZE_NOTE, SessionModel, State
 from tests.fake_engine import FakeEngine

@@ -14,7 +14,7 @@ from bh_studio.settings import Settings, load_settings, save_settings, settings_
 def test_settings_survive_a_restart() -> None:
     settings = Settings(
         prompt="日本語 👩‍🔬",
-        rule={"alpha": 0.01},
+        rule={"level": 0.01},
         text_percent=130,
         splitters={"rows": [1, 2]},
         recent_sessions=("/a", "/b"),

@@ -20,15 +20,8 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import (
-    FinishReason,
-    GenerationParameters,
-    LoadProgress,
-    MixingWeights,
-    Mode,
-    RuleParameters,
-    Side,
-)
+from bh_studio.engine.messages import FinishReason, GenerationParameters, LoadProgress, Side
+from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.figure import Figure
 from bh_studio.ui.figure_row import FigureRow
@@ -133,7 +126,7 @@ def test_loading_is_shown(make_desk: Callable[..., Desk]) -> None:
 
 def test_parameters_reach_the_engine(desk: Desk) -> None:
     rule = RuleParameters(
-        alpha=0.005,
+        level=0.005,
         temperature=1.5,
         min_k=2,
         max_k=16,
@@ -445,20 +438,20 @@ def test_examples_are_offered_for_an_empty_prompt(desk: Desk) -> None:
 def test_the_window_remembers(make_desk: Callable[..., Desk]) -> None:
     first = make_desk(show=True)
     first.load()
-    first.start("Remember me", RuleParameters(alpha=0.001, max_k=12))
+    first.start("Remember me", RuleParameters(level=0.001, max_k=12))
     first.window.actions_.settings.setChecked(False)
     settings = remember(first.window)
     second = make_desk(settings)
     assert second.window.prompt.prompt == "Remember me"
-    assert second.window.settings_panel.rule() == RuleParameters(alpha=0.001, max_k=12)
+    assert second.window.settings_panel.rule() == RuleParameters(level=0.001, max_k=12)
     assert second.window.settings_panel.isHidden()
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        Settings(rule={"alpha": 7}, generation={"seed": "x"}),
-        Settings(rule={"alpha": "0.1"}),
+        Settings(rule={"level": 7}, generation={"seed": "x"}),
+        Settings(rule={"level": "0.1"}),
         Settings(rule={"nonsense": 1}),
         Settings(geometry="not base 64", splitters={"rows": [1, 2, 3]}),
     ],
