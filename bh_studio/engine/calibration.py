@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -18,10 +19,13 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio import paths
 from bh_studio.engine.errors import Cancelled, EngineError
+from bh_studio.engine.expert_norms import OutputNorms
 from bh_studio.engine.fingerprint import model_fingerprint
 from bh_studio.engine.messages import CancelToken
 from bh_studio.engine.nulls import NullError, NullOrigin, RouterNull, load_null, save_null
 from bh_studio.engine.routers import RouterShape, find_routers, router_shape
+from bh_studio.engine.rule_parameters import ScoreName
+from bh_studio.engine.sensitivity import expert_sensitivities
 
 log = logging.getLogger(__name__)
 
@@ -71,23 +75,32 @@ def null_for(
 def fit_null(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    text: str,
+    text: str | Sequence[str],
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
+    factors: Collection[ScoreName] = (),
 ) -> RouterNull:
-    """Record the router logits of `model` over `text`.
+    """Record the router logits of `model` over a text or several, which are read apart.
 
-    Raises EngineError for a text that is too short, Cancelled if `cancel` was set.
+    factors: scores whose factors are measured too; "sensitivity" needs gradients.
+
+    Raises EngineError for texts that are too short together, Cancelled if `cancel` was set.
     """
-    token_ids = tokenizer(text, return_tensors="pt", verbose=False).input_ids[0]
-    if len(token_ids) < _MIN_TOKENS:
+    texts = [text] if isinstance(text, str) else list(text)
+    documents = [tokenizer(t, return_tensors="pt", verbose=False).input_ids[0] for t in texts]
+    tokens = sum(len(document) for document in documents)
+    if tokens < _MIN_TOKENS:
         raise EngineError(
-            f"The calibration text has only {len(token_ids)} tokens.",
+            f"The calibration text has only {tokens} tokens.",
             f"Use a text of at least {_MIN_TOKENS}, better 2,000.",
         )
     window = min(WINDOW, int(model.config.max_position_embeddings))
     shape = router_shape(find_routers(model))
-    logits = record_router_logits(model, token_ids, window, progress, cancel)
+    norms = OutputNorms(model) if ScoreName.OUTPUT in factors else None
+    # Forward and backward take about three times as long as forward alone.
+    split = 0.25 if ScoreName.SENSITIVITY in factors else 1.0
+    with norms or nullcontext():
+        logits = record_router_logits(model, documents, window, _part(progress, 0, split), cancel)
     if not torch.isfinite(logits).all():
         raise EngineError(
             "The model's routers produce values that are not finite.",
@@ -95,23 +108,28 @@ def fit_null(
         )
     origin = NullOrigin(
         model_fingerprint=model_fingerprint(model),
-        text_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        text_sha256=hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         tokens=logits.shape[1],
         skipped_positions=SKIPPED_POSITIONS,
         window=window,
         top_k=shape.top_k,
     )
-    return RouterNull(logits, origin)
+    measured = {} if norms is None else {ScoreName.OUTPUT: norms.means()}
+    if ScoreName.SENSITIVITY in factors:
+        measured[ScoreName.SENSITIVITY] = expert_sensitivities(
+            model, _windows(documents, window), SKIPPED_POSITIONS, _part(progress, split, 1), cancel
+        )
+    return RouterNull(logits, origin, measured)
 
 
 def record_router_logits(
     model: PreTrainedModel,
-    token_ids: Tensor,
+    documents: Sequence[Tensor],
     window: int,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
 ) -> Tensor:
-    """Router logits over `token_ids`, (token,), read in windows without overlap.
+    """Router logits over the token ids of `documents`, each (token,), in windows without overlap.
 
     Returns (layer, token, expert) float32 on the CPU, the first SKIPPED_POSITIONS of each window
     left out. Raises Cancelled if `cancel` was set between two windows.
@@ -124,7 +142,7 @@ def record_router_logits(
     ]
     was_training = model.training
     model.eval()
-    windows = [w for w in token_ids.split(window) if len(w) > SKIPPED_POSITIONS]
+    windows = _windows(documents, window)
     try:
         with torch.inference_mode():
             for done, part in enumerate(windows):
@@ -138,6 +156,15 @@ def record_router_logits(
             hook.remove()
         model.train(was_training)
     return torch.stack([torch.cat(kept) for kept in recorded])
+
+
+def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
+    """`progress` for a part of the work that spans `start` to `end` of it."""
+    return None if progress is None else lambda done: progress(start + done * (end - start))
+
+
+def _windows(documents: Sequence[Tensor], window: int) -> list[Tensor]:
+    return [w for ids in documents for w in ids.split(window) if len(w) > SKIPPED_POSITIONS]
 
 
 def check_null(null: RouterNull, model: PreTrainedModel) -> None:

@@ -8,7 +8,7 @@ registered with transformers' experts interface and chosen with `use_selected_ex
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,20 @@ def selected_experts_forward(
     return _many_rows(self, hidden_states, top_k_index, top_k_weights)
 
 
+def find_experts(model: PreTrainedModel) -> list[Experts]:
+    """The experts modules of `model` in layer order."""
+    found = [
+        m for m in model.modules() if {"gate_up_proj", "down_proj"} <= vars(m)["_parameters"].keys()
+    ]
+    return cast(list[Experts], found)
+
+
+def expert_output(experts: Experts, rows: Tensor, index: int) -> Tensor:
+    """What expert `index` makes of `rows`, (row, hidden)."""
+    hidden = _gate(experts, F.linear(rows, experts.gate_up_proj[index]))
+    return F.linear(hidden, experts.down_proj[index])
+
+
 def use_selected_experts(model: PreTrainedModel) -> None:
     """Make `model` compute its experts here."""
     model.set_experts_implementation(NAME)
@@ -66,8 +80,7 @@ def _one_row(experts: Experts, row: Tensor, indices: Tensor, weights: Tensor) ->
         return torch.mm(weights.float()[None], outputs.float()).to(row.dtype)
     total = torch.zeros_like(row, dtype=torch.float32)
     for expert, weight in zip(indices.tolist(), weights, strict=True):
-        hidden = _gate(experts, F.linear(row, gate_up[expert]))
-        total += F.linear(hidden, down[expert]).float() * weight
+        total += expert_output(experts, row, expert).float() * weight
     return total.to(row.dtype)
 
 
@@ -82,8 +95,7 @@ def _many_rows(experts: Experts, rows: Tensor, indices: Tensor, weights: Tensor)
     start = 0
     for index, size in zip(used.tolist(), sizes.tolist(), strict=True):
         at = token[start : start + size], slot[start : start + size]
-        hidden = _gate(experts, F.linear(rows[at[0]], experts.gate_up_proj[index]))
-        result = F.linear(hidden, experts.down_proj[index])
+        result = expert_output(experts, rows[at[0]], index)
         outputs[at] = result.float() * weights[at].unsqueeze(-1)
         start += size
     return outputs.sum(dim=1).to(rows.dtype)

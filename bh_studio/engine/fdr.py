@@ -1,9 +1,14 @@
-"""Multiple testing as pure tensor functions: p-values against an empirical null, BH step-up.
+"""Multiple testing as pure tensor functions: p-values against a null, and how many are rejected.
 
 Knows no model. Everything is per row along the last axis; nothing synchronises with a device.
 
-References: Benjamini & Hochberg (1995), J. R. Stat. Soc. B 57, 289-300, for the step-up rule;
-Phipson & Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9, 39, for p-values that are never zero.
+References:
+    Benjamini & Hochberg (1995), J. R. Stat. Soc. B 57, 289-300: the step-up rule.
+    Benjamini & Yekutieli (2001), Ann. Stat. 29, 1165-1188: the same under any dependence.
+    Storey, Taylor & Siegmund (2004), J. R. Stat. Soc. B 66, 187-205: with an estimate of pi0.
+    Donoho & Jin (2004), Ann. Stat. 32, 962-994: higher criticism; (2008), PNAS 105, 14790-14795:
+        its maximiser as a threshold for selection.
+    Phipson & Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9, 39: p-values that are never zero.
 """
 
 from __future__ import annotations
@@ -15,29 +20,55 @@ from torch import Tensor
 def empirical_p_values(scores: Tensor, null: Tensor) -> Tensor:
     """Upper-tail p-values of `scores` against an empirical null, in float64.
 
-    p = (1 + #{null >= score}) / (n + 1). scores: any shape. null: (n,) sorted ascending, of the
-    dtype of `scores`. Raises ValueError for an empty null.
+    p = (1 + #{null >= score}) / (n + 1), NaN for a score that is NaN. scores: any shape. null: (n,)
+    sorted ascending, of the dtype of `scores`. Raises ValueError for an empty null.
     """
     n = null.numel()
     if n == 0:
         raise ValueError("The null holds no scores.")
     at_least = n - torch.searchsorted(null, scores.contiguous())
-    return _p_value(at_least, n)
+    # searchsorted puts NaN above everything, which would make it the most significant score.
+    return _p_value(at_least, n).masked_fill(scores.isnan(), torch.nan)
 
 
-def bh_counts(p_values: Tensor, alpha: float) -> Tensor:
-    """Number of hypotheses that the BH step-up procedure rejects in each row, int64.
+def normal_p_values(z: Tensor) -> Tensor:
+    """Upper-tail p-values of standard normal scores `z`, any shape, in float64."""
+    return torch.special.erfc(z.double() / 2**0.5) / 2
 
-    The largest k with p_(k) * m / k <= alpha, 0 if there is none. p_values: (..., m).
+
+def harmonic_number(m: int) -> float:
+    """1 + 1/2 + ... + 1/m, the `factor` that makes the step-up rule that of BY."""
+    return float((1 / torch.arange(1, m + 1, dtype=torch.float64, device="cpu")).sum())
+
+
+def storey_pi0(p_values: Tensor, cutoff: float = 0.5) -> float:
+    """Estimated share of true nulls among p-values of any shape: Storey et al. (2004), eq. 3 with
+    the 1 that keeps it positive, (1 + #{p > cutoff}) / ((1 - cutoff) N), at most 1."""
+    above = int((p_values > cutoff).sum())
+    return min(1.0, (1 + above) / ((1 - cutoff) * p_values.numel()))
+
+
+def step_up_rejections(
+    p_values: Tensor, alpha: float, factor: float = 1.0, largest: float = 1.0
+) -> Tensor:
+    """Number of hypotheses that the step-up procedure rejects in each row, int64.
+
+    The largest k with p_(k) * m / k * factor <= alpha and p_(k) <= largest, 0 if there is none.
+    factor: 1 for BH, harmonic_number(m) for BY, pi0 for Storey. largest: Storey et al. (2004)
+    prove control of the rate for rejections up to their cutoff only. p_values: (..., m).
     """
     m = p_values.shape[-1]
     ordered = p_values.double().sort(dim=-1).values
     ranks = torch.arange(1, m + 1, device=p_values.device)
-    return ((ordered * (m / ranks) <= alpha) * ranks).amax(dim=-1)
+    # In float64: a quotient of whole numbers has torch's default dtype.
+    rejected = (ordered * (m / ranks.double()) * factor <= alpha) & (ordered <= largest)
+    return (rejected * ranks).amax(dim=-1)
 
 
-def bh_score_thresholds(null: Tensor, alpha: float, hypotheses: int) -> Tensor:
-    """The scores at which BH rejects, so that no p-value is needed once a null and alpha are fixed.
+def score_thresholds(
+    null: Tensor, alpha: float, hypotheses: int, factor: float = 1.0, largest: float = 1.0
+) -> Tensor:
+    """The scores at which step_up_rejections rejects, so that a fixed null needs no p-values.
 
     With one null for all hypotheses of a row p falls as the score rises, so p_(k) <= alpha k / m
     holds exactly when the k-th largest score reaches the k-th threshold returned here.
@@ -52,15 +83,19 @@ def bh_score_thresholds(null: Tensor, alpha: float, hypotheses: int) -> Tensor:
     ranks = torch.arange(1, hypotheses + 1, dtype=torch.float64, device="cpu")
     # The most null scores at or above a score that still leave it significant at rank k. The
     # analytic value may be off by one in floating point, so its neighbours are put through the
-    # very expression of bh_counts: both forms then agree on every row, ties included.
-    guess = (alpha * ranks / hypotheses * (n + 1)).floor().long() - 1
+    # very expression of step_up_rejections: both forms then agree on every row, ties included.
+    bound = (alpha * ranks / hypotheses / factor).clamp(max=largest)
+    guess = (bound * (n + 1)).floor().long() - 1
     candidates = guess[:, None] + torch.arange(-2, 3, device="cpu")
-    significant = _p_value(candidates, n) * (hypotheses / ranks)[:, None] <= alpha
+    p_values = _p_value(candidates, n)
+    significant = (p_values * (hypotheses / ranks)[:, None] * factor <= alpha) & (
+        p_values <= largest
+    )
     allowed = torch.where(significant, candidates, -1).amax(dim=1)
 
-    descending = null.cpu().flip(0)
-    infinity = torch.tensor(torch.inf, dtype=descending.dtype, device="cpu")
-    above = torch.nextafter(descending[allowed.clamp(0, n - 1)], infinity)
+    infinity = torch.tensor(torch.inf, dtype=null.dtype, device="cpu")
+    first_too_many = null[(n - 1 - allowed.clamp(0, n - 1)).to(null.device)].cpu()
+    above = torch.nextafter(first_too_many, infinity)
     thresholds = torch.where(allowed < 0, infinity, above)
     return torch.where(allowed >= n, -infinity, thresholds).to(null.device)
 
@@ -91,6 +126,25 @@ def step_up_count(scores: list[float], thresholds: list[float]) -> int:
     while count and candidates[count - 1] < thresholds[count - 1]:
         count -= 1
     return count
+
+
+def higher_criticism_counts(p_values: Tensor, alpha0: float) -> Tensor:
+    """Number of p-values up to the one that maximises higher criticism, (...,) int64.
+
+    HC_k = sqrt(m) (k/m - p_(k)) / sqrt(p_(k) (1 - p_(k))), maximised over k <= alpha0 * m (Donoho &
+    Jin 2004, eq. 1.4, with k >= 1; as a selection: 2008). 0 where no HC_k is positive.
+    p_values: (..., m).
+    """
+    m = p_values.shape[-1]
+    searched = max(1, int(alpha0 * m))
+    ordered = p_values.double().sort(dim=-1).values[..., :searched]
+    ranks = torch.arange(1, searched + 1, device=p_values.device)
+    tiny = torch.finfo(torch.float64).tiny
+    deviation = (ordered * (1 - ordered)).clamp(min=tiny).sqrt()
+    # An exact 1 deviates from nothing: 0 / tiny must not count as a maximum.
+    objective = (m**0.5 * (ranks.double() / m - ordered) / deviation).where(ordered < 1, -torch.inf)
+    best = objective.max(dim=-1)
+    return torch.where(best.values > 0, best.indices + 1, 0)
 
 
 def _p_value(at_least: Tensor, n: int) -> Tensor:

@@ -24,7 +24,7 @@ from transformers import (
 
 from bh_studio.engine.messages import FinishReason, GenerationParameters
 from bh_studio.engine.routers import RouterShape
-from bh_studio.engine.routing import BHRoutingIntegration
+from bh_studio.engine.routing import RoutingIntegration
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class Step:
 class SideDecoder:
     """Produces the tokens of one side, one `step` at a time.
 
-    integration: BH routing that is in force during this side's steps only; None for the baseline.
+    integration: routing in force during the steps of this side only; None for the baseline.
     prompt: (1, position) int64. end_token_ids: tokens that end the text.
     """
 
@@ -57,7 +57,7 @@ class SideDecoder:
         parameters: GenerationParameters,
         end_token_ids: frozenset[int],
         shape: RouterShape,
-        integration: BHRoutingIntegration | None = None,
+        integration: RoutingIntegration | None = None,
     ) -> None:
         self._model = model
         self._tokens = prompt.to(model.device)

@@ -6,7 +6,6 @@ next; nothing else, so an unpatched model is the stock model again, bit for bit.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
 from types import TracebackType
@@ -19,57 +18,45 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine.calibration import check_null, null_for
-from bh_studio.engine.messages import Mode, RuleParameters
 from bh_studio.engine.nulls import RouterNull
+from bh_studio.engine.replacement import Replacement, Wrapper
 from bh_studio.engine.routers import Router, RouterForward, find_routers, router_shape
-from bh_studio.engine.routing_statistics import CountHistograms, Phase
-from bh_studio.engine.rules import BenjaminiHochberg
+from bh_studio.engine.routing_statistics import CountHistograms, ForwardPass
+from bh_studio.engine.rule_parameters import Mode, RuleParameters
+from bh_studio.engine.rules import RoutingRule, RuleFactory
 
 _PATCHED = "_bh_studio_patched"
-_Wrapper = Callable[..., Any]
 
 
-class BHRoutingIntegration:
-    """Benjamini-Hochberg routing for an OLMoE model of transformers.
+class RoutingIntegration:
+    """Another routing rule for an OLMoE model of transformers, in force inside a `with` block.
 
-        with BHRoutingIntegration(model, alpha=0.05) as bh:
-            model.generate(**inputs)
-            print(bh.get_routing_stats()["mean_experts_per_token"])
+    parameters: the rule. null: a RouterNull of this model; if None, the cached one is taken, or one
+    is fitted on the bundled text with `tokenizer`, by default the model's own. make_rule: builds
+    the rule, by default a RoutingRule; experiments put controls in its place.
 
-    alpha: BH level in (0, 1). temperature: divides the router logits before the softmax that gives
-    the score; it does not touch the mixing weights. min_k, max_k: bounds on the experts of a token
-    in a layer. mode: "patch" changes the routing; "analyze" leaves the output bit-identical and
-    only counts what BH would select. weights: "model" or "renormalize", see
-    rules.BenjaminiHochberg. null: a RouterNull of this model; if None, the cached one is taken,
-    or one is fitted on the bundled text with `tokenizer`, by default the model's own.
+    Slots that the rule leaves unused have weight 0. transformers' own expert computations multiply
+    them all the same; experts.use_selected_experts(model) saves that work.
 
-    Slots that BH leaves unused have weight 0. transformers' own expert computations multiply them
-    all the same; experts.use_selected_experts(model) saves that work.
-
-    Raises ValueError for parameters out of range or a null of another model, RuntimeError ("No
-    OlmoeTopKRouter modules found") for a model without OLMoE routers.
+    Raises ValueError for parameters that do not fit the model or a null of another model,
+    RuntimeError ("No OlmoeTopKRouter modules found") for a model without OLMoE routers.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        alpha: float = 0.05,
-        temperature: float = 1.0,
-        min_k: int = 1,
-        max_k: int = 8,
-        mode: str = "patch",
-        collect_stats: bool = True,
+        parameters: RuleParameters,
         *,
-        weights: str = "model",
+        collect_stats: bool = True,
         null: RouterNull | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
+        make_rule: RuleFactory = RoutingRule,
     ) -> None:
-        # RuleParameters checks mode and weights and makes them members of their enums.
-        self.parameters = RuleParameters(alpha, temperature, min_k, max_k, mode, weights)  # type: ignore[arg-type]
+        self.parameters = parameters
         self.model = model
         self.routers = find_routers(model)
         self.shape = router_shape(self.routers)
-        self.parameters.check_experts(self.shape.experts)
+        self.parameters.check_shape(self.shape.layers, self.shape.experts)
         if any(router.weight.is_meta for router in self.routers):
             raise RuntimeError(
                 "The weights of this model are offloaded; load it whole onto one device."
@@ -83,12 +70,13 @@ class BHRoutingIntegration:
         self.collect_stats = collect_stats
         self._null = null
         self._tokenizer = tokenizer
-        self._replacements: list[_Replacement] = []
-        self._rule: BenjaminiHochberg | None = None
+        self._make_rule = make_rule
+        self._replacements: list[Replacement] = []
+        self._rule: RoutingRule | None = None
         self._prepared_for: tuple[torch.dtype, torch.device] | None = None
         self._is_patched = False
         self._histograms = CountHistograms(self.shape.layers, self.shape.experts)
-        self._pass = _ForwardPass(self.shape.layers)
+        self._pass = ForwardPass(self.shape.layers)
 
     @property
     def is_patched(self) -> bool:
@@ -141,13 +129,13 @@ class BHRoutingIntegration:
         are left out; a static cache hands the decoder another mask, and then they are counted.
         Without any pass the means are None.
         """
-        rule = self._histograms.summary(self.parameters.min_k, self.parameters.max_k)
+        rule = self._histograms.summary(self.parameters, self.shape.top_k)
         mean, std = rule.pop("mean"), rule.pop("std")
         analyze = self.parameters.mode is Mode.ANALYZE
         counted = mean is not None
         stats = {
             "mode": self.parameters.mode.value,
-            "alpha": self.parameters.alpha,
+            "alpha": self.parameters.level,
             "temperature": self.parameters.temperature,
             "min_k": self.parameters.min_k,
             "max_k": self.parameters.max_k,
@@ -173,35 +161,37 @@ class BHRoutingIntegration:
         if self._pass.raw_counts is None:
             raise RuntimeError("No forward pass has been counted.")
         raw = self._pass.raw_counts.T.to("cpu", torch.uint8).numpy()
-        return np.minimum(np.maximum(raw, self.parameters.min_k), self.parameters.max_k), raw
+        used = self.parameters.used_counts(self.shape.experts, self.shape.top_k)
+        return np.array(used, dtype=np.uint8)[raw], raw
 
     def _weight_kind(self) -> tuple[torch.dtype, torch.device]:
         weight = self.routers[0].weight
         return weight.dtype, weight.device
 
-    def _prepared_rule(self) -> BenjaminiHochberg:
-        if self._null is None:
-            self._null = null_for(self.model, self._tokenizer)
-        elif self._prepared_for is not None:
+    def _prepared_rule(self) -> RoutingRule:
+        if self._null is not None and self._prepared_for is not None:
             # The model has moved to another dtype or device since its null was checked.
             check_null(self._null, self.model)
-        shortage = self._null.shortage(self.parameters.alpha)
+        if self._null is None and self.parameters.needs_calibration:
+            self._null = null_for(self.model, self._tokenizer)
+        device = self.routers[0].weight.device
+        rule = self._make_rule(self.parameters, self._null, self.shape, device)
+        shortage = rule.shortage()
         if shortage is not None:
             warnings.warn(shortage, stacklevel=4)
-        device = self.routers[0].weight.device
-        return BenjaminiHochberg(self.parameters, self._null, self.shape, device)
+        return rule
 
-    def _prepared_replacements(self) -> list[_Replacement]:
+    def _prepared_replacements(self) -> list[Replacement]:
         rule = self._rule = self._prepared_rule()
         replacements = [
-            _Replacement(router, self._router_forward(rule, layer, router))
+            Replacement(router, self._router_forward(rule, layer, router))
             for layer, router in enumerate(self.routers)
         ]
         if self.collect_stats:
-            replacements.append(_Replacement(self.model.base_model, self._counted_pass))
+            replacements.append(Replacement(self.model.base_model, self._counted_pass))
         return replacements
 
-    def _router_forward(self, rule: BenjaminiHochberg, layer: int, router: Router) -> _Wrapper:
+    def _router_forward(self, rule: RoutingRule, layer: int, router: Router) -> Wrapper:
         raw_counts = self._pass.layers
         # The dictionary, for it holds whatever weight the router has now, and looking there is
         # quicker than nn.Module's own search.
@@ -240,71 +230,43 @@ class BHRoutingIntegration:
                 replacement.undo()
 
 
-class _Replacement:
-    """Another forward for one module instance, put in place and taken back.
+class BHRoutingIntegration(RoutingIntegration):
+    """Benjamini-Hochberg routing for an OLMoE model of transformers.
 
-    A comparison does both at every token: the instance's attributes are set directly, without
-    nn.Module's search among parameters and submodules, and nothing is made anew.
+        with BHRoutingIntegration(model, alpha=0.05) as bh:
+            model.generate(**inputs)
+            print(bh.get_routing_stats()["mean_experts_per_token"])
+
+    alpha: BH level in (0, 1). temperature: divides the router logits before the softmax that gives
+    the score; it does not touch the mixing weights. min_k, max_k: bounds on the experts of a token
+    in a layer. mode: "patch" changes the routing; "analyze" leaves the output bit-identical and
+    only counts what BH would select. weights, on_empty, score, null_name: see rule_parameters.
+    null and what is raised: see RoutingIntegration.
     """
 
-    def __init__(self, module: Any, wrapper: _Wrapper) -> None:
-        self._attributes: dict[str, Any] = vars(module)
-        self._class_forward = functools.partial(type(module).forward, module)
-        self._wrapper = wrapper
-        self._former: Any = None
-        self._forward: Any = None
-
-    def apply(self) -> None:
-        """Replace the forward; the former one is the wrapper's first argument."""
-        # Another library may have replaced the forward of this instance too; that one comes back.
-        former = self._attributes.get("forward")
-        if self._forward is None or former is not self._former:
-            self._former = former
-            self._forward = functools.partial(self._wrapper, former or self._class_forward)
-        self._attributes["forward"] = self._forward
-
-    def undo(self) -> None:
-        """Put the former forward back, unless somebody else has replaced ours meanwhile."""
-        if self._attributes.get("forward") is not self._forward:
-            return
-        if self._former is None:
-            del self._attributes["forward"]
-        else:
-            self._attributes["forward"] = self._former
-
-
-class _ForwardPass:
-    """The counts of one forward pass, layer by layer, kept on the device.
-
-    layers: raw counts of each layer, (row,) int64 or the number of a single row; None before the
-    layer has run. Filled by the routers.
-    """
-
-    def __init__(self, layers: int) -> None:
-        self.layers: list[Tensor | int | None] = [None] * layers
-        self._phase = Phase.PREFILL
-        self._kept_rows: Tensor | None = None
-        self.raw_counts: Tensor | None = None
-
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Start a pass of the decoder, called with `args` and `kwargs`."""
-        self.layers[:] = [None] * len(self.layers)
-        self.raw_counts = None
-        tokens: Any = kwargs.get("input_ids", args[0] if args else None)
-        if tokens is None:
-            tokens = kwargs["inputs_embeds"]
-        length = tokens.shape[1]
-        self._phase = Phase.DECODE if length == 1 else Phase.PREFILL
-        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        self._kept_rows = None
-        # Other masks than (batch, position) hide pairs of positions, not positions.
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            self._kept_rows = (mask[:, -length:] != 0).reshape(-1).long()
-
-    def end(self) -> tuple[Phase, Tensor, Tensor | None]:
-        """Phase, raw counts (layer, row) and kept rows of the pass that ends."""
-        if isinstance(self.layers[0], int):
-            self.raw_counts = torch.tensor(self.layers)[:, None]
-        else:
-            self.raw_counts = torch.stack([c for c in self.layers if isinstance(c, Tensor)])
-        return self._phase, self.raw_counts, self._kept_rows
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        alpha: float = 0.05,
+        temperature: float = 1.0,
+        min_k: int = 1,
+        max_k: int = 8,
+        mode: str = "patch",
+        collect_stats: bool = True,
+        *,
+        weights: str = "model",
+        null: RouterNull | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        parameters = RuleParameters(
+            level=alpha,
+            temperature=temperature,
+            min_k=min_k,
+            max_k=max_k,
+            # RuleParameters checks these and makes them members of their enums.
+            mode=mode,  # type: ignore[arg-type]
+            weights=weights,  # type: ignore[arg-type]
+        )
+        super().__init__(
+            model, parameters, collect_stats=collect_stats, null=null, tokenizer=tokenizer
+        )

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bh_studio.engine.rule_parameters import RuleParameters
+
 # Decoding adds one small pass a token; folding many at once costs hardly more than folding one.
 _PASSES_AT_ONCE = 64
 
@@ -59,49 +61,85 @@ class CountHistograms:
         self._histogram = added if self._histogram is None else self._histogram + added
         waiting.clear()
 
-    def summary(self, min_k: int, max_k: int) -> dict[str, Any]:
-        """Statistics of all passes, and of prefill and decode apart, by name."""
+    def summary(self, parameters: RuleParameters, top_k: int) -> dict[str, Any]:
+        """Statistics of all passes, and of prefill and decode apart, by name.
+
+        parameters, top_k: the rule's, which say what became of a raw count.
+        """
         for phase in Phase:
             self._fold(phase)
         if self._histogram is None:
             histogram = torch.zeros(self._shape, dtype=torch.int64, device="cpu")
         else:
             histogram = self._histogram.cpu()
+        used = torch.tensor(parameters.used_counts(histogram.shape[-1] - 1, top_k), device="cpu")
         return {
-            **_describe(histogram.sum(0), min_k, max_k),
-            "prefill": _describe(histogram[Phase.PREFILL], min_k, max_k),
-            "decode": _describe(histogram[Phase.DECODE], min_k, max_k),
+            **_describe(histogram.sum(0), used),
+            "prefill": _describe(histogram[Phase.PREFILL], used),
+            "decode": _describe(histogram[Phase.DECODE], used),
         }
 
 
-def _describe(raw: Tensor, min_k: int, max_k: int) -> dict[str, Any]:
-    """Statistics of raw: (layer, raw count) int64, over (token, layer) pairs; std divides by N."""
-    clamped = _clamp_histogram(raw, min_k, max_k)
-    values = torch.arange(raw.shape[1], dtype=torch.float64)
+def _describe(raw: Tensor, used: Tensor) -> dict[str, Any]:
+    """Statistics over (token, layer) pairs; std divides by N.
+
+    raw: (layer, raw count) int64, pairs that had it. used: (raw count,) int64, what became of it.
+    """
     pairs = int(raw.sum())
     if pairs == 0:
         return {
             "tokens": 0, "mean": None, "std": None, "per_layer_mean": [], "histogram": [],
-            "share_clamped_min": None, "share_clamped_max": None,
+            "share_empty": None, "share_clamped_min": None, "share_clamped_max": None,
         }  # fmt: skip
-    total = clamped.sum(0).double()
-    mean = float((total * values).sum() / pairs)
-    variance = float((total * (values - mean) ** 2).sum() / pairs)
-    per_layer = (clamped * values).sum(1) / clamped.sum(1)
+    counts, total = used.double(), raw.sum(0)
+    mean = float((total * counts).sum() / pairs)
+    variance = float((total * (counts - mean) ** 2).sum() / pairs)
+    per_layer = (raw * counts).sum(1) / raw.sum(1)
+    found = torch.arange(len(used))
     return {
         "tokens": int(raw[0].sum()),
         "mean": mean,
         "std": variance**0.5,
         "per_layer_mean": per_layer.tolist(),
-        "histogram": clamped.sum(0)[: max_k + 1].tolist(),
-        "share_clamped_min": int(raw[:, :min_k].sum()) / pairs,
-        "share_clamped_max": int(raw[:, max_k + 1 :].sum()) / pairs,
+        "histogram": torch.bincount(used, weights=total.double()).long().tolist(),
+        "share_empty": int(total[0]) / pairs,
+        "share_clamped_min": int(total[found < used].sum()) / pairs,
+        "share_clamped_max": int(total[found > used].sum()) / pairs,
     }
 
 
-def _clamp_histogram(raw: Tensor, min_k: int, max_k: int) -> Tensor:
-    clamped = torch.zeros_like(raw)
-    clamped[:, min_k : max_k + 1] = raw[:, min_k : max_k + 1]
-    clamped[:, min_k] += raw[:, :min_k].sum(1)
-    clamped[:, max_k] += raw[:, max_k + 1 :].sum(1)
-    return clamped
+class ForwardPass:
+    """The counts of one forward pass, layer by layer, kept on the device.
+
+    layers: raw counts of each layer, (row,) int64 or the number of a single row; None before the
+    layer has run. Filled by the routers.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.layers: list[Tensor | int | None] = [None] * layers
+        self._phase = Phase.PREFILL
+        self._kept_rows: Tensor | None = None
+        self.raw_counts: Tensor | None = None
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Start a pass of the decoder, called with `args` and `kwargs`."""
+        self.layers[:] = [None] * len(self.layers)
+        self.raw_counts = None
+        tokens: Any = kwargs.get("input_ids", args[0] if args else None)
+        if tokens is None:
+            tokens = kwargs["inputs_embeds"]
+        length = tokens.shape[1]
+        self._phase = Phase.DECODE if length == 1 else Phase.PREFILL
+        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        self._kept_rows = None
+        # Other masks than (batch, position) hide pairs of positions, not positions.
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            self._kept_rows = (mask[:, -length:] != 0).reshape(-1).long()
+
+    def end(self) -> tuple[Phase, Tensor, Tensor | None]:
+        """Phase, raw counts (layer, row) and kept rows of the pass that ends."""
+        if isinstance(self.layers[0], int):
+            self.raw_counts = torch.tensor(self.layers)[:, None]
+        else:
+            self.raw_counts = torch.stack([c for c in self.layers if isinstance(c, Tensor)])
+        return self._phase, self.raw_counts, self._kept_rows

@@ -1,28 +1,33 @@
 """Routing rules: the router logits of a layer in, a selection of experts out.
 
-Knows nothing of models or modules. A rule never decides silently: it reports the count before and
-after min_k and max_k.
+`counters` says how many experts a token gets; a RoutingRule applies on_empty, min_k and max_k,
+takes that many experts, best first, and gives them their mixing weights. Knows nothing of models or
+modules. A rule never decides silently: it reports the count before and after the limits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bh_studio.engine.fdr import step_up_count, step_up_counts
-from bh_studio.engine.messages import MixingWeights, RuleParameters
-from bh_studio.engine.nulls import RouterNull, routing_scores
+from bh_studio.engine.counters import COUNTERS, CounterContext, StepUpThresholds
+from bh_studio.engine.fdr import harmonic_number, step_up_count
+from bh_studio.engine.null_models import NullModel, null_model
+from bh_studio.engine.nulls import RouterNull
 from bh_studio.engine.routers import RouterShape
+from bh_studio.engine.rule_parameters import MixingWeights, RuleName, RuleParameters
+from bh_studio.engine.scores import Scorer
 
 
 class Selection(NamedTuple):
     """What a rule chose for each token of one layer.
 
-    indices: (token, slot) int64, experts by falling probability; every index is a real expert.
+    indices: (token, slot) int64, experts best first; every index is a real expert.
     weights: (token, slot) float32, mixing weights; exactly 0 in slots that are not used.
-    counts: (token,) int64, slots in use. raw_counts: (token,) int64, before min_k and max_k.
+    counts: (token,) int64, slots in use. raw_counts: (token,) int64, before the limits.
     """
 
     indices: Tensor
@@ -31,60 +36,88 @@ class Selection(NamedTuple):
     raw_counts: Tensor
 
 
-class BenjaminiHochberg:
-    """BH step-up on routing probabilities against the null of the layer.
+class RoutingRule:
+    """A rule ready to select experts in every layer of one model.
 
-    An expert's p-value is the share of discarded scores at least as large as its own; the rule
-    keeps the largest k with p_(k) <= alpha k / experts, then applies min_k and max_k.
-
-    Limits: BH controls the false discovery rate for independent or positively dependent p-values
-    (Benjamini & Hochberg 1995; Benjamini & Yekutieli 2001). The scores of one token come from one
-    hidden state and sum to 1, and min_k and max_k override the rule, so alpha is the level of
-    the procedure here, not a guaranteed error rate.
-
-    Mixing weights: "model" keeps the softmax over all experts as the model's own router does
-    (renormalised only if the model was trained so); "renormalize" scales the kept ones to sum 1.
+    "Best" is the largest probability, which is also the largest logit; the largest score for a
+    score with factors, among the max_k most probable; and the smallest p-value, then the largest
+    score, where every expert has a null of its own. A temperature changes counts, never the order
+    or the mixing weights.
     """
 
     def __init__(
         self,
         parameters: RuleParameters,
-        null: RouterNull,
+        record: RouterNull | None,
         shape: RouterShape,
         device: torch.device,
     ) -> None:
-        """Raises ValueError if max_k exceeds the experts of a layer."""
-        parameters.check_experts(shape.experts)
-        self._temperature = parameters.temperature
-        self._min_k = parameters.min_k
-        self._max_k = parameters.max_k
+        """record: what the null is fitted on and factors come from; None if the rule needs neither.
+
+        Raises ValueError for parameters that do not fit the shape or lack their null, NullError
+        where the null cannot be fitted.
+        """
+        parameters.check_shape(shape.layers, shape.experts)
+        factors = {} if record is None else record.factors
+        self.parameters = parameters
+        self.null: NullModel | None = None
+        self._scorer = Scorer(parameters.score, parameters.temperature, factors)
+        if parameters.is_test and record is not None:
+            self.null = null_model(parameters.null, record, self._scorer)
+        self._count = COUNTERS[parameters.rule](
+            CounterContext(
+                parameters, parameters.levels(shape.layers), shape.experts, device, self._scorer,
+                self.null, record,
+            )
+        )  # fmt: skip
+        self._shape = shape
         self._renormalize = shape.norm_topk_prob or parameters.weights is MixingWeights.RENORMALIZE
-        thresholds = null.thresholds(parameters.alpha, parameters.temperature)
-        self._thresholds = list(thresholds.to(device).unbind(0))
+        self._used = parameters.used_counts(shape.experts, shape.top_k)
+        self._used_on_device = torch.tensor(self._used, device=device)
         self._slots = torch.arange(parameters.max_k, device=device)
-        self._threshold_numbers: list[list[float]] = thresholds.tolist()
+        # In both cases experts are taken in the order of their probabilities.
+        self._is_ordered_by_probability = not parameters.score.has_factor and (
+            self.null is None or self.null.is_common
+        )
+
+    def shortage(self) -> str | None:
+        """A sentence if the null is too small to tell p-values apart where one expert is tested."""
+        if self.null is None or self.null.samples is None:
+            return None
+        smallest = 1 / (self.null.samples + 1)
+        level = min(self.parameters.levels(self._shape.layers))
+        needed = level / self._shape.experts
+        if self.parameters.rule is RuleName.BY:
+            needed /= harmonic_number(self._shape.experts)
+        if self.parameters.rule is RuleName.HIGHER_CRITICISM or smallest <= needed:
+            return None
+        return (
+            f"The null holds {self.null.samples} scores a layer, so no p-value is below "
+            f"{smallest:.2g}; a single expert would need {needed:.2g} at "
+            f"{self.parameters.level_symbol} {level:g}. Calibrate on a longer text or raise it."
+        )
 
     def counts(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Experts used by each token, (token,) int64, after and before min_k and max_k.
+        """Experts used by each token, (token,) int64, after and before the limits.
 
         logits: (token, expert) of any floating dtype; compared in float32.
         """
-        return self._counts(layer, routing_scores(logits, self._temperature))
+        _, scores = self._judged(layer, logits)
+        return self._counts(layer, scores)
 
     def select(self, layer: int, logits: Tensor) -> Selection:
         """Select experts for each token. logits: (token, expert)."""
-        # The very operations of the model's own router, so that min_k = max_k = top_k changes no
-        # bit. Slots that stay unused keep the index of a real expert: any other value corrupts
-        # grouped_mm.
-        scores = probabilities = logits.softmax(-1, torch.float32)
-        if self._temperature != 1.0:
-            scores = routing_scores(logits, self._temperature)
-        weights, indices = probabilities.topk(self._max_k)
+        # The very operations of the model's own router, so that its own counts change no bit. Slots
+        # that stay unused keep the index of a real expert: any other value corrupts grouped_mm.
+        probabilities, scores = self._judged(layer, logits)
         counts, raw = self._counts(layer, scores)
+        if self._is_ordered_by_probability:
+            weights, indices = probabilities.topk(self.parameters.max_k)
+        else:
+            indices = self._order(layer, scores)[:, : self.parameters.max_k]
+            weights = probabilities.gather(-1, indices)
         weights = weights.masked_fill(self._slots >= counts[:, None], 0.0)
-        if self._renormalize:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-        return Selection(indices, weights, counts, raw)
+        return Selection(indices, self._rescaled(weights, probabilities), counts, raw)
 
     def select_one(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor, int]:
         """The used slots of a single token on the processor, and its raw count.
@@ -93,16 +126,53 @@ class BenjaminiHochberg:
         in every layer for every token, and leaving unused slots out is cheaper than masking them
         here and looking for them in the experts. Returns indices and weights, both (1, slot).
         """
-        scores = probabilities = logits.softmax(-1, torch.float32)
-        if self._temperature != 1.0:
-            scores = routing_scores(logits, self._temperature)
-        raw = step_up_count(scores.tolist()[0], self._threshold_numbers[layer])
-        used = min(max(raw, self._min_k), self._max_k)
-        weights, indices = probabilities.topk(used)
-        if self._renormalize:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-        return indices, weights, raw
+        if not (isinstance(self._count, StepUpThresholds) and self._is_ordered_by_probability):
+            selection = self.select(layer, logits)
+            used = int(selection.counts)
+            return (
+                selection.indices[:, :used],
+                selection.weights[:, :used],
+                int(selection.raw_counts),
+            )
+        probabilities, scores = self._judged(layer, logits)
+        raw = step_up_count(scores.tolist()[0], self._count.numbers[layer])
+        weights, indices = probabilities.topk(self._used[raw])
+        return indices, self._rescaled(weights, probabilities), raw
+
+    def _judged(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities that give the mixing weights, and the scores that give the counts."""
+        probabilities = logits.softmax(-1, torch.float32)
+        if self._scorer.is_probability:
+            return probabilities, probabilities
+        scores = self._scorer(layer, logits)
+        if self.parameters.score.has_factor:
+            # -inf: below every null score and every threshold, so that p is 1.
+            last = probabilities.topk(self.parameters.max_k).values[:, -1:]
+            scores = scores.masked_fill(probabilities < last, -torch.inf)
+        return probabilities, scores
+
+    def _raw_counts(self, layer: int, scores: Tensor) -> Tensor:
+        return self._count(layer, scores)
 
     def _counts(self, layer: int, scores: Tensor) -> tuple[Tensor, Tensor]:
-        raw = step_up_counts(scores, self._thresholds[layer])
-        return raw.clamp(self._min_k, self._max_k), raw
+        raw = self._raw_counts(layer, scores)
+        return self._used_on_device[raw], raw
+
+    def _order(self, layer: int, scores: Tensor) -> Tensor:
+        """All experts of each token, best first: (token, expert) int64."""
+        order = scores.argsort(dim=-1, descending=True, stable=True)
+        if self.null is None or self.null.is_common:
+            return order
+        p_values = self.null.p_values(layer, scores).gather(-1, order)
+        return order.gather(-1, p_values.argsort(dim=-1, stable=True))
+
+    def _rescaled(self, weights: Tensor, probabilities: Tensor) -> Tensor:
+        if self._renormalize:
+            return weights / weights.sum(dim=-1, keepdim=True)
+        if self.parameters.weights is MixingWeights.MATCH:
+            native = probabilities.topk(self._shape.top_k).values.sum(-1, keepdim=True)
+            return weights * (native / weights.sum(dim=-1, keepdim=True))
+        return weights
+
+
+RuleFactory = Callable[[RuleParameters, RouterNull | None, RouterShape, torch.device], RoutingRule]

@@ -13,15 +13,10 @@ from bh_studio import paths
 from bh_studio.engine.comparison import compare
 from bh_studio.engine.detokenizer import StreamingDetokenizer
 from bh_studio.engine.generation import SideDecoder
-from bh_studio.engine.messages import (
-    GenerationParameters,
-    RuleParameters,
-    RunComparison,
-    RunFinished,
-    Side,
-)
+from bh_studio.engine.messages import GenerationParameters, RunComparison, RunFinished, Side
 from bh_studio.engine.models import LoadedModel, load_model
 from bh_studio.engine.routing import BHRoutingIntegration
+from bh_studio.engine.rule_parameters import RuleParameters
 
 NEW_TOKENS = 32
 PROMPTS = [
@@ -128,7 +123,7 @@ def test_alpha_gives_the_expert_counts_that_the_manual_promises(loaded: LoadedMo
             request = RunComparison(
                 0,
                 prompt,
-                RuleParameters(alpha=alpha),
+                RuleParameters(level=alpha),
                 GenerationParameters(NEW_TOKENS, sampling=False),
             )
             *_, last = compare(loaded, request)

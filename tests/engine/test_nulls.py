@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +22,32 @@ from bh_studio.engine.calibration import (
 from bh_studio.engine.errors import Cancelled, EngineError
 from bh_studio.engine.fingerprint import model_fingerprint
 from bh_studio.engine.messages import CancelToken
+from bh_studio.engine.null_models import EmpiricalNull, null_model
 from bh_studio.engine.nulls import NullError, RouterNull, load_null, save_null
+from bh_studio.engine.rule_parameters import NullName, ScoreName
+from bh_studio.engine.scores import Scorer
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model
+
+
+def discarded(null: RouterNull, temperature: float = 1.0) -> EmpiricalNull:
+    model = null_model(NullName.DISCARDED, null, Scorer(ScoreName.PROBABILITY, temperature))
+    assert isinstance(model, EmpiricalNull)
+    return model
 
 
 def test_the_null_is_what_the_router_discards(null: RouterNull) -> None:
     probabilities = torch.softmax(null.logits, dim=-1)
-    discarded = probabilities.sort(dim=-1).values[..., : EXPERTS - TOP_K]
-    expected = discarded.flatten(1).sort(dim=1).values
-    torch.testing.assert_close(null.scores(), expected, rtol=0, atol=0)
-    assert null.samples == expected.shape[1]
+    lowest = probabilities.sort(dim=-1).values[..., : EXPERTS - TOP_K]
+    expected = lowest.flatten(1).sort(dim=1).values
+    torch.testing.assert_close(discarded(null).sorted_scores, expected, rtol=0, atol=0)
+    assert null.samples == discarded(null).samples == expected.shape[1]
 
 
 def test_recorded_logits_are_the_routers_own(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     token_ids = tokenizer("The old mill stood by the river.", return_tensors="pt").input_ids[0]
-    recorded = record_router_logits(model, token_ids, CONTEXT)
+    recorded = record_router_logits(model, [token_ids], CONTEXT)
     with torch.inference_mode():
         expected = torch.stack(model(token_ids[None], output_router_logits=True).router_logits)
     assert recorded.shape == (LAYERS, len(token_ids) - SKIPPED_POSITIONS, EXPERTS)
@@ -49,21 +59,14 @@ def test_windows_leave_out_their_first_positions(
 ) -> None:
     token_ids = tokenizer("a" * 25, return_tensors="pt").input_ids[0]
     # Windows of 10, 10 and 5 tokens.
-    assert record_router_logits(model, token_ids, 10).shape[1] == 25 - 3 * SKIPPED_POSITIONS
+    assert record_router_logits(model, [token_ids], 10).shape[1] == 25 - 3 * SKIPPED_POSITIONS
 
 
 def test_temperature_changes_the_scores(null: RouterNull) -> None:
-    softened = null.scores(4.0)
-    assert softened.mean() > null.scores(1.0).mean()
+    softened = discarded(null, 4.0).sorted_scores
+    assert softened.mean() > discarded(null).sorted_scores.mean()
     expected = torch.softmax(null.logits / 4, dim=-1).sort(dim=-1).values[..., : EXPERTS - TOP_K]
     torch.testing.assert_close(softened, expected.flatten(1).sort(dim=1).values, rtol=0, atol=0)
-
-
-def test_a_null_that_is_too_small_says_so(null: RouterNull) -> None:
-    assert null.shortage(0.05) is None
-    sentence = null.shortage(1e-6)
-    assert sentence is not None
-    assert str(null.samples) in sentence
 
 
 def test_a_null_survives_its_file(null: RouterNull, tmp_path: Path) -> None:
@@ -74,6 +77,56 @@ def test_a_null_survives_its_file(null: RouterNull, tmp_path: Path) -> None:
     torch.testing.assert_close(again.logits, null.logits, rtol=0, atol=0)
 
 
+def test_what_scores_multiply_with_survives_its_file(null: RouterNull, tmp_path: Path) -> None:
+    path = tmp_path / "null.npz"
+    generator = torch.Generator().manual_seed(0)
+    factors = {
+        score: torch.rand(LAYERS, EXPERTS, generator=generator)
+        for score in ScoreName
+        if score.has_factor
+    }
+    measured = dataclasses.replace(null, factors=factors)
+    save_null(measured, path)
+    again = load_null(path)
+    assert again.factors.keys() == factors.keys()
+    for score, factor in factors.items():
+        assert torch.equal(again.factors[score], factor)
+    assert again.sha256 == measured.sha256
+    assert measured.sha256 != dataclasses.replace(null, factors={}).sha256
+    for wrong, message in (
+        (torch.ones(LAYERS, EXPERTS - 1), "header"),
+        (torch.ones(LAYERS + 1, EXPERTS), "header"),
+        (torch.full((LAYERS, EXPERTS), torch.nan), "finite"),
+    ):
+        save_null(dataclasses.replace(null, factors={ScoreName.OUTPUT: wrong}), path)
+        with pytest.raises(NullError, match=message):
+            load_null(path)
+
+
+def test_factors_are_measured_where_they_are_asked_for(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    text = calibration_text()[:600]
+    plain = fit_null(model, tokenizer, text)
+    assert not plain.factors
+    measured = fit_null(model, tokenizer, text, factors=[ScoreName.OUTPUT])
+    assert measured.factors.keys() == {ScoreName.OUTPUT}
+    assert measured.factors[ScoreName.OUTPUT].shape == (LAYERS, EXPERTS)
+    torch.testing.assert_close(measured.logits, plain.logits, rtol=0, atol=0)
+
+
+def test_a_file_of_another_version_is_refused_by_name(null: RouterNull, tmp_path: Path) -> None:
+    path = tmp_path / "null.npz"
+    save_null(null, path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(str(arrays.pop("header")))
+    for version in (1, header["format_version"] + 1):
+        np.savez(path, header=json.dumps({**header, "format_version": version}), **arrays)
+        with pytest.raises(NullError, match=r"null\.npz was written by another version"):
+            load_null(path)
+
+
 def test_damaged_files_are_refused(null: RouterNull, tmp_path: Path) -> None:
     path = tmp_path / "null.npz"
     path.write_bytes(b"not a null")
@@ -82,10 +135,10 @@ def test_damaged_files_are_refused(null: RouterNull, tmp_path: Path) -> None:
     np.savez(path, logits=np.array([{"a": 1}], dtype=object), header=np.array("{}"))
     with pytest.raises(NullError, match=r"null\.npz"):
         load_null(path)
-    save_null(RouterNull(torch.full_like(null.logits, torch.nan), null.origin), path)
+    save_null(dataclasses.replace(null, logits=torch.full_like(null.logits, torch.nan)), path)
     with pytest.raises(NullError, match="finite"):
         load_null(path)
-    save_null(RouterNull(null.logits[:, :-1], null.origin), path)
+    save_null(dataclasses.replace(null, logits=null.logits[:, :-1]), path)
     with pytest.raises(NullError, match="header"):
         load_null(path)
 
@@ -100,7 +153,7 @@ def test_a_null_of_another_model_is_refused(null: RouterNull) -> None:
         check_null(null, tiny_model(top_k=2))
     other = dataclasses.replace(null.origin, top_k=TOP_K + 1)
     with pytest.raises(NullError, match="top 5"):
-        check_null(RouterNull(null.logits, other), tiny_model())
+        check_null(dataclasses.replace(null, origin=other), tiny_model())
 
 
 def test_a_null_is_fitted_once_and_then_read(

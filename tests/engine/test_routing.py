@@ -12,8 +12,11 @@ from transformers import BertConfig, BertModel, OlmoeForCausalLM, PreTrainedToke
 
 from bh_studio.engine import BHRoutingIntegration, rules
 from bh_studio.engine.experts import use_selected_experts
-from bh_studio.engine.fdr import bh_counts, empirical_p_values
+from bh_studio.engine.fdr import step_up_rejections
+from bh_studio.engine.null_models import null_model
 from bh_studio.engine.nulls import NullError, RouterNull
+from bh_studio.engine.rule_parameters import NullName, ScoreName
+from bh_studio.engine.scores import Scorer
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
 
 IMPLEMENTATIONS = ["eager", "batched_mm", "grouped_mm", "bh_selected"]
@@ -80,8 +83,8 @@ def test_padding_slots_change_nothing(
     with bh:
         rule = bh._rule
         assert rule is not None
-        four = lambda _layer, scores: (torch.full((len(scores),), TOP_K),) * 2  # noqa: E731
-        monkeypatch.setattr(rule, "_counts", four)
+        four = lambda _layer, scores: torch.full((len(scores),), TOP_K)  # noqa: E731
+        monkeypatch.setattr(rule, "_raw_counts", four)
         monkeypatch.setattr(rules, "step_up_count", lambda _scores, _thresholds: TOP_K)
         padded = logits_of(model, prompt), logits_of(model, single)
     # With several tokens padding makes the groups of an expert larger, and a product of another
@@ -97,9 +100,10 @@ def test_counts_are_those_of_the_p_value_form(model: OlmoeForCausalLM, null: Rou
     with bh:
         logits_of(model)
     counts, raw = bh.last_counts()
+    discarded = null_model(NullName.DISCARDED, null, Scorer(ScoreName.PROBABILITY))
     for layer in range(LAYERS):
         scores = torch.softmax(router_logits[layer], dim=-1)
-        expected = bh_counts(empirical_p_values(scores, null.scores()[layer]), 0.3)
+        expected = step_up_rejections(discarded.p_values(layer, scores), 0.3)
         assert raw[:, layer].tolist() == expected.tolist()
     assert counts.tolist() == raw.clip(1, EXPERTS).tolist()
     assert len(set(raw.ravel().tolist())) > 3
