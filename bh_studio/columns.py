@@ -1,4 +1,4 @@
-"""Two texts side by side on a terminal, printed line by line as they arrive.
+"""Texts on a terminal, and two of them side by side, printed line by line as they arrive.
 
 Knows neither engine nor Qt. Lines are only ever appended, so it works in a pipe too.
 """
@@ -95,6 +95,25 @@ class _Column:
     def _break(self, line: str, rest: str) -> None:
         self.lines.append(line)
         self._open = rest
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """`text` as lines of at most `width` columns, with nothing that would upset a terminal."""
+    column = _Column(width)
+    column.add(text)
+    column.end()
+    return column.lines
+
+
+def shorten(text: str, width: int) -> str:
+    """`text` as one line of at most `width` columns, an ellipsis at its end if it was cut."""
+    line = " ".join(text.split())
+    safe = "".join(c if c.isprintable() else _visible(c) for c in line)
+    if display_width(safe) <= width:
+        return safe
+    while safe and display_width(safe) > width - 1:
+        safe = safe[:-1]
+    return safe.rstrip() + "…"
 
 
 def display_width(text: str) -> int:

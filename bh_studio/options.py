@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from bh_studio.engine.messages import GenerationParameters, MixingWeights, Mode, RuleParameters
+from bh_studio.engine.messages import GenerationParameters
+from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters
+
+_RULE = RuleParameters()
 
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -17,13 +21,30 @@ def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     )
 
 
-def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that rule_parameters reads."""
-    group = parser.add_argument_group("rule")
-    default = RuleParameters()
-    group.add_argument(
-        "--alpha", type=float, default=default.alpha, metavar="A", help="BH level (%(default)s)"
+def add_calibration_option(parser: argparse.ArgumentParser) -> None:
+    """Add --calibration."""
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="take nulls from what `bh-studio calibrate --out FILE` saved, not from the text that "
+        "ships with the program",
     )
+
+
+def add_rule_options(
+    parser: argparse.ArgumentParser, *, has_alpha: bool = True, max_k: int = _RULE.max_k
+) -> None:
+    """Add the options that rule_parameters reads.
+
+    has_alpha: False for a command with levels of its own. max_k: the default of --max-k.
+    """
+    group = parser.add_argument_group("rule")
+    default = _RULE
+    if has_alpha:
+        group.add_argument(
+            "--alpha", type=float, default=default.level, metavar="A", help="BH level (%(default)s)"
+        )
     group.add_argument(
         "--temperature",
         type=float,
@@ -41,7 +62,7 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-k",
         type=int,
-        default=default.max_k,
+        default=max_k,
         metavar="N",
         help="most experts of a token in a layer (%(default)s)",
     )
@@ -55,7 +76,8 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
         "--weights",
         choices=[weights.value for weights in MixingWeights],
         default=default.weights.value,
-        help="mixing weights: the model's own, or renormalized to sum 1 (%(default)s)",
+        help="mixing weights: the model's own, renormalized to sum 1, or matched to the sum that "
+        "the model's own top-k would have (%(default)s)",
     )
 
 
@@ -95,10 +117,13 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def rule_parameters(arguments: argparse.Namespace) -> RuleParameters:
-    """The rule that the options ask for. Raises ValueError for values out of range."""
+def rule_parameters(arguments: argparse.Namespace, alpha: float | None = None) -> RuleParameters:
+    """The rule that the options ask for, at `alpha` if given instead of --alpha.
+
+    Raises ValueError for values out of range.
+    """
     return RuleParameters(
-        alpha=arguments.alpha,
+        level=arguments.alpha if alpha is None else alpha,
         temperature=arguments.temperature,
         min_k=arguments.min_k,
         max_k=arguments.max_k,

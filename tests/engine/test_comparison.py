@@ -14,9 +14,7 @@ from bh_studio.engine.errors import EngineError
 from bh_studio.engine.messages import (
     FinishReason,
     GenerationParameters,
-    Mode,
     ModelInfo,
-    RuleParameters,
     RunComparison,
     RunFinished,
     RunStarted,
@@ -27,10 +25,11 @@ from bh_studio.engine.messages import (
 from bh_studio.engine.models import LoadedModel
 from bh_studio.engine.nulls import RouterNull
 from bh_studio.engine.routers import RouterShape
+from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.engine.session import Session
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K
 
-RULE = RuleParameters(alpha=0.1, max_k=TOP_K)
+RULE = RuleParameters(level=0.1, max_k=TOP_K)
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_events_come_in_turns_and_add_up_to_the_session(loaded: LoadedModel) -> 
 
 
 def test_analyze_answers_twice_the_same(loaded: LoadedModel) -> None:
-    rule = RuleParameters(alpha=0.1, max_k=TOP_K, mode=Mode.ANALYZE)
+    rule = RuleParameters(level=0.1, max_k=TOP_K, mode=Mode.ANALYZE)
     session = session_of(list(compare(loaded, request(rule=rule))))
     baseline, bh = session.sides[Side.BASELINE], session.sides[Side.BH]
     assert baseline.token_ids == bh.token_ids

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,12 +15,8 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.messages import Side
 from bh_studio.engine.session_file import load_session
-from tests.tiny_olmoe import LAYERS, TOP_K, save_tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe")))
+from tests.cli.conftest import Start
+from tests.tiny_olmoe import LAYERS, TOP_K
 
 
 def compare(*arguments: str, prompt: str = "Once upon a time") -> int:
@@ -48,7 +43,7 @@ def test_json_is_one_object_on_standard_output(
 ) -> None:
     assert compare("--model", checkpoint, "--max-new-tokens", "5", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert np.array(document["sides"]["bh"]["expert_counts"]).shape == (5, LAYERS)
 
 
@@ -120,41 +115,33 @@ def test_a_prompt_that_is_not_text_is_refused(
     assert "not valid UTF-8" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_costs_no_result(checkpoint: str, tmp_path: Path) -> None:
+def test_a_reader_that_leaves_costs_no_result(
+    checkpoint: str, tmp_path: Path, start: Start
+) -> None:
     saved = tmp_path / "a.json"
-    arguments = ["compare", "Once", "--max-k", "4", "--max-new-tokens", "90", "--no-sample"]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "bh_studio", *arguments, "--model", checkpoint, "--out", str(saved)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments = ("--max-k", "4", "--max-new-tokens", "90", "--no-sample", "--out", str(saved))
+    program = start("compare", "Once", "--model", checkpoint, *arguments)
     assert program.stdout is not None
     assert program.stderr is not None
     program.stdout.readline()
     program.stdout.close()
     messages = program.stderr.read()
-    program.stderr.close()
     assert program.wait(timeout=60) == 0
     assert messages.splitlines() == ["Loading the model ...", f"Saved {saved}"]
     assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) == 90
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_an_interrupted_run_keeps_what_it_has_and_says_so(checkpoint: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_keeps_what_it_has_and_says_so(
+    checkpoint: str, tmp_path: Path, start: Start
+) -> None:
     saved = tmp_path / "a.json"
-    arguments = ["compare", "Once", "--max-k", "4", "--max-new-tokens", "120", "--no-sample"]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "bh_studio", *arguments, "--model", checkpoint, "--out", str(saved)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    arguments = ("--max-k", "4", "--max-new-tokens", "120", "--no-sample", "--out", str(saved))
+    program = start("compare", "Once", "--model", checkpoint, *arguments)
     assert program.stdout is not None
     program.stdout.readline()
     program.send_signal(signal.SIGINT)
-    rest = program.stdout.read()
-    program.stdout.close()
-    assert program.wait(timeout=60) == 130
+    rest, _ = program.communicate(timeout=60)
+    assert program.returncode == 130
     assert "stopped" in rest
     assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) < 120

@@ -1,0 +1,39 @@
+"""The terminal's commands, one module each. Knows the engine, no Qt.
+
+A command's module adds its parser, which names the function to run; torch is imported only there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+
+from bh_studio.cli import budget, calibrate, compare, evaluate, replay, sweep
+from bh_studio.cli.terminal import EXIT_FAILED, CommandError, say
+from bh_studio.engine.errors import failure
+
+log = logging.getLogger(__name__)
+
+_COMMANDS = (compare, sweep, evaluate, budget, calibrate, replay)
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of every command."""
+    for command in _COMMANDS:
+        command.add_parser(commands)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command that was asked for; the exit code. What fails is said in one sentence."""
+    command: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return command(arguments)
+    except CommandError as error:
+        say(f"bh-studio: {error}")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - said in one sentence instead
+        failed = failure(error)
+        log.info("%s", failed.details)
+        say(f"bh-studio: {f'{failed.message} {failed.advice}'.strip()}")
+        return EXIT_FAILED

@@ -1,0 +1,129 @@
+"""`bh-studio evaluate`: what routing rules cost in quality, teacher-forced on texts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bh_studio.cli.evaluation_table import csv_text, table
+from bh_studio.cli.interrupt import stop_on_interrupt
+from bh_studio.cli.loading import load
+from bh_studio.cli.output_file import output_file, write_output
+from bh_studio.cli.progress import Progress
+from bh_studio.cli.rule_option import RULE_HELP, rule
+from bh_studio.cli.terminal import EXIT_INTERRUPTED, EXIT_OK, print_result, say
+from bh_studio.cli.text_files import read_texts
+from bh_studio.engine.evaluation_result import Evaluation
+from bh_studio.engine.rule_parameters import RuleParameters
+from bh_studio.engine.session_file import write_atomically
+from bh_studio.options import add_calibration_option, add_model_option
+
+if TYPE_CHECKING:
+    from bh_studio.engine.evaluation import EvaluationRequest
+    from bh_studio.engine.models import LoadedModel
+
+# Partial results reach the disk about as often as this, in seconds.
+_SAVE_EVERY = 30.0
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of this command."""
+    parser = commands.add_parser(
+        "evaluate",
+        prog="bh-studio evaluate",
+        help="measure what rules cost in quality on text files",
+        description="Read the true texts with the model's own routing and with each rule, and "
+        "compare how well the next tokens are predicted. Nothing is generated.",
+    )
+    parser.add_argument(
+        "texts", nargs="+", type=Path, metavar="PATH", help="text files, or folders of .txt files"
+    )
+    parser.add_argument(
+        "--rule",
+        dest="rules",
+        action="append",
+        type=rule,
+        metavar="RULE",
+        help=f"a rule to measure, may be given again: {RULE_HELP} (default: bh:0.05)",
+    )
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="also measure, for each rule, fixed top-k at its mean (the same in every layer, and "
+        "layer by layer) and its own counts shuffled over tokens",
+    )
+    add_model_option(parser)
+    add_calibration_option(parser)
+    parser.add_argument(
+        "--window", type=_positive, metavar="N", help="tokens the model sees at once (up to 2048)"
+    )
+    parser.add_argument(
+        "--stride", type=_positive, metavar="N", help="tokens scored in each (half the window)"
+    )
+    parser.add_argument(
+        "--tokens", type=_positive, metavar="N", help="score about N tokens, spread evenly"
+    )
+    parser.add_argument(
+        "--out", type=output_file((".json", ".csv")), metavar="FILE", help="save as .json or .csv"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    texts = read_texts(arguments.texts)
+    loaded = load(arguments.model, arguments.calibration)
+    from bh_studio.engine.evaluation import EvaluationRequest
+    from bh_studio.engine.teacher_forcing import Text
+
+    request = EvaluationRequest(
+        texts=tuple(Text(name, content) for name, content in texts),
+        rules=tuple(dict.fromkeys(arguments.rules or [RuleParameters()])),
+        with_controls=arguments.controls,
+        window=arguments.window,
+        stride=arguments.stride,
+        tokens=arguments.tokens,
+    )
+    evaluation = _evaluate(loaded, request, arguments.out)
+    if arguments.out is not None:
+        say(f"Saved {arguments.out}")
+    if arguments.json:
+        print_result(json.dumps(evaluation.to_json(), allow_nan=False))
+    else:
+        print_result(table(evaluation))
+    return EXIT_OK if evaluation.is_complete else EXIT_INTERRUPTED
+
+
+def _evaluate(loaded: LoadedModel, request: EvaluationRequest, out: Path | None) -> Evaluation:
+    """The whole evaluation, or what there was when Ctrl+C was pressed; saved to `out` meanwhile."""
+    from bh_studio.engine.evaluation import evaluate
+
+    progress, saved = Progress(1, 0, "window passes"), time.monotonic()
+    with stop_on_interrupt(request.cancel):
+        for event in evaluate(loaded, request):
+            progress.fraction(event.done, event.total)
+            evaluation = event.evaluation
+            if out is not None and time.monotonic() - saved > _SAVE_EVERY:
+                _save(evaluation, out)
+                saved = time.monotonic()
+    progress.clear()
+    if out is not None:
+        _save(evaluation, out)
+    return evaluation
+
+
+def _save(evaluation: Evaluation, out: Path) -> None:
+    if out.suffix == ".csv":
+        text = csv_text(evaluation)
+    else:
+        text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False)
+    write_output(lambda path: write_atomically(path, text.encode()), out)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return int(text)

@@ -1,0 +1,66 @@
+"""How commands talk to the shell: standard input, output and error, and exit codes.
+
+Knows no command and no model.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class CommandError(Exception):
+    """A command cannot go on. The message is one sentence for the person who ran it."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def say(message: str) -> None:
+    """Print `message` on standard error, where it disturbs no result."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_result(text: str) -> bool:
+    """Print `text` on standard output; False if its reader has just gone, which is no error."""
+    accept_any_character()
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # From here on nobody reads; Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def accept_any_character() -> None:
+    """A terminal's encoding may lack a character; the rest of the text is worth seeing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def read_prompt(argument: str) -> str:
+    """The text of a PROMPT argument; "-" reads standard input as UTF-8, whatever the locale.
+
+    Raises CommandError if it is not valid text.
+    """
+    if argument != "-":
+        prompt = argument
+    else:
+        # Bytes that are not UTF-8 become lone surrogates, as they do in arguments.
+        prompt = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise CommandError("The prompt is not valid UTF-8 text.", EXIT_USAGE) from None
+    return prompt
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 100 where there is none."""
+    return shutil.get_terminal_size((100, 24)).columns

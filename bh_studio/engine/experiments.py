@@ -1,0 +1,128 @@
+"""Comparisons of many rules on one prompt, and of one rule on many prompts: generators of events.
+
+Knows no file and nothing of what a caller keeps from an earlier, interrupted run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+
+from bh_studio.engine.comparison import compare
+from bh_studio.engine.errors import EngineError
+from bh_studio.engine.experiment_rows import Agreement, Answer
+from bh_studio.engine.messages import (
+    CancelToken,
+    FinishReason,
+    GenerationParameters,
+    RunComparison,
+    RunFinished,
+    Side,
+    TokenGenerated,
+)
+from bh_studio.engine.models import LoadedModel
+from bh_studio.engine.routing import RoutingIntegration
+from bh_studio.engine.rule_parameters import RuleParameters
+from bh_studio.engine.side_run import SideRun, encode_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class RuleAnswered:
+    """One answer of a sweep. rule: None for the baseline, which has no agreement with itself."""
+
+    rule: RuleParameters | None
+    answer: Answer
+    agreement: Agreement | None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAnswered:
+    """Both answers to one prompt. index: its place among those that were asked."""
+
+    index: int
+    baseline: Answer
+    bh: Answer
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRefused:
+    """The model cannot answer this prompt; `reason` is a sentence."""
+
+    index: int
+    reason: str
+
+
+def sweep(
+    loaded: LoadedModel,
+    prompt: str,
+    rules: Sequence[RuleParameters],
+    generation: GenerationParameters,
+    cancel: CancelToken,
+    baseline: Answer | None = None,
+) -> Generator[TokenGenerated | RuleAnswered, None, None]:
+    """Answer `prompt` with the baseline, once, and then with each of `rules`.
+
+    baseline: the baseline's answer if it is known already; it is not computed again then.
+    The answers come one after the other, each alone on the machine. Ends without an event when it
+    is cancelled; the answer that was under way is lost.
+    Raises EngineError for a prompt that is empty or too long for the model, ValueError for rule
+    parameters that do not fit it.
+    """
+    prompt_ids = encode_prompt(loaded, prompt)
+    # All of them now: a rule that does not fit should end the sweep before the work, not after it.
+    integrations = [RoutingIntegration(loaded.model, rule, null=loaded.null) for rule in rules]
+    if baseline is None:
+        run = SideRun(loaded, prompt_ids, generation, Side.BASELINE, None)
+        baseline = yield from _finished(run, cancel)
+        if baseline is None:
+            return
+        yield RuleAnswered(None, baseline, None)
+    for rule, integration in zip(rules, integrations, strict=True):
+        run = SideRun(loaded, prompt_ids, generation, Side.BH, integration)
+        answer = yield from _finished(run, cancel)
+        if answer is None:
+            return
+        yield RuleAnswered(rule, answer, Agreement.between(baseline, answer))
+
+
+def compare_prompts(
+    loaded: LoadedModel,
+    prompts: Iterable[str],
+    rule: RuleParameters,
+    generation: GenerationParameters,
+    cancel: CancelToken,
+) -> Generator[TokenGenerated | PromptAnswered | PromptRefused, None, None]:
+    """Answer each of `prompts` with the baseline and with `rule`, taking turns token by token.
+
+    Ends without an event when it is cancelled; the prompt that was under way is lost.
+    Raises ValueError for rule parameters that do not fit the model.
+    """
+    rule.check_shape(loaded.shape.layers, loaded.shape.experts)
+    for index, prompt in enumerate(prompts):
+        if cancel.is_cancelled:
+            return
+        try:
+            encode_prompt(loaded, prompt)
+        except EngineError as error:
+            yield PromptRefused(index, error.message)
+            continue
+        for event in compare(loaded, RunComparison(index, prompt, rule, generation, cancel)):
+            if isinstance(event, TokenGenerated):
+                yield event
+            elif isinstance(event, RunFinished):
+                records = [event.session.sides[side] for side in Side]
+                if any(r.finish_reason is FinishReason.STOPPED for r in records):
+                    return
+                baseline, bh = (Answer.of(record) for record in records)
+                yield PromptAnswered(index, baseline, bh, Agreement.between(baseline, bh))
+
+
+def _finished(run: SideRun, cancel: CancelToken) -> Generator[TokenGenerated, None, Answer | None]:
+    """The tokens of `run`, and then its answer; None if it was cancelled before it ended."""
+    while not cancel.is_cancelled:
+        token, reason = run.step()
+        yield token
+        if reason is not None:
+            return Answer.of(run.finish(reason).record)
+    return None

@@ -1,0 +1,115 @@
+"""One side of a run: its decoder, its text so far, and the record it leaves.
+
+Knows neither the other side nor whose turn it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bh_studio.engine.detokenizer import StreamingDetokenizer
+from bh_studio.engine.errors import EngineError
+from bh_studio.engine.generation import SideDecoder, Step
+from bh_studio.engine.messages import (
+    FinishReason,
+    GenerationParameters,
+    Side,
+    SideFinished,
+    TokenGenerated,
+)
+from bh_studio.engine.models import LoadedModel
+from bh_studio.engine.routing import RoutingIntegration
+from bh_studio.engine.session import SideRecord
+
+
+class SideRun:
+    """Produces the events of one side, and its record once it has finished.
+
+    integration: routing in force during the steps of this side only; None for the baseline.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        prompt_ids: list[int],
+        generation: GenerationParameters,
+        side: Side,
+        integration: RoutingIntegration | None,
+        run_id: int = 0,
+    ) -> None:
+        self.side = side
+        self.record: SideRecord | None = None
+        self._decoder = SideDecoder(
+            loaded.model,
+            torch.tensor([prompt_ids]),
+            generation,
+            loaded.end_token_ids,
+            loaded.shape,
+            integration,
+        )
+        self._run_id = run_id
+        self._detokenizer = StreamingDetokenizer(loaded.tokenizer, prompt_ids)
+        self._empty = np.empty((0, loaded.shape.layers), dtype=np.uint8)
+        self._steps: list[Step] = []
+        self._pieces: list[str] = []
+        self._seconds = 0.0
+
+    @property
+    def is_active(self) -> bool:
+        return self.record is None
+
+    def step(self) -> tuple[TokenGenerated, FinishReason | None]:
+        """Produce the next token; why it is the last one, or None."""
+        step = self._decoder.step()
+        self._seconds += step.seconds
+        self._steps.append(step)
+        self._pieces.append(self._detokenizer.add(step.token_id))
+        token = TokenGenerated(
+            run_id=self._run_id,
+            side=self.side,
+            index=len(self._steps) - 1,
+            token_id=step.token_id,
+            text=self._pieces[-1],
+            expert_counts=step.expert_counts[-1],
+            raw_counts=step.raw_counts[-1],
+            seconds=self._seconds,
+        )
+        return token, step.finish_reason
+
+    def finish(self, reason: FinishReason) -> SideFinished:
+        """Close the side; `record` is set from here on."""
+        tail = self._detokenizer.finish()
+        if tail:
+            self._pieces[-1] += tail
+        first = self._steps[:1]
+        self.record = SideRecord(
+            text="".join(self._pieces),
+            token_ids=tuple(step.token_id for step in self._steps),
+            token_texts=tuple(self._pieces),
+            expert_counts=_stack([step.expert_counts[-1:] for step in self._steps], self._empty),
+            raw_counts=_stack([step.raw_counts[-1:] for step in self._steps], self._empty),
+            prompt_expert_counts=_stack([step.expert_counts[:-1] for step in first], self._empty),
+            prompt_raw_counts=_stack([step.raw_counts[:-1] for step in first], self._empty),
+            token_seconds=np.cumsum([step.seconds for step in self._steps], dtype=np.float64),
+            finish_reason=reason,
+        )
+        return SideFinished(self._run_id, self.side, tail, self.record)
+
+
+def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
+    """The tokens of `prompt`. Raises EngineError if it is empty or too long for the model."""
+    if not prompt.strip():
+        raise EngineError("The prompt is empty.", "Type the beginning of a text.")
+    token_ids: list[int] = loaded.tokenizer(prompt, verbose=False).input_ids
+    if len(token_ids) >= loaded.info.context_length:
+        raise EngineError(
+            f"The prompt has {len(token_ids)} tokens; this model reads at most "
+            f"{loaded.info.context_length}, the answer included.",
+            "Shorten the prompt.",
+        )
+    return token_ids
+
+
+def _stack(rows: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
+    return np.concatenate([empty, *rows])
