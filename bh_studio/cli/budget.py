@@ -122,8 +122,6 @@ def _find(loaded: LoadedModel, request: BudgetRequest) -> Budget:
     """The budget. Raises Cancelled after Ctrl+C."""
     from bh_studio.engine.budget import find_budget, planned_passes
 
-    passes = planned_passes(loaded.shape.layers, request.by_layer)
-    say(f"The fit reads its text about {passes} times.")
     stages: dict[str, Progress] = {}
 
     def show(progress: FitProgress) -> None:
@@ -133,6 +131,8 @@ def _find(loaded: LoadedModel, request: BudgetRequest) -> Budget:
         stage.fraction(progress.done, progress.total)
 
     with stop_on_interrupt(request.cancel):
+        passes = planned_passes(loaded.shape.layers, request.by_layer)
+        say(f"The fit reads its text about {passes} times.")
         try:
             return find_budget(loaded, request, show)
         finally:

@@ -1,0 +1,111 @@
+"""From a mean number of experts to the level of a rule, and whether it holds on other texts.
+
+What a level uses on one text it uses on another only about, so the levels that were fitted are read
+once more on texts of their own, with the controls of an evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from bh_studio.engine.budget_result import Budget, FitText, Solution
+from bh_studio.engine.environment import describe_environment
+from bh_studio.engine.errors import Cancelled, EngineError
+from bh_studio.engine.evaluation import EvaluationRequest, evaluate
+from bh_studio.engine.evaluation_result import Evaluation
+from bh_studio.engine.level_fit import POINTS, FitProgress, LevelFit, Report
+from bh_studio.engine.level_search import TYPICAL_PASSES
+from bh_studio.engine.messages import CancelToken
+from bh_studio.engine.models import LoadedModel
+from bh_studio.engine.rule_parameters import RuleParameters
+from bh_studio.engine.teacher_forcing import Text
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRequest:
+    """Find the level of `parameters` at which a token uses `target` experts in a layer on average.
+
+    parameters: the rule; its own level plays no part. fit, check: texts to find the level on and to
+    check it on; without the latter nothing is checked. by_layer: also share the experts out over
+    the layers. tokens: about how many of each to read, spread evenly; None: all.
+    """
+
+    target: float
+    parameters: RuleParameters
+    fit: tuple[Text, ...]
+    check: tuple[Text, ...] = ()
+    by_layer: bool = False
+    tokens: int | None = None
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+def planned_passes(layers: int, by_layer: bool) -> int:
+    """About how often a fit reads its text; a pass for a layer's curve begins in that layer."""
+    return TYPICAL_PASSES + (layers * POINTS + 1 + TYPICAL_PASSES if by_layer else 0)
+
+
+def find_budget(
+    loaded: LoadedModel, request: BudgetRequest, report: Report = lambda progress: None
+) -> Budget:
+    """Levels for `request`, and the check on its other texts.
+
+    Raises EngineError for texts that cannot be scored, for a target that cannot be reached, with
+    the range that can, and for a model whose output is not finite; ValueError for a rule that has
+    no level to look for or does not fit; Cancelled if it was cancelled. The model is as it was.
+    """
+    if {text.content for text in request.fit} & {text.content for text in request.check}:
+        raise EngineError(
+            "A text of the check is one of those that the level is fitted on.",
+            "Check on other texts; on this one the level fits by construction.",
+        )
+    fit = LevelFit(
+        loaded, request.fit, request.parameters, request.target, request.tokens, request.cancel,
+        report,
+    )  # fmt: skip
+    one_level = fit.one_level()
+    by_layer = fit.by_layer() if request.by_layer else None
+    budget = Budget(
+        model=loaded.info,
+        target=request.target,
+        texts=tuple(
+            FitText(text.name, hashlib.sha256(text.content.encode()).hexdigest())
+            for text in request.fit
+        ),
+        window=fit.window,
+        tokens=fit.tokens,
+        one_level=one_level,
+        by_layer=by_layer,
+        check=None,
+        environment=describe_environment(),
+    )
+    if not request.check:
+        return budget
+    return replace(budget, check=_checked(loaded, request, budget.solutions, report))
+
+
+def _checked(
+    loaded: LoadedModel, request: BudgetRequest, solutions: Sequence[Solution], report: Report
+) -> Evaluation:
+    """The solutions and their controls on the texts of the check."""
+    evaluation = None
+    with warnings.catch_warnings():
+        # A null that is too small for a level is said of the solution, once.
+        warnings.filterwarnings("ignore", message="The null holds")
+        for event in evaluate(
+            loaded,
+            EvaluationRequest(
+                texts=request.check,
+                rules=tuple(solution.parameters for solution in solutions),
+                with_controls=True,
+                tokens=request.tokens,
+                cancel=request.cancel,
+            ),
+        ):
+            report(FitProgress("check", event.done, event.total))
+            evaluation = event.evaluation
+    if evaluation is None or not evaluation.is_complete:
+        raise Cancelled
+    return evaluation
