@@ -1,0 +1,240 @@
+"""Draws the figures of docs/science.md from what was measured.
+
+    python -m tools.science_figures --quality docs/science/quality.json --out docs/science
+
+Quality comes from the file that tools.measure_quality wrote; what needs no held-out text (who
+decided, real router logits, diagnostics) is computed here, from the embedded model's calibration
+and from tests/data. Needs matplotlib: pip install -e ".[figures]" -c constraints.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+
+from bh_studio.engine.diagnostics import diagnose
+from bh_studio.engine.models import load_model
+from bh_studio.engine.nulls import RouterNull
+from bh_studio.engine.replay import ReplayedCounts, replay, replay_leave_one_out
+from bh_studio.engine.router_logits import load_router_logits
+from bh_studio.engine.rule_parameters import NullName, ScoreName
+from bh_studio.engine.rule_text import parse_rule
+
+ROOT = Path(__file__).resolve().parent.parent
+BLUE, ORANGE, GREEN, PURPLE, RED, GREY, INK = (
+    "#2a6fbb", "#d9822b", "#3a8f5c", "#7a5fb0", "#c23b4a", "#9aa0a6", "#22262a",
+)  # fmt: skip
+# (label, which rows, colour, marker) of the curves of quality against experts.
+CURVES: tuple[tuple[str, str, str | None, str, str], ...] = (
+    ("top-p", "top-p:", "bundled", PURPLE, "v"),
+    ("min-p", "min-p:", "bundled", GREEN, "^"),
+    ("higher criticism", "hc:", "bundled", RED, "P"),
+    ("entropy, 4 or 8", "entropy:", "bundled", "#b08a00", "d"),
+    ("fixed top-k", "top-k:", "bundled", GREY, "s"),
+    ("plain cut, P ≥ t", "cut:", "bundled", ORANGE, "D"),
+    ("BH on P", "bh:", "bundled", BLUE, "o"),
+    ("BH on sensitivity, pooled null", "bh:sens", "books", INK, "*"),
+)
+
+
+def main() -> None:
+    """Draw everything."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quality", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", message="The null holds")
+    mpl.rcParams.update({
+        "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.color": "#e6e8ea", "axes.axisbelow": True,
+        "axes.edgecolor": GREY, "savefig.dpi": 160, "figure.constrained_layout.use": True,
+    })  # fmt: skip
+    quality = json.loads(arguments.quality.read_text())
+    draw_quality(quality, arguments.out / "quality_against_experts.png")
+    draw_differences(quality, arguments.out / "differences_at_same_mean.png")
+    draw_calibration_figures(load_model().null, arguments.out)
+    draw_real_vectors(arguments.out / "real_router_logits.png")
+
+
+def draw_quality(quality: dict[str, Any], path: Path) -> None:
+    """Perplexity change against mean experts, a curve a rule."""
+    figure, axes = plt.subplots(figsize=(7.2, 4.6))
+    for label, prefix, calibration, colour, marker in CURVES:
+        rows = [r for r in quality["rows"] if belongs(r, prefix, calibration)]
+        rows.sort(key=lambda r: r["mean_experts"]["value"])
+        x = np.array([r["mean_experts"]["value"] for r in rows])
+        low, y, high = (
+            np.array([100 * r["perplexity_change"][key] for r in rows])
+            for key in ("low", "value", "high")
+        )
+        axes.errorbar(
+            x, y, yerr=(y - low, high - y), color=colour, marker=marker, markersize=4.5,
+            linewidth=1.3, elinewidth=0.8, label=label,
+        )  # fmt: skip
+    axes.set(xlim=(2.8, 8.2), ylim=(-0.3, 10), xlabel="mean experts of a token in a layer",
+             ylabel="perplexity against top-8, % more")  # fmt: skip
+    axes.legend(frameon=False)
+    tokens, blocks = quality["scored_tokens"], quality["interval"]["blocks"]
+    axes.set_title(
+        f"Quality against experts: 5 held-out books, {tokens:,} tokens, 95 % intervals "
+        f"({blocks} windows)", loc="left", fontsize=9,
+    )  # fmt: skip
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def belongs(row: dict[str, Any], prefix: str, calibration: str | None) -> bool:
+    """Whether a row is a point of the curve: the rule without other settings."""
+    if row["control"] is not None or row["calibration"] != calibration:
+        return False
+    if prefix == "bh:sens":
+        return str(row["rule"]).endswith(",score=sensitivity,null=pooled")
+    plain = "," not in row["rule"] or (prefix == "entropy:" and row["rule"].count(",") == 1)
+    wide = prefix == "top-k:" and "max_k" in row["rule"]
+    by_layer = "/" in row["rule"]
+    return str(row["rule"]).startswith(prefix) and (plain or wide) and not by_layer
+
+
+def draw_differences(quality: dict[str, Any], path: Path) -> None:
+    """Paired difference to fixed top-k at the same mean, a line a rule."""
+    targets = sorted({d["target"] for d in quality["differences"]}, reverse=True)
+    figure, panels = plt.subplots(1, len(targets), figsize=(9.2, 5.6), sharey=True)
+    names = rule_names(quality)
+    order: list[str] = []
+    for axes, target in zip(panels, targets, strict=True):
+        found = {
+            names[d["rule"], d["calibration"]]: d
+            for d in quality["differences"]
+            if d["target"] == target and d["against"] == f"top-k:{target:g}"
+        }
+        shown = {name: d for name, d in found.items() if abs(d["value"]) < 0.06}
+        order = order or sorted(shown, key=lambda name: -shown[name]["value"])
+        for place, name in enumerate(order):
+            if name not in shown:
+                continue
+            low, value, high = (100 * shown[name][key] for key in ("low", "value", "high"))
+            colour = INK if "sensitivity" in name else BLUE if name.startswith("BH") else ORANGE
+            axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            axes.plot(value, place, "o", color=colour, markersize=4.5)
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.set(xlabel="100 × nats a token less than fixed top-k  ← better",
+                 title=f"mean {target:g} experts")  # fmt: skip
+    panels[0].set_yticks(range(len(order)), order)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def rule_names(quality: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """What to call each rule that was set to a target, without its level."""
+    names = {}
+    for d in quality["differences"]:
+        rule, calibration = d["rule"], d["calibration"]
+        head, *settings = rule.split(",")
+        kind, level = head.split(":")
+        name = {"bh": "BH", "by": "BY", "storey": "Storey"}.get(kind, kind)
+        name += " by layer" if "/" in level else ""
+        name += "".join(f", {s}" for s in settings)
+        names[rule, calibration] = name + (" [books]" if calibration == "books" else "")
+    return names
+
+
+def draw_calibration_figures(record: RouterNull, out: Path) -> None:
+    """Who decided, and whether the null's p-values are uniform on tokens it has not seen."""
+    draw_who_decided(record, out / "who_decided.png")
+    draw_diagnostics(record, out / "null_diagnostics.png")
+
+
+def draw_who_decided(record: RouterNull, path: Path) -> None:
+    """Mean experts, and by whom they were decided, against alpha, for three nulls."""
+    alphas = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.9])
+    nulls = (
+        ("discarded scores (here)", "score=probability,null=discarded", BLUE),
+        ("all logits (earlier scripts)", "score=logit,null=all", ORANGE),
+        ("1 - softmax (earlier scripts)", "null=softmax", RED),
+    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9))
+    for label, settings, colour in nulls:
+        counts = [replayed(record, f"bh:{alpha},{settings}") for alpha in alphas]
+        left.plot(alphas, [c.counts.mean() for c in counts], color=colour, marker="o",
+                  markersize=3.5, label=label)  # fmt: skip
+        low = [100 * (c.raw_counts < c.counts).mean() for c in counts]
+        high = [100 * (c.raw_counts > c.counts).mean() for c in counts]
+        right.plot(alphas, low, color=colour, marker="o", markersize=3.5)
+        right.plot(alphas, high, color=colour, marker="o", markersize=3.5, linestyle=":")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xlabel("BH level alpha")
+    left.set(ylabel="mean experts of a token in a layer", ylim=(0, 8.3))
+    right.set(ylabel="% of (token, layer) that a limit decided", ylim=(-2, 102))
+    right.plot([], [], color=INK, label="raised to min_k = 1")
+    right.plot([], [], color=INK, linestyle=":", label="cut to max_k = 8")
+    left.legend(frameon=False, loc="upper left")
+    right.legend(frameon=False)
+    left.set_title("What a chart of counts shows", loc="left", fontsize=9)
+    right.set_title("Who decided them", loc="left", fontsize=9)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def replayed(record: RouterNull, rule: str) -> ReplayedCounts:
+    """Counts of `rule` on the recorded tokens themselves."""
+    return replay(record.logits, parse_rule(rule), record, record.origin.top_k)
+
+
+def draw_diagnostics(record: RouterNull, path: Path) -> None:
+    """Quantiles of held-out null p-values against uniform ones, and all experts' p-values."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9))
+    for null, score, colour, label in (
+        (NullName.DISCARDED, ScoreName.PROBABILITY, BLUE, "discarded, probability"),
+        (NullName.POOLED, ScoreName.PROBABILITY, GREEN, "pooled over layers, probability"),
+        (NullName.DISCARDED, ScoreName.LOGIT, ORANGE, "discarded, logit"),
+    ):
+        found = diagnose(record, null, score, 0.05)
+        distances = [layer.ks_distance for layer in found.layers]
+        left.plot(range(len(distances)), distances, color=colour, marker="o", markersize=3.5,
+                  label=label)  # fmt: skip
+    layers = diagnose(record, NullName.DISCARDED, ScoreName.PROBABILITY, 0.05).layers
+    shares = np.array([layer.all_histogram for layer in layers]) * 20
+    edges = np.linspace(0, 1, shares.shape[1] + 1)
+    for of_layer in shares:
+        right.stairs(of_layer, edges, color=BLUE, alpha=0.25, linewidth=0.9)
+    right.stairs(shares.mean(0), edges, color=INK, linewidth=1.6, label="mean of the layers")
+    right.axhline(1, color=GREY, linewidth=1)
+    left.set(xlabel="layer", ylabel="distance to uniform (KS)", ylim=(0, None))
+    right.set(xlabel="p-value", ylabel="density", ylim=(0, None))
+    left.set_title("Null scores of tokens that were not fitted on", loc="left", fontsize=9)
+    right.set_title("p-values of all experts, discarded null", loc="left", fontsize=9)
+    left.legend(frameon=False)
+    right.legend(frameon=False)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def draw_real_vectors(path: Path) -> None:
+    """Counts of each layer on router logits of the real OLMoE-1B-7B, leave-one-out null."""
+    logits = load_router_logits(ROOT / "tests/data/olmoe_router_logits_160.npz").logits[:, 1:]
+    figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    for text, colour, label in (
+        ("bh:0.05,null=pooled", BLUE, "alpha 0.05, pooled"),
+        ("bh:0.01,null=pooled", GREEN, "0.01, pooled"),
+        ("bh:0.005,null=pooled", PURPLE, "0.005, pooled"),
+        ("bh:0.05", ORANGE, "0.05, null of the layer"),
+    ):
+        counts = replay_leave_one_out(logits, parse_rule(text), 8).counts
+        axes.plot(counts.mean(axis=0), color=colour, marker="o", markersize=3.5,
+                  label=f"{label}: mean {counts.mean():.2f}")  # fmt: skip
+    axes.set(xlabel="layer", ylabel="mean experts of 9 tokens", ylim=(0, 8.3))
+    axes.legend(frameon=False, loc="lower left", ncols=2)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
