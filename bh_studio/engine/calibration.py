@@ -89,14 +89,14 @@ def fit_null(
     texts = [text] if isinstance(text, str) else list(text)
     documents = [tokenizer(t, return_tensors="pt", verbose=False).input_ids[0] for t in texts]
     tokens = sum(len(document) for document in documents)
-    if tokens < _MIN_TOKENS:
+    if tokens < _MIN_TOKENS or max(map(len, documents)) <= SKIPPED_POSITIONS:
         raise EngineError(
             f"The calibration text has only {tokens} tokens.",
             f"Use a text of at least {_MIN_TOKENS}, better 2,000.",
         )
     window = min(WINDOW, int(model.config.max_position_embeddings))
     shape = router_shape(find_routers(model))
-    norms = OutputNorms(model) if ScoreName.OUTPUT in factors else None
+    norms = OutputNorms(model, SKIPPED_POSITIONS) if ScoreName.OUTPUT in factors else None
     # Forward and backward take about three times as long as forward alone.
     split = 0.25 if ScoreName.SENSITIVITY in factors else 1.0
     with norms or nullcontext():

@@ -71,10 +71,10 @@ class StepUpThresholds:
 def _bh(context: CounterContext) -> Counter:
     """Benjamini & Hochberg (1995): the largest k with p_(k) <= alpha k / m.
 
-    Controls the false discovery rate at alpha for independent p-values, and for positively
-    dependent ones (Benjamini & Yekutieli 2001). The scores of one token come from one hidden state
-    and, as probabilities, sum to 1; min_k and max_k override the rule; so alpha is the level of the
-    procedure here, not a guaranteed error rate.
+    Controls the false discovery rate at alpha m0 / m, m0 of m nulls being true, for independent
+    p-values, and at no more for positively dependent ones (Benjamini & Yekutieli 2001). The scores
+    of one token come from one hidden state and, as probabilities, sum to 1; min_k and max_k
+    override the rule; so alpha is the level of the procedure here, not a guaranteed error rate.
     """
     return _step_up(context, [1.0] * len(context.levels))
 
@@ -92,16 +92,19 @@ def _storey(context: CounterContext) -> Counter:
     """Storey, Taylor & Siegmund (2004): BH at alpha / pi0, for p-values up to 0.5.
 
     pi0, the share of true nulls, is estimated once per layer from all p-values of the calibration
-    text, since 64 of one token are too few; see fdr.storey_pi0. With the discarded null about
-    56 of 64 are null by definition, so the rule is hardly more than BH at a higher alpha.
+    text, since 64 of one token are too few; see fdr.storey_pi0. Their theorem is about a pi0 of the
+    same p-values. With the discarded null about 56 of 64 are null by definition, so the rule is
+    hardly more than BH at a higher alpha.
     """
     null, record = context.tested()
-    scores = (context.scorer(layer, logits) for layer, logits in enumerate(record.logits))
-    pi0 = [
-        storey_pi0(null.p_values(layer, of_layer), _STOREY_CUTOFF)
-        for layer, of_layer in enumerate(scores)
-    ]
-    return _step_up(context, pi0, _STOREY_CUTOFF)
+    scorer = context.scorer
+
+    def estimates() -> list[float]:
+        scores = (scorer(layer, logits) for layer, logits in enumerate(record.logits))
+        return [storey_pi0(null.p_values(n, s), _STOREY_CUTOFF) for n, s in enumerate(scores)]
+
+    key = ("pi0", context.parameters.null, scorer.name, scorer.temperature)
+    return _step_up(context, record.derived(key, estimates), _STOREY_CUTOFF)
 
 
 def _step_up(context: CounterContext, factors: Sequence[float], largest: float = 1.0) -> Counter:
@@ -119,10 +122,11 @@ def _step_up(context: CounterContext, factors: Sequence[float], largest: float =
 
 
 def _higher_criticism(context: CounterContext) -> Counter:
-    """Donoho & Jin (2004, 2008): the k <= alpha0 m that maximises higher criticism.
+    """Donoho & Jin (2004): the k <= alpha0 m that maximises higher criticism.
 
-    HC_k = sqrt(m) (k/m - p_(k)) / sqrt(p_(k) (1 - p_(k))). A detector of rare and weak effects;
-    as a selection it bounds no error rate, and alpha0 only limits where it searches.
+    HC_k = sqrt(m) (k/m - p_(k)) / sqrt(p_(k) (1 - p_(k))). A detector of rare and weak effects; its
+    maximiser as a selection bounds no error rate, and alpha0 only limits where it searches: with
+    alpha0 = 1 it nearly always selects something, also where there is nothing.
     """
     null, _ = context.tested()
     return lambda layer, scores: higher_criticism_counts(

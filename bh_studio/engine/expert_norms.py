@@ -15,10 +15,12 @@ from bh_studio.engine.experts import Experts, expert_output, find_experts
 class OutputNorms:
     """Inside a `with` block, measures what every forward pass of `model` asks of its experts.
 
-    The outputs are computed once more here: only their weighted sum can be seen from outside.
+    skipped: rows left out at the start of each pass, which reads one window. The outputs are
+    computed once more here: only their weighted sum can be seen from outside.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, skipped: int) -> None:
+        self._skipped = skipped
         self._experts = find_experts(model)
         sizes = (len(self._experts), self._experts[0].down_proj.shape[0])
         self._sums = torch.zeros(sizes, dtype=torch.float64, device="cpu")
@@ -46,15 +48,18 @@ class OutputNorms:
 
         An expert that no token selected gets the mean of its layer.
         """
-        of_layer = self._sums.sum(1, keepdim=True) / self._tokens.sum(1, keepdim=True)
-        return torch.where(self._tokens > 0, self._sums / self._tokens, of_layer).float()
+        of_layer = self._sums.sum(1, keepdim=True) / self._tokens.sum(1, keepdim=True).clamp(min=1)
+        means = self._sums / self._tokens.clamp(min=1)
+        return torch.where(self._tokens > 0, means, of_layer).float()
 
     def _measuring(self, layer: int) -> Any:
         def measure(experts: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
             rows, indices, weights = inputs
-            for index in indices[weights > 0].unique().tolist():
-                chosen = ((indices == index) & (weights > 0)).any(-1)
-                output = expert_output(cast(Experts, experts), rows[chosen], index)
+            chosen = weights > 0
+            chosen[: self._skipped] = False
+            for index in indices[chosen].unique().tolist():
+                own = ((indices == index) & chosen).any(-1)
+                output = expert_output(cast(Experts, experts), rows[own], index)
                 self._sums[layer, index] += output.float().norm(dim=-1).double().sum().cpu()
                 self._tokens[layer, index] += len(output)
 

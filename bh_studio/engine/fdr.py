@@ -6,9 +6,10 @@ References:
     Benjamini & Hochberg (1995), J. R. Stat. Soc. B 57, 289-300: the step-up rule.
     Benjamini & Yekutieli (2001), Ann. Stat. 29, 1165-1188: the same under any dependence.
     Storey, Taylor & Siegmund (2004), J. R. Stat. Soc. B 66, 187-205: with an estimate of pi0.
-    Donoho & Jin (2004), Ann. Stat. 32, 962-994: higher criticism; (2008), PNAS 105, 14790-14795:
-        its maximiser as a threshold for selection.
+    Donoho & Jin (2004), Ann. Stat. 32, 962-994: higher criticism.
     Phipson & Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9, 39: p-values that are never zero.
+    Bates, Candes, Lei, Romano & Sesia (2023), Ann. Stat. 51, 149-178: sharing one null sample makes
+        the p-values of independent scores positively dependent, and BH still controls the rate.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def harmonic_number(m: int) -> float:
 
 
 def storey_pi0(p_values: Tensor, cutoff: float = 0.5) -> float:
-    """Estimated share of true nulls among p-values of any shape: Storey et al. (2004), eq. 3 with
-    the 1 that keeps it positive, (1 + #{p > cutoff}) / ((1 - cutoff) N), at most 1."""
+    """Estimated share of true nulls among p-values of any shape: Storey et al. (2004) with the 1
+    that keeps it positive, (1 + #{p > cutoff}) / ((1 - cutoff) N), at most 1."""
     above = int((p_values > cutoff).sum())
     return min(1.0, (1 + above) / ((1 - cutoff) * p_values.numel()))
 
@@ -132,8 +133,7 @@ def higher_criticism_counts(p_values: Tensor, alpha0: float) -> Tensor:
     """Number of p-values up to the one that maximises higher criticism, (...,) int64.
 
     HC_k = sqrt(m) (k/m - p_(k)) / sqrt(p_(k) (1 - p_(k))), maximised over k <= alpha0 * m (Donoho &
-    Jin 2004, eq. 1.4, with k >= 1; as a selection: 2008). 0 where no HC_k is positive.
-    p_values: (..., m).
+    Jin 2004, with k >= 1). 0 where no HC_k is positive. p_values: (..., m).
     """
     m = p_values.shape[-1]
     searched = max(1, int(alpha0 * m))
@@ -141,7 +141,7 @@ def higher_criticism_counts(p_values: Tensor, alpha0: float) -> Tensor:
     ranks = torch.arange(1, searched + 1, device=p_values.device)
     tiny = torch.finfo(torch.float64).tiny
     deviation = (ordered * (1 - ordered)).clamp(min=tiny).sqrt()
-    # An exact 1 deviates from nothing: 0 / tiny must not count as a maximum.
+    # Neither an exact 1, which leaves 0 / tiny, nor nan may be the maximum.
     objective = (m**0.5 * (ranks.double() / m - ordered) / deviation).where(ordered < 1, -torch.inf)
     best = objective.max(dim=-1)
     return torch.where(best.values > 0, best.indices + 1, 0)

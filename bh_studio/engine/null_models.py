@@ -85,10 +85,12 @@ class PerExpertNull(NullModel):
 class GaussianNull(NullModel):
     """Efron's empirical null: the normal distribution that fits the middle of all scores.
 
-    Central matching (Efron 2004, J. Am. Stat. Assoc. 99, 96-104, section 4): the logarithm of a
-    histogram of the middle half, kept and discarded scores alike, is fitted by a parabola, which
-    is the log density of a normal distribution. On logits as they are, on the log of other scores.
-    Its tail is extrapolated: a p-value below about 1e-3 is an assumption, not a count.
+    After central matching (Efron 2004, J. Am. Stat. Assoc. 99, 96-104; 2007, Ann. Stat. 35,
+    1351-1377): the logarithm of a histogram of the scores' middle half, kept and discarded alike,
+    is fitted by a parabola, which is the log density of a normal distribution. The middle half in
+    place of a smoothed density around the mode is this program's simplification. On logits as they
+    are, on the log of other scores. Its tail is extrapolated: a p-value below about 1e-3 is an
+    assumption, not a count.
 
     means, stds: (layer,).
     """
@@ -132,6 +134,8 @@ class SoftmaxNull(NullModel):
 def null_model(name: NullName, record: RouterNull, scorer: Scorer) -> NullModel:
     """The null `name` of `scorer`'s scores, fitted on the recorded router logits.
 
+    scorer: with the factors of `record`, if it has any.
+
     Raises NullError where the recording does not allow a fit.
     """
     return record.derived(
@@ -172,8 +176,15 @@ def _per_expert(record: RouterNull, scorer: Scorer) -> NullModel:
 
 def _gaussian(record: RouterNull, scorer: Scorer) -> NullModel:
     values = scorer.on_open_scale(scorer.of_all_layers(record.logits)).flatten(1).numpy()
-    means, stds = zip(*(central_matching(of_layer) for of_layer in values), strict=True)
-    return GaussianNull(scorer, list(means), list(stds))
+    means, stds = [], []
+    for layer, of_layer in enumerate(values):
+        try:
+            mean, std = central_matching(of_layer)
+        except NullError as error:
+            raise NullError(f"Layer {layer}: {error}") from error
+        means.append(mean)
+        stds.append(std)
+    return GaussianNull(scorer, means, stds)
 
 
 def _robust(_record: RouterNull, scorer: Scorer) -> NullModel:
@@ -210,8 +221,8 @@ def central_matching(values: np.ndarray) -> tuple[float, float]:
     a, b, _ = np.polyfit(centres, np.log(counts[filled]), 2, w=np.sqrt(counts[filled]))
     if a >= 0:
         raise NullError(
-            "The scores of a layer have no peak in their middle, so no Gaussian null fits them. "
-            "Use another null."
+            "The scores have no peak in their middle, so no Gaussian null fits them. Use another "
+            "null."
         )
     return float(-b / (2 * a)), float((-1 / (2 * a)) ** 0.5)
 

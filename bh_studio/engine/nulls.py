@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,12 @@ from bh_studio.engine.session_file import write_atomically
 
 _FORMAT_VERSION = 2
 _MOST_DERIVED = 4
+_MAX_BYTES = 2 * 2**30
+# What is raised for files that are cut, altered, packed in unknown ways, or other than expected.
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, EOFError, RecursionError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _T = TypeVar("_T")
 
 
@@ -102,6 +109,7 @@ def load_null(path: Path) -> RouterNull:
     """Read what save_null wrote. Raises NullError if the file is damaged, OSError if unreadable."""
     try:
         # From memory: np.load leaves a file open that it finds to be damaged.
+        _check_size(path)
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header.pop("format_version") != _FORMAT_VERSION:
@@ -111,7 +119,7 @@ def load_null(path: Path) -> RouterNull:
         origin = NullOrigin(**header)
     except NullError:
         raise
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise NullError(f"{path.name} is not a null of BH Studio: {error}") from error
     recorded = (logits, *factors.values())
     if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in recorded):
@@ -125,6 +133,13 @@ def load_null(path: Path) -> RouterNull:
         raise NullError(f"{path.name} is damaged: its header does not fit its router logits.")
     measured = {name: torch.from_numpy(factor) for name, factor in factors.items()}
     return RouterNull(torch.from_numpy(logits), origin, measured)
+
+
+def _check_size(path: Path) -> None:
+    """Raise NullError before anything is unpacked that would not fit into memory."""
+    with zipfile.ZipFile(path) as bundle:
+        if sum(info.file_size for info in bundle.infolist()) > _MAX_BYTES:
+            raise NullError(f"{path.name} would unpack to more than {_MAX_BYTES >> 30} GiB.")
 
 
 def _arrays(null: RouterNull) -> dict[str, np.ndarray]:

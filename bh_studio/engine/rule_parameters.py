@@ -116,7 +116,8 @@ class RuleParameters:
 
     rule: its name. level: the one number that makes it select more or fewer, alpha of "bh" or k of
         "top-k", for all layers or one a layer.
-    temperature: divides the router logits before the softmax that gives the score; > 0.
+    temperature: divides the router logits before the score; > 0. It changes no count where logits
+        are tested, for the null changes alike.
     min_k, max_k: the least and the most experts a token may use in a layer.
     score, null: what the tests compare with what; the other rules take no null, and all but "cut"
         look at the probability.
@@ -139,6 +140,8 @@ class RuleParameters:
         for kind, name in _ENUMS:
             object.__setattr__(self, name, _member(kind, getattr(self, name), name))
         symbol, is_valid, allowed = _LEVELS[self.rule]
+        if self.level == ():
+            raise ValueError(f"{symbol} has no value.")
         for value in self.level if isinstance(self.level, tuple) else (self.level,):
             if not (math.isfinite(value) and is_valid(value)):
                 raise ValueError(f"{symbol} {allowed}; got {value}.")

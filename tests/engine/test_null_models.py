@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import chain
 from typing import Any
 
@@ -160,10 +161,10 @@ def test_p_falls_as_the_score_rises_where_the_null_is_common(
 def test_a_factor_of_each_expert_cancels_out_of_nulls_of_their_own(record: RouterNull) -> None:
     # An expert is compared with itself only, so its scale is nothing. Powers of two do not round.
     factors = 2.0 ** torch.arange(LAYERS * EXPERTS).view(LAYERS, EXPERTS)
-    scaled = Scorer(ScoreName.OUTPUT, 1.0, {ScoreName.OUTPUT: factors})
-    plain = Scorer(ScoreName.PROBABILITY)
+    measured = dataclasses.replace(record, factors={ScoreName.OUTPUT: factors})
+    scaled, plain = scorer_of(measured, ScoreName.OUTPUT), Scorer(ScoreName.PROBABILITY)
     expected = null_model(NullName.PER_EXPERT, record, plain)
-    found = null_model(NullName.PER_EXPERT, record, scaled)
+    found = null_model(NullName.PER_EXPERT, measured, scaled)
     logits = torch.randn(20, EXPERTS, generator=torch.Generator().manual_seed(3))
     for layer in range(LAYERS):
         p_values = found.p_values(layer, scaled(layer, logits))
