@@ -1,10 +1,11 @@
 """Draws the figures of docs/science.md from what was measured.
 
-    python -m tools.science_figures --quality docs/science/quality.json --out docs/science
+    python -m tools.science_figures --folder docs/science
 
-Quality comes from the file that tools.measure_quality wrote; what needs no held-out text (who
-decided, real router logits, diagnostics) is computed here, from the embedded model's calibration
-and from tests/data. Needs matplotlib: pip install -e ".[figures]" -c constraints.txt.
+FOLDER has what tools.measure_quality wrote, sensitivity.json, variants.json and curves.json, and
+gets the figures. What needs no held-out text (who decided, real router logits, diagnostics) is
+computed here, from the embedded model's calibration and from tests/data. Needs matplotlib:
+pip install -e ".[figures]" -c constraints.txt.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY, INK = (
     "#2a6fbb", "#d9822b", "#3a8f5c", "#7a5fb0", "#c23b4a", "#9aa0a6", "#22262a",
 )  # fmt: skip
+_WIDEST = 0.05
 # (label, which rows, colour, marker) of the curves of quality against experts.
 CURVES: tuple[tuple[str, str, str | None, str, str], ...] = (
     ("top-p", "top-p:", "bundled", PURPLE, "v"),
@@ -47,27 +49,32 @@ CURVES: tuple[tuple[str, str, str | None, str, str], ...] = (
 def main() -> None:
     """Draw everything."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quality", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
+    parser.add_argument("--folder", type=Path, required=True)
+    folder = parser.parse_args().folder
     warnings.filterwarnings("ignore", message="The null holds")
     mpl.rcParams.update({
         "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.color": "#e6e8ea", "axes.axisbelow": True,
         "axes.edgecolor": GREY, "savefig.dpi": 160, "figure.constrained_layout.use": True,
     })  # fmt: skip
-    quality = json.loads(arguments.quality.read_text())
-    draw_quality(quality, arguments.out / "quality_against_experts.png")
-    draw_differences(quality, arguments.out / "differences_at_same_mean.png")
-    draw_calibration_figures(load_model().null, arguments.out)
-    draw_real_vectors(arguments.out / "real_router_logits.png")
+    sensitivity, variants, curves = (
+        json.loads((folder / f"{name}.json").read_text())
+        for name in ("sensitivity", "variants", "curves")
+    )
+    draw_quality(curves, sensitivity, folder / "quality_against_experts.png")
+    draw_differences([variants, sensitivity], folder / "differences_at_same_mean.png")
+    record = load_model().null
+    draw_who_decided(record, folder / "who_decided.png")
+    draw_diagnostics(record, folder / "null_diagnostics.png")
+    draw_real_vectors(folder / "real_router_logits.png")
 
 
-def draw_quality(quality: dict[str, Any], path: Path) -> None:
+def draw_quality(curves: dict[str, Any], sensitivity: dict[str, Any], path: Path) -> None:
     """Perplexity change against mean experts, a curve a rule."""
     figure, axes = plt.subplots(figsize=(7.2, 4.6))
     for label, prefix, calibration, colour, marker in CURVES:
-        rows = [r for r in quality["rows"] if belongs(r, prefix, calibration)]
+        measured = sensitivity if calibration == "books" else curves
+        rows = [r for r in measured["rows"] if belongs(r, prefix, calibration)]
         rows.sort(key=lambda r: r["mean_experts"]["value"])
         x = np.array([r["mean_experts"]["value"] for r in rows])
         low, y, high = (
@@ -81,10 +88,10 @@ def draw_quality(quality: dict[str, Any], path: Path) -> None:
     axes.set(xlim=(2.8, 8.2), ylim=(-0.3, 10), xlabel="mean experts of a token in a layer",
              ylabel="perplexity against top-8, % more")  # fmt: skip
     axes.legend(frameon=False)
-    tokens, blocks = quality["scored_tokens"], quality["interval"]["blocks"]
+    tokens, more = (f"{found['scored_tokens']:,}" for found in (curves, sensitivity))
     axes.set_title(
-        f"Quality against experts: 5 held-out books, {tokens:,} tokens, 95 % intervals "
-        f"({blocks} windows)", loc="left", fontsize=9,
+        f"5 held-out books, {tokens} tokens (sensitivity: {more}), 95 % intervals", loc="left",
+        fontsize=9,
     )  # fmt: skip
     figure.savefig(path)
     plt.close(figure)
@@ -102,53 +109,42 @@ def belongs(row: dict[str, Any], prefix: str, calibration: str | None) -> bool:
     return str(row["rule"]).startswith(prefix) and (plain or wide) and not by_layer
 
 
-def draw_differences(quality: dict[str, Any], path: Path) -> None:
-    """Paired difference to fixed top-k at the same mean, a line a rule."""
-    targets = sorted({d["target"] for d in quality["differences"]}, reverse=True)
-    figure, panels = plt.subplots(1, len(targets), figsize=(9.2, 5.6), sharey=True)
-    names = rule_names(quality)
-    order: list[str] = []
-    for axes, target in zip(panels, targets, strict=True):
-        found = {
-            names[d["rule"], d["calibration"]]: d
-            for d in quality["differences"]
-            if d["target"] == target and d["against"] == f"top-k:{target:g}"
-        }
-        shown = {name: d for name, d in found.items() if abs(d["value"]) < 0.06}
-        order = order or sorted(shown, key=lambda name: -shown[name]["value"])
-        for place, name in enumerate(order):
-            if name not in shown:
+def draw_differences(measured: list[dict[str, Any]], path: Path) -> None:
+    """Paired difference to fixed top-k at the same mean, a line a rule.
+
+    A rule that was measured more than once is shown as the last of `measured` has it.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(9.2, 5.8), sharey=True)
+    found: dict[float, dict[str, dict[str, Any]]] = {5.0: {}, 4.0: {}}
+    for d in (d for one in measured for d in one["differences"]):
+        if d["against"] == f"top-k:{d['target']:g}":
+            found[d["target"]][rule_name(d["rule"], d["calibration"])] = d
+    # Beyond this are rules that a line would only squeeze the others for; the table has them.
+    names = [name for name, d in found[5.0].items() if abs(d["value"]) < _WIDEST]
+    names.sort(key=lambda name: -found[5.0][name]["value"])
+    for axes, (target, by_name) in zip(panels, found.items(), strict=True):
+        for place, name in enumerate(names):
+            if name not in by_name:
                 continue
-            low, value, high = (100 * shown[name][key] for key in ("low", "value", "high"))
+            low, value, high = (100 * by_name[name][key] for key in ("low", "value", "high"))
             colour = INK if "sensitivity" in name else BLUE if name.startswith("BH") else ORANGE
             axes.plot([low, high], [place, place], color=colour, linewidth=2)
             axes.plot(value, place, "o", color=colour, markersize=4.5)
         axes.axvline(0, color=GREY, linewidth=1)
-        axes.set(xlabel="100 × nats a token less than fixed top-k  ← better",
-                 title=f"mean {target:g} experts")  # fmt: skip
-    panels[0].set_yticks(range(len(order)), order)
+        axes.set_xlabel("100 × nats a token against fixed top-k (left is better)")
+        axes.set_title(f"mean {target:g} experts", loc="left", fontsize=9)
+    panels[0].set_yticks(range(len(names)), names)
     figure.savefig(path)
     plt.close(figure)
 
 
-def rule_names(quality: dict[str, Any]) -> dict[tuple[str, str], str]:
-    """What to call each rule that was set to a target, without its level."""
-    names = {}
-    for d in quality["differences"]:
-        rule, calibration = d["rule"], d["calibration"]
-        head, *settings = rule.split(",")
-        kind, level = head.split(":")
-        name = {"bh": "BH", "by": "BY", "storey": "Storey"}.get(kind, kind)
-        name += " by layer" if "/" in level else ""
-        name += "".join(f", {s}" for s in settings)
-        names[rule, calibration] = name + (" [books]" if calibration == "books" else "")
-    return names
-
-
-def draw_calibration_figures(record: RouterNull, out: Path) -> None:
-    """Who decided, and whether the null's p-values are uniform on tokens it has not seen."""
-    draw_who_decided(record, out / "who_decided.png")
-    draw_diagnostics(record, out / "null_diagnostics.png")
+def rule_name(rule: str, calibration: str) -> str:
+    """What to call a rule that was set to a target: without its level."""
+    head, *settings = rule.split(",")
+    kind, level = head.split(":")
+    name = {"bh": "BH", "by": "BY", "storey": "Storey"}.get(kind, kind)
+    name += ", alpha by layer" if "/" in level else ""
+    return ", ".join([name, *settings]) + (" [books]" if calibration == "books" else "")
 
 
 def draw_who_decided(record: RouterNull, path: Path) -> None:

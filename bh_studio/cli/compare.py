@@ -39,6 +39,7 @@ from bh_studio.engine.messages import (
 from bh_studio.engine.session import Session
 from bh_studio.engine.session_file import SUFFIX, export_csv, export_json, save_session
 from bh_studio.options import (
+    add_calibration_option,
     add_generation_options,
     add_model_option,
     add_rule_options,
@@ -81,6 +82,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         'objects with "prompt")',
     )
     add_model_option(parser)
+    add_calibration_option(parser)
     add_rule_options(parser)
     add_generation_options(parser)
     parser.add_argument(
@@ -106,7 +108,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
     request = RunComparison(0, read_prompt(arguments.prompt), rule, generation)
-    session = _run_comparison(load(arguments.model), request, quiet=arguments.json)
+    session = _run_comparison(
+        load(arguments.model, arguments.calibration), request, quiet=arguments.json
+    )
     # The file first: standard output may be a pipe whose reader has gone.
     if arguments.out is not None:
         write_output(lambda path: _WRITERS[path.suffix](session, path), arguments.out)

@@ -64,7 +64,7 @@ def compare_file(
     }
     cancel = CancelToken()
     with open_result(arguments, description) as result:
-        loaded = load(arguments.model)
+        loaded = load(arguments.model, arguments.calibration)
         rows = result.begin(header(description, loaded), lambda json_rows: _read(json_rows, file))
         say_taken_over(arguments.out, len(rows), len(file.prompts), _WHAT)
         show = _row_printer(arguments)

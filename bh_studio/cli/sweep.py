@@ -41,6 +41,7 @@ from bh_studio.cli.terminal import (
 from bh_studio.engine.messages import CancelToken, GenerationParameters, TokenGenerated
 from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.options import (
+    add_calibration_option,
     add_generation_options,
     add_model_option,
     add_rule_options,
@@ -77,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"BH levels, after PROMPT ({' '.join(map(str, _ALPHAS))})",
     )
     add_model_option(parser)
+    add_calibration_option(parser)
     add_rule_options(parser, has_alpha=False, max_k=_MAX_K)
     add_generation_options(parser)
     parser.add_argument(
@@ -102,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return is_read or arguments.out is not None
 
     with open_result(arguments, description) as result:
-        loaded = load(arguments.model)
+        loaded = load(arguments.model, arguments.calibration)
         rows = result.begin(header(description, loaded), rows_from_json)
         say_taken_over(arguments.out, len(rows), total, _WHAT)
         if not arguments.json:
