@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from bh_studio.cli import budget, calibrate, compare, evaluate, replay, sweep
 from bh_studio.cli.terminal import EXIT_FAILED, CommandError, say
@@ -24,11 +26,30 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         command.add_parser(commands)
 
 
+@contextmanager
+def _warnings_said_once() -> Iterator[None]:
+    """What the engine warns of, such as a null too small for alpha, as a sentence of its own."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_details: object) -> None:
+        text = str(message)
+        if text not in said:
+            said.add(text)
+            say(f"bh-studio: {text}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        # Only the message matters, not where in the engine it came from.
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; the exit code. What fails is said in one sentence."""
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return command(arguments)
+        with _warnings_said_once():
+            return command(arguments)
     except CommandError as error:
         say(f"bh-studio: {error}")
         return error.exit_code

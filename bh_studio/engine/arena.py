@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bh_studio.engine.pareto import on_front
 from bh_studio.engine.replay import ReplayedCounts
 from bh_studio.engine.rule_parameters import RuleName, RuleParameters
 from bh_studio.engine.rule_text import format_rule, parse_rule
@@ -134,12 +135,5 @@ def _row(rule: RuleParameters, replayed: ReplayedCounts, fixed: _FixedMass) -> A
 
 
 def _with_front(rows: Sequence[ArenaRow]) -> list[ArenaRow]:
-    places = [(row.statistics.mean or 0.0, row.mass) for row in rows]
-
-    def is_beaten(mean: float, mass: float) -> bool:
-        return any(m <= mean and held >= mass and (m, held) != (mean, mass) for m, held in places)
-
-    return [
-        replace(row, on_front=not is_beaten(*place))
-        for row, place in zip(rows, places, strict=True)
-    ]
+    front = on_front([(row.statistics.mean or 0.0, -row.mass) for row in rows])
+    return [replace(row, on_front=kept) for row, kept in zip(rows, front, strict=True)]

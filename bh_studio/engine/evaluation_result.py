@@ -15,6 +15,7 @@ import numpy as np
 
 from bh_studio.engine.bootstrap import LEVEL, RESAMPLES, Estimate, PairedBootstrap
 from bh_studio.engine.messages import ModelInfo
+from bh_studio.engine.pareto import on_front
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.rule_text import format_rule
 
@@ -182,8 +183,12 @@ class Evaluation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The result as one document for json.dump, window sums included."""
+        """The result as one document for json.dump, window sums included.
+
+        on_front: whether no other contender has at most its mean experts and at most its nats.
+        """
         scores = self.scores()
+        front = on_front([(s.mean_experts.value, s.nats.value) for s in scores])
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "evaluation",
@@ -202,11 +207,12 @@ class Evaluation:
                     "label": contender.label,
                     "parameters": contender.parameters and asdict(contender.parameters),
                     "control": contender.control,
+                    "on_front": on_the_front,
                     "scores": of_contender.to_dict(),
                     "window_nats": sums.nats.tolist(),
                 }
-                for contender, of_contender, sums in zip(
-                    self.contenders, scores, self.sums, strict=True
+                for contender, of_contender, sums, on_the_front in zip(
+                    self.contenders, scores, self.sums, front, strict=True
                 )
             ],
             "window_tokens": self.tokens.tolist(),

@@ -145,3 +145,12 @@ def test_an_interrupted_run_keeps_what_it_has_and_says_so(
     assert program.returncode == 130
     assert "stopped" in rest
     assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) < 120
+
+
+def test_what_the_engine_warns_of_is_said_once_and_plainly(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare("--model", checkpoint, "--alpha", "1e-9", "--max-new-tokens", "3") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("bh-studio: The null holds")

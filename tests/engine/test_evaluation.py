@@ -204,6 +204,8 @@ def test_the_document_is_plain_json(loaded: LoadedModel) -> None:
     assert document["scored_tokens"] == sum(document["window_tokens"])
     assert [entry["label"] for entry in document["contenders"]] == ["baseline", "bh:0.3,max_k=6"]
     assert document["contenders"][1]["parameters"]["level"] == 0.3
+    # The baseline has the most experts and no rule loses nothing here, so both are on the front.
+    assert [entry["on_front"] for entry in document["contenders"]] == [True, True]
     assert [text["name"] for text in document["texts"]] == ["tale", "note"]
 
 
