@@ -23,6 +23,7 @@ from matplotlib import pyplot as plt
 from bh_studio.engine.diagnostics import diagnose
 from bh_studio.engine.models import load_model
 from bh_studio.engine.nulls import RouterNull
+from bh_studio.engine.pareto import on_front
 from bh_studio.engine.replay import ReplayedCounts, replay, replay_leave_one_out
 from bh_studio.engine.router_logits import load_router_logits
 from bh_studio.engine.rule_parameters import NullName, ScoreName
@@ -42,7 +43,7 @@ CURVES: tuple[tuple[str, str, str | None, str, str], ...] = (
     ("fixed top-k", "top-k:", "bundled", GREY, "s"),
     ("plain cut, P ≥ t", "cut:", "bundled", ORANGE, "D"),
     ("BH on P", "bh:", "bundled", BLUE, "o"),
-    ("BH on sensitivity, pooled null", "bh:sens", "books", INK, "*"),
+    ("BH on sensitivity, null pooled", "bh:sens", "books", INK, "*"),
 )
 
 
@@ -62,6 +63,7 @@ def main() -> None:
         for name in ("sensitivity", "variants", "curves")
     )
     draw_quality(curves, sensitivity, folder / "quality_against_experts.png")
+    write_front(curves, folder / "pareto_front.json")
     draw_differences([variants, sensitivity], folder / "differences_at_same_mean.png")
     record = load_model().null
     draw_who_decided(record, folder / "who_decided.png")
@@ -95,6 +97,19 @@ def draw_quality(curves: dict[str, Any], sensitivity: dict[str, Any], path: Path
     )  # fmt: skip
     figure.savefig(path)
     plt.close(figure)
+
+
+def write_front(curves: dict[str, Any], path: Path) -> None:
+    """The rules that no other one beats at both mean experts and loss, by mean experts."""
+    rows = [row for row in curves["rows"] if row["control"] is None]
+    front = on_front([(r["mean_experts"]["value"], r["nats"]["value"]) for r in rows])
+    kept = [
+        {key: row[key] for key in ("label", "mean_experts", "nats", "perplexity_change")}
+        for row, is_kept in zip(rows, front, strict=True)
+        if is_kept
+    ]
+    kept.sort(key=lambda row: row["mean_experts"]["value"])
+    path.write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n")
 
 
 def belongs(row: dict[str, Any], prefix: str, calibration: str | None) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bh_studio.engine.routing import BHRoutingIntegration
+    from bh_studio.engine.routing import BHRoutingIntegration, RoutingIntegration
 
-__all__ = ["BHRoutingIntegration"]
+__all__ = ["BHRoutingIntegration", "RoutingIntegration"]
 
 
 def __getattr__(name: str) -> object:
-    if name == "BHRoutingIntegration":
-        from bh_studio.engine.routing import BHRoutingIntegration
+    if name in __all__:
+        from bh_studio.engine import routing
 
-        return BHRoutingIntegration
+        return getattr(routing, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -240,8 +240,8 @@ class BHRoutingIntegration(RoutingIntegration):
     alpha: BH level in (0, 1). temperature: divides the router logits before the softmax that gives
     the score; it does not touch the mixing weights. min_k, max_k: bounds on the experts of a token
     in a layer. mode: "patch" changes the routing; "analyze" leaves the output bit-identical and
-    only counts what BH would select. weights, on_empty, score, null_name: see rule_parameters.
-    null and what is raised: see RoutingIntegration.
+    only counts what BH would select. weights: see rule_parameters.MixingWeights. null, and what is
+    raised: see RoutingIntegration, which takes every other rule, score and null too.
     """
 
     def __init__(
