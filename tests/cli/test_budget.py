@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.calibration import calibration_text
 from bh_studio.engine.rule_text import parse_rule
+from tests.cli.conftest import Start
 from tests.tiny_olmoe import CONTEXT, LAYERS, save_tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:The null holds")
@@ -130,17 +130,12 @@ def test_bad_input_gets_one_sentence(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_an_interrupted_run_keeps_nothing_and_says_so(
-    checkpoint: str, texts: tuple[str, str], tmp_path: Path
+    checkpoint: str, texts: tuple[str, str], tmp_path: Path, start: Start
 ) -> None:
     Path(texts[0]).write_text(calibration_text())
     saved = tmp_path / "budget.json"
     arguments = ["3", "--fit", texts[0], "--per-layer", "--model", checkpoint, "--out", str(saved)]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "bh_studio", "budget", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    program = start("budget", *arguments)
     assert program.stderr is not None
     while "The fit reads" not in program.stderr.readline():
         pass
