@@ -105,7 +105,7 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
     add("--min-k", "fewest experts of a token in a layer", type=int, metavar="N")
     add("--max-k", "most experts of a token in a layer", type=int, metavar="N")
     add("--mode", "patch: BH decides; analyze: only count what it would do", choices=modes)
-    add("--weights", "mixing weights: the model's own, or renormalized", choices=weights)
+    add("--weights", "mixing weights: the model's own, or rescaled", choices=weights)
     add("--max-new-tokens", "the most tokens of an answer", type=int, metavar="N")
     add("--sample", "draw tokens, or take the most probable", action=argparse.BooleanOptionalAction)
     add("--sampling-temperature", "divides the vocabulary logits", type=float, metavar="T")

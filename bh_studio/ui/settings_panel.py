@@ -154,6 +154,7 @@ class SettingsPanel(QScrollArea):
             {
                 MixingWeights.MODEL.value: "As the model does",
                 MixingWeights.RENORMALIZE.value: "Renormalize to 1",
+                MixingWeights.MATCH.value: "Match top-k's sum",
             }
         )
         self.max_new_tokens = CountBox(1, _MOST_TOKENS)
@@ -190,7 +191,8 @@ class SettingsPanel(QScrollArea):
              "and BH only counts what it would have chosen.")  # fmt: skip
         _add(form, "Weights", self.weights,
              "How the outputs of the chosen experts are mixed: with the weights the model gives "
-             "them, or scaled so that they sum to 1.", "Mixing weights")  # fmt: skip
+             "them, or scaled to the sum 1, or to the sum that the model's own top-k would have.",
+             "Mixing weights")  # fmt: skip
         return form
 
     def _generation_form(self) -> QFormLayout:

@@ -124,6 +124,12 @@ def test_loading_is_shown(make_desk: Callable[..., Desk]) -> None:
     assert not desk.model.apply(LoadProgress("late"))
 
 
+@pytest.mark.parametrize("weights", list(MixingWeights))
+def test_every_way_of_mixing_can_be_chosen(desk: Desk, weights: MixingWeights) -> None:
+    desk.window.settings_panel.show_rule(RuleParameters(weights=weights))
+    assert desk.window.settings_panel.rule().weights is weights
+
+
 def test_parameters_reach_the_engine(desk: Desk) -> None:
     rule = RuleParameters(
         level=0.005,
