@@ -142,13 +142,18 @@ def draw_differences(measured: list[dict[str, Any]], path: Path) -> None:
             if name not in by_name:
                 continue
             low, value, high = (100 * by_name[name][key] for key in ("low", "value", "high"))
-            colour = INK if "sensitivity" in name else BLUE if name.startswith("BH") else ORANGE
+            if abs(value) >= 100 * _WIDEST:
+                axes.text(0.98, place, f"{value:+.1f} →", transform=axes.get_yaxis_transform(),
+                          ha="right", va="center", color=BLUE)  # fmt: skip
+                continue
+            colour = INK if "sensitivity" in name else ORANGE if name.startswith("cut") else BLUE
             axes.plot([low, high], [place, place], color=colour, linewidth=2)
             axes.plot(value, place, "o", color=colour, markersize=4.5)
         axes.axvline(0, color=GREY, linewidth=1)
-        axes.set_xlabel("100 × nats a token against fixed top-k (left is better)")
         axes.set_title(f"mean {target:g} experts", loc="left", fontsize=9)
     panels[0].set_yticks(range(len(names)), names)
+    figure.supxlabel("100 × nats a token against fixed top-k at the same mean (left is better)",
+                     fontsize=9)  # fmt: skip
     figure.savefig(path)
     plt.close(figure)
 
