@@ -6,7 +6,6 @@ once more on texts of their own, with the controls of an evaluation.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -70,10 +69,7 @@ def find_budget(
     budget = Budget(
         model=loaded.info,
         target=request.target,
-        texts=tuple(
-            FitText(text.name, hashlib.sha256(text.content.encode()).hexdigest())
-            for text in request.fit
-        ),
+        texts=tuple(FitText(text.name, text.sha256) for text in request.fit),
         window=fit.window,
         tokens=fit.tokens,
         one_level=one_level,

@@ -15,6 +15,8 @@ from bh_studio.engine.routers import RouterShape
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.rules import RoutingRule
 
+_SEED = 0
+
 
 class ShuffledCounts(RoutingRule):
     """The rule's own counts in each layer, dealt out at random to the tokens of a pass.
@@ -28,11 +30,10 @@ class ShuffledCounts(RoutingRule):
         record: RouterNull | None,
         shape: RouterShape,
         device: torch.device,
-        seed: int = 0,
     ) -> None:
         super().__init__(parameters, record, shape, device)
         # On the processor: the same draws on every device.
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(_SEED)
 
     def _raw_counts(self, layer: int, scores: Tensor) -> Tensor:
         counts = super()._raw_counts(layer, scores)
@@ -54,11 +55,10 @@ class MixedTopK(RoutingRule):
         record: RouterNull | None,
         shape: RouterShape,
         device: torch.device,
-        seed: int = 0,
     ) -> None:
         super().__init__(parameters, record, shape, device)
         self._means = torch.tensor(means, dtype=torch.float64, device="cpu")
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(_SEED)
 
     def _raw_counts(self, layer: int, scores: Tensor) -> Tensor:
         draws = torch.rand(len(scores), generator=self._generator, dtype=torch.float64)

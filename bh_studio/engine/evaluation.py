@@ -7,7 +7,6 @@ token; no text is generated, so nothing drifts and differences of 0.001 nats can
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,10 +22,8 @@ from bh_studio.engine.models import LoadedModel
 from bh_studio.engine.routing import RoutingIntegration
 from bh_studio.engine.rule_parameters import RuleName, RuleParameters
 from bh_studio.engine.rules import RoutingRule, RuleFactory
-from bh_studio.engine.teacher_forcing import Text, encode, readers
+from bh_studio.engine.teacher_forcing import DEFAULT_WINDOW, Text, encode, readers
 from bh_studio.engine.windows import Window, thinned, windows
-
-_DEFAULT_WINDOW = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ def evaluate(
     anything was known.
     """
     documents = encode(loaded, request.texts)
-    window = request.window or _DEFAULT_WINDOW
+    window = request.window or DEFAULT_WINDOW
     window = min(window, int(loaded.model.config.max_position_embeddings))
     stride = request.stride or max(1, window // 2)
     found = thinned(windows([len(d) for d in documents], window, stride), request.tokens)
@@ -185,6 +182,5 @@ def _described(
     texts: Sequence[Text], documents: Sequence[Tensor]
 ) -> tuple[tuple[str, str, int], ...]:
     return tuple(
-        (text.name, hashlib.sha256(text.content.encode()).hexdigest(), len(ids))
-        for text, ids in zip(texts, documents, strict=True)
+        (text.name, text.sha256, len(ids)) for text, ids in zip(texts, documents, strict=True)
     )

@@ -29,10 +29,9 @@ from bh_studio.engine.messages import CancelToken
 from bh_studio.engine.models import LoadedModel
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.rules import RoutingRule
-from bh_studio.engine.teacher_forcing import Text, encode
+from bh_studio.engine.teacher_forcing import DEFAULT_WINDOW, Text, encode
 from bh_studio.engine.windows import thinned, windows
 
-_WINDOW = 2048
 # Levels of a layer's curve.
 POINTS = 8
 
@@ -76,7 +75,7 @@ class LevelFit:
         parameters.check_shape(loaded.shape.layers, loaded.shape.experts)
         _check_target(target, parameters, loaded.shape.experts)
         documents = encode(loaded, texts)
-        self.window = min(_WINDOW, int(loaded.model.config.max_position_embeddings))
+        self.window = min(DEFAULT_WINDOW, int(loaded.model.config.max_position_embeddings))
         found = thinned(windows([len(d) for d in documents], self.window, self.window), tokens)
         # From the first scored token on: the last window of a text overlaps the one before it, and
         # no token may count twice.

@@ -5,6 +5,7 @@ Nothing is generated. Knows windows and batches; what is compared with what is d
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,12 +25,21 @@ from bh_studio.engine.windows import Window, batches
 _BATCH_BYTES = {"cpu": 2**27, "cuda": 2**31}
 
 
+# The most that a model sees at once unless it is asked for more or can read less.
+DEFAULT_WINDOW = 2048
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """A text to read, under a name that results can show."""
 
     name: str
     content: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content, by which results say what was read."""
+        return hashlib.sha256(self.content.encode()).hexdigest()
 
 
 def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:

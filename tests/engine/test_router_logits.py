@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from bh_studio.engine import router_logits
+from bh_studio.engine import nulls
 from bh_studio.engine.nulls import RouterNull, save_null
 from bh_studio.engine.router_logits import checked_logits, load_router_logits
 
@@ -100,7 +100,7 @@ def test_an_array_that_claims_another_size_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router_logits, "_MAX_BYTES", 2**30)
+    monkeypatch.setattr(nulls, "_MAX_BYTES", 2**30)
     path = write_member(tmp_path / "bomb.npz", npy(LOGITS))
     data = path.read_bytes()
     # The size that the directory of the archive states for its only member.
