@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +136,7 @@ def record_router_logits(
     routers = find_routers(model)
     recorded: list[list[Tensor]] = [[] for _ in routers]
     hooks = [
-        cast(nn.Module, router).register_forward_hook(_recorder(kept))
+        router.register_forward_hook(_recorder(kept))
         for router, kept in zip(routers, recorded, strict=True)
     ]
     was_training = model.training

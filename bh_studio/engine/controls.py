@@ -29,9 +29,8 @@ class ShuffledCounts(RoutingRule):
         parameters: RuleParameters,
         record: RouterNull | None,
         shape: RouterShape,
-        device: torch.device,
     ) -> None:
-        super().__init__(parameters, record, shape, device)
+        super().__init__(parameters, record, shape)
         # On the processor: the same draws on every device.
         self._generator = torch.Generator().manual_seed(_SEED)
 
@@ -54,9 +53,8 @@ class MixedTopK(RoutingRule):
         parameters: RuleParameters,
         record: RouterNull | None,
         shape: RouterShape,
-        device: torch.device,
     ) -> None:
-        super().__init__(parameters, record, shape, device)
+        super().__init__(parameters, record, shape)
         self._means = torch.tensor(means, dtype=torch.float64, device="cpu")
         self._generator = torch.Generator().manual_seed(_SEED)
 

@@ -24,6 +24,7 @@ from bh_studio.engine.fdr import (
 )
 from bh_studio.engine.null_models import EmpiricalNull, NullModel
 from bh_studio.engine.nulls import RouterNull
+from bh_studio.engine.placement import LayerTensors
 from bh_studio.engine.rule_parameters import RuleName, RuleParameters
 from bh_studio.engine.scores import Scorer
 
@@ -42,7 +43,6 @@ class CounterContext:
     parameters: RuleParameters
     levels: tuple[float, ...]
     experts: int
-    device: torch.device
     scorer: Scorer
     null: NullModel | None
     record: RouterNull | None
@@ -60,12 +60,12 @@ class StepUpThresholds:
     thresholds: (layer, expert) float32, see fdr.score_thresholds.
     """
 
-    def __init__(self, thresholds: Tensor, device: torch.device) -> None:
-        self._thresholds = thresholds.to(device).unbind(0)
+    def __init__(self, thresholds: Tensor) -> None:
+        self._thresholds = LayerTensors(thresholds)
         self.numbers: list[list[float]] = thresholds.tolist()
 
     def __call__(self, layer: int, scores: Tensor) -> Tensor:
-        return step_up_counts(scores, self._thresholds[layer])
+        return step_up_counts(scores, self._thresholds.on(scores.device, layer))
 
 
 def _bh(context: CounterContext) -> Counter:
@@ -115,7 +115,7 @@ def _step_up(context: CounterContext, factors: Sequence[float], largest: float =
             score_thresholds(scores, level, context.experts, factor, largest)
             for scores, level, factor in zip(null.sorted_scores, levels, factors, strict=True)
         ]
-        return StepUpThresholds(torch.stack(thresholds), context.device)
+        return StepUpThresholds(torch.stack(thresholds))
     return lambda layer, scores: step_up_rejections(
         null.p_values(layer, scores), levels[layer], factors[layer], largest
     )

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bh_studio.engine.fdr import storey_pi0
@@ -174,7 +173,7 @@ def _warnings(record: RouterNull, parameters: RuleParameters) -> tuple[str, ...]
     layers, _, experts = record.logits.shape
     shape = RouterShape(layers, experts, record.origin.top_k, norm_topk_prob=False)
     fitting = replace(parameters, max_k=min(parameters.max_k, experts))
-    shortage = RoutingRule(fitting, record, shape, torch.device("cpu")).shortage()
+    shortage = RoutingRule(fitting, record, shape).shortage()
     return () if shortage is None else (shortage,)
 
 

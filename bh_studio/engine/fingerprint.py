@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bh_studio.engine.routers import find_routers
+from bh_studio.engine.routers import find_routers, router_weight
 
 _SAMPLES = 1024
 # What of the configuration decides the logits and cannot be seen in the parameters.
 _CONFIG_KEYS = (
     "model_type", "num_experts_per_tok", "norm_topk_prob", "rms_norm_eps", "rope_theta",
     "rope_parameters", "rope_scaling", "hidden_act", "clip_qkv", "num_attention_heads",
-    "num_key_value_heads",
+    "num_key_value_heads", "sliding_window",
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def model_fingerprint(model: nn.Module) -> str:
     config = model.config.to_dict()  # type: ignore[operator, union-attr]
     known = sorted((key, str(config[key])) for key in _CONFIG_KEYS if key in config)
     digest = hashlib.sha256(repr(known).encode())
-    routers = {id(router.weight) for router in find_routers(model)}
+    routers = {id(router_weight(router)) for router in find_routers(model)}
     for name, parameter in model.named_parameters():
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
         values = parameter.detach().reshape(-1)

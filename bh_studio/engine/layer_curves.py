@@ -36,9 +36,9 @@ class _InOneLayer:
     def __call__(
         self, original: RouterForward, hidden_states: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        logits, _, _ = original(hidden_states)
+        logits, own_weights, _ = original(hidden_states)
         indices, weights, self.counts, _ = self.rule.select(self.layer, logits)
-        return logits, weights.to(logits.dtype), indices
+        return logits, weights.to(own_weights.dtype), indices
 
 
 @torch.inference_mode()
@@ -56,8 +56,7 @@ def measure_curves(
 
     Raises EngineError if the model's output is not finite.
     """
-    device = loaded.model.device
-    rules = [UnreportedRule(p, loaded.null, loaded.shape, device) for p in grid]
+    rules = [UnreportedRule(p, loaded.null, loaded.shape) for p in grid]
     sums = np.zeros((loaded.shape.layers, len(rules), 2))
     for ids in inputs:
         entering, baseline = _native(loaded, ids)
@@ -69,7 +68,7 @@ def measure_curves(
                     router.rule = rule
                     log_p = _log_probabilities(loaded, inputs_embeds=states)
                     divergence = (baseline.exp() * (baseline - log_p)).sum(-1).double().sum()
-                    used = router.counts.double().sum()
+                    used = router.counts.double().sum().to(divergence.device)
                     sums[layer, number] += torch.stack([used, divergence]).tolist()
         if not np.isfinite(sums).all():
             raise EngineError(
@@ -80,11 +79,12 @@ def measure_curves(
 
 
 def _native(loaded: LoadedModel, ids: Tensor) -> tuple[list[Tensor], Tensor]:
-    """What enters each layer, (1, token, hidden), and the log-probabilities that come out."""
+    """What enters each layer with a router, (1, token, hidden), and the log-probabilities that
+    come out."""
     entering: list[Tensor] = []
     hooks = [
         layer.register_forward_pre_hook(lambda _module, arguments: entering.append(arguments[0]))
-        for layer in _decoder_layers(loaded)
+        for _, layer in _routed_layers(loaded)
     ]
     try:
         baseline = _log_probabilities(loaded, input_ids=ids[None].to(loaded.model.device))
@@ -105,7 +105,7 @@ def _only_from(loaded: LoadedModel, layer: int, router: _InOneLayer) -> Iterator
     """The model with the layers before `layer` handing on what they get, and `router` in it."""
     replacements = [
         Replacement(before, lambda _original, states, *_args, **_keywords: states)
-        for before in _decoder_layers(loaded)[:layer]
+        for before in _decoder_layers(loaded)[: _routed_layers(loaded)[layer][0]]
     ]
     replacements.append(Replacement(find_routers(loaded.model)[layer], router))
     for replacement in replacements:
@@ -119,3 +119,13 @@ def _only_from(loaded: LoadedModel, layer: int, router: _InOneLayer) -> Iterator
 
 def _decoder_layers(loaded: LoadedModel) -> list[Any]:
     return list(loaded.model.base_model.layers)
+
+
+def _routed_layers(loaded: LoadedModel) -> list[tuple[int, Any]]:
+    """The layers that have a router, each with its place among all; dense ones have none."""
+    routers = {id(router) for router in find_routers(loaded.model)}
+    return [
+        (place, layer)
+        for place, layer in enumerate(_decoder_layers(loaded))
+        if any(id(module) in routers for module in layer.modules())
+    ]

@@ -193,8 +193,7 @@ class LevelFit:
             )
 
     def _shortage(self, parameters: RuleParameters) -> str | None:
-        device = self._loaded.null.logits.device
-        return RoutingRule(parameters, self._loaded.null, self._loaded.shape, device).shortage()
+        return RoutingRule(parameters, self._loaded.null, self._loaded.shape).shortage()
 
 
 def _inverse(estimated: np.ndarray, wanted: np.ndarray) -> np.ndarray:

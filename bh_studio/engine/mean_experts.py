@@ -67,6 +67,6 @@ class Replay:
         if parameters.rule is RuleName.STOREY:
             # It estimates pi0 anew for each level, which takes seconds, and is nearly BH.
             parameters = replace(parameters, rule=RuleName.BH)
-        rule = RoutingRule(parameters, self._null, self._shape, self._logits.device)
+        rule = RoutingRule(parameters, self._null, self._shape)
         counts = (rule.counts(layer, logits)[0] for layer, logits in enumerate(self._logits))
         return np.array([float(of_layer.double().mean()) for of_layer in counts])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bh_studio.engine.fdr import empirical_p_values, normal_p_values
 from bh_studio.engine.nulls import NullError, RouterNull
+from bh_studio.engine.placement import LayerTensors
 from bh_studio.engine.rule_parameters import NullName
 from bh_studio.engine.scores import Scorer
 
@@ -50,9 +51,10 @@ class EmpiricalNull(NullModel):
     def __init__(self, sorted_scores: Tensor) -> None:
         self.sorted_scores = sorted_scores
         self.samples = sorted_scores.shape[1]
+        self._placed = LayerTensors(sorted_scores)
 
     def p_values(self, layer: int, scores: Tensor) -> Tensor:
-        return empirical_p_values(scores, self.sorted_scores[layer].to(scores.device))
+        return empirical_p_values(scores, self._placed.on(scores.device, layer))
 
 
 class PerExpertNull(NullModel):
@@ -71,11 +73,13 @@ class PerExpertNull(NullModel):
         self.sorted_scores = sorted_scores
         self.sizes = sizes
         self.samples = int(sizes.min())
+        self._placed = LayerTensors(sorted_scores)
+        self._placed_sizes = LayerTensors(sizes)
 
     def p_values(self, layer: int, scores: Tensor) -> Tensor:
-        null = self.sorted_scores[layer].to(scores.device)
+        null = self._placed.on(scores.device, layer)
         below = torch.searchsorted(null, scores.T.contiguous())
-        sizes = self.sizes[layer].to(scores.device)
+        sizes = self._placed_sizes.on(scores.device, layer)
         # The filling does not count, not even for the -inf of an expert that is no candidate.
         at_least = (null.shape[1] - below).T.minimum(sizes)
         p_values = (1 + at_least).double() / (sizes + 1)

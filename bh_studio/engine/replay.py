@@ -23,7 +23,6 @@ from bh_studio.engine.rules import RoutingRule
 _TOKENS_AT_ONCE = 4096
 # Every token has a null of its own to be fitted; with more tokens one of them hardly matters.
 MAX_LEFT_OUT = 128
-_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +71,7 @@ def replay(
     shape = _shape(values, top_k)
     if record is not None:
         _check_record(record, shape)
-    return _replayed(RoutingRule(parameters, record, shape, _CPU), values, shape)
+    return _replayed(RoutingRule(parameters, record, shape), values, shape)
 
 
 def replay_leave_one_out(
@@ -92,7 +91,7 @@ def replay_leave_one_out(
             "Give a null instead."
         )
     parts = [
-        _replayed(RoutingRule(parameters, record, shape, _CPU), values[:, token : token + 1], shape)
+        _replayed(RoutingRule(parameters, record, shape), values[:, token : token + 1], shape)
         for token, record in enumerate(_records_without_each(values, top_k))
     ]
     joined = {

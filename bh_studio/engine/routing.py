@@ -1,7 +1,8 @@
-"""BH routing inside a transformers OLMoE model: patch its routers, count, restore.
+"""BH routing inside a mixture of experts of transformers: patch its routers, count, restore.
 
 Replaces the `forward` of router instances, and wraps that of the decoder to tell one pass from the
-next; nothing else, so an unpatched model is the stock model again, bit for bit.
+next; nothing else, so an unpatched model is the stock model again, bit for bit. The layers may lie
+on one device or on several.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine.calibration import check_null, null_for
 from bh_studio.engine.nulls import RouterNull
 from bh_studio.engine.replacement import Replacement, Wrapper
-from bh_studio.engine.routers import Router, RouterForward, find_routers, router_shape
+from bh_studio.engine.routers import (
+    RouterForward,
+    architecture_of_router,
+    find_routers,
+    router_shape,
+    router_weight,
+)
 from bh_studio.engine.routing_statistics import CountHistograms, ForwardPass
 from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.engine.rules import RoutingRule, RuleFactory
@@ -29,7 +36,7 @@ _PATCHED = "_bh_studio_patched"
 
 
 class RoutingIntegration:
-    """Another routing rule for an OLMoE model of transformers, in force inside a `with` block.
+    """Another routing rule for a mixture of experts of transformers, in force in a `with` block.
 
     parameters: the rule. null: a RouterNull of this model; if None, the cached one is taken, or one
     is fitted on the bundled text with `tokenizer`, by default the model's own. make_rule: builds
@@ -39,7 +46,8 @@ class RoutingIntegration:
     them all the same; experts.use_selected_experts(model) saves that work.
 
     Raises ValueError for parameters that do not fit the model or a null of another model,
-    RuntimeError ("No OlmoeTopKRouter modules found") for a model without OLMoE routers.
+    RuntimeError ("No OlmoeTopKRouter modules found") for a model without routers of a class that
+    `architectures` knows, and for weights that are not in memory.
     """
 
     def __init__(
@@ -57,13 +65,9 @@ class RoutingIntegration:
         self.routers = find_routers(model)
         self.shape = router_shape(self.routers)
         self.parameters.check_shape(self.shape.layers, self.shape.experts)
-        if any(router.weight.is_meta for router in self.routers):
+        if any(parameter.is_meta for parameter in model.parameters()):
             raise RuntimeError(
-                "The weights of this model are offloaded; load it whole onto one device."
-            )
-        if len({router.weight.device for router in self.routers}) > 1:
-            raise RuntimeError(
-                "The layers of this model lie on several devices; load it whole onto one."
+                "The weights of this model are offloaded; load all of them onto devices."
             )
         if null is not None:
             check_null(null, model)
@@ -73,7 +77,7 @@ class RoutingIntegration:
         self._make_rule = make_rule
         self._replacements: list[Replacement] = []
         self._rule: RoutingRule | None = None
-        self._prepared_for: tuple[torch.dtype, torch.device] | None = None
+        self._prepared_for: torch.dtype | None = None
         self._is_patched = False
         self._histograms = CountHistograms(self.shape.layers, self.shape.experts)
         self._pass = ForwardPass(self.shape.layers)
@@ -91,10 +95,10 @@ class RoutingIntegration:
             raise RuntimeError(
                 "The routers of this model are patched already; call unpatch_model() first."
             )
-        kind = self._weight_kind()
-        if not self._replacements or kind != self._prepared_for:
+        dtype = router_weight(self.routers[0]).dtype
+        if not self._replacements or dtype != self._prepared_for:
             self._replacements = self._prepared_replacements()
-            self._prepared_for = kind
+            self._prepared_for = dtype
         for replacement in self._replacements:
             replacement.apply()
         vars(self.routers[0])[_PATCHED] = True
@@ -164,18 +168,13 @@ class RoutingIntegration:
         used = self.parameters.used_counts(self.shape.experts, self.shape.top_k)
         return np.array(used, dtype=np.uint8)[raw], raw
 
-    def _weight_kind(self) -> tuple[torch.dtype, torch.device]:
-        weight = self.routers[0].weight
-        return weight.dtype, weight.device
-
     def _prepared_rule(self) -> RoutingRule:
         if self._null is not None and self._prepared_for is not None:
-            # The model has moved to another dtype or device since its null was checked.
+            # The model has changed its dtype since its null was checked.
             check_null(self._null, self.model)
         if self._null is None and self.parameters.needs_calibration:
             self._null = null_for(self.model, self._tokenizer)
-        device = self.routers[0].weight.device
-        rule = self._make_rule(self.parameters, self._null, self.shape, device)
+        rule = self._make_rule(self.parameters, self._null, self.shape)
         shortage = rule.shortage()
         if shortage is not None:
             warnings.warn(shortage, stacklevel=4)
@@ -191,8 +190,10 @@ class RoutingIntegration:
             replacements.append(Replacement(self.model.base_model, self._counted_pass))
         return replacements
 
-    def _router_forward(self, rule: RoutingRule, layer: int, router: Router) -> Wrapper:
+    def _router_forward(self, rule: RoutingRule, layer: int, router: nn.Module) -> Wrapper:
         raw_counts = self._pass.layers
+        architecture = architecture_of_router(router)
+        weight, stays_float32 = architecture.weight, architecture.weights_stay_float32
         # The dictionary, for it holds whatever weight the router has now, and looking there is
         # quicker than nn.Module's own search.
         parameters = vars(router)["_parameters"]
@@ -207,12 +208,12 @@ class RoutingIntegration:
         def patch(_original: RouterForward, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             if hidden_states.ndim != 2:
                 hidden_states = hidden_states.reshape(-1, hidden_states.shape[-1])
-            logits = F.linear(hidden_states, parameters["weight"])
+            logits = F.linear(hidden_states, parameters[weight])
             if logits.shape[0] == 1 and logits.is_cpu:
                 indices, weights, raw_counts[layer] = rule.select_one(layer, logits)
             else:
                 indices, weights, _, raw_counts[layer] = rule.select(layer, logits)
-            return logits, weights.to(logits.dtype), indices
+            return logits, weights if stays_float32 else weights.to(logits.dtype), indices
 
         return analyze if self.parameters.mode is Mode.ANALYZE else patch
 
@@ -231,7 +232,7 @@ class RoutingIntegration:
 
 
 class BHRoutingIntegration(RoutingIntegration):
-    """Benjamini-Hochberg routing for an OLMoE model of transformers.
+    """Benjamini-Hochberg routing for OLMoE and other mixtures of experts of transformers.
 
         with BHRoutingIntegration(model, alpha=0.05) as bh:
             model.generate(**inputs)

@@ -12,6 +12,7 @@ from bh_studio.engine.rule_parameters import RuleParameters
 
 # Decoding adds one small pass a token; folding many at once costs hardly more than folding one.
 _PASSES_AT_ONCE = 64
+_CPU = torch.device("cpu")
 
 
 class Phase(IntEnum):
@@ -53,12 +54,16 @@ class CountHistograms:
         waiting = self._waiting[phase]
         if not waiting:
             return
-        raw = torch.cat([counts for counts, _ in waiting], dim=1)
+        # A mask lies where the tokens do, which need not be where the counts are gathered.
+        device = waiting[-1][0].device
+        raw = torch.cat([counts.to(device) for counts, _ in waiting], dim=1)
         kept = [torch.ones_like(c[0]) if rows is None else rows for c, rows in waiting]
-        added = torch.zeros(self._shape, dtype=torch.int64, device=raw.device)
-        added[phase].scatter_add_(1, raw, torch.cat(kept).expand_as(raw))
+        added = torch.zeros(self._shape, dtype=torch.int64, device=device)
+        kept_rows = torch.cat([rows.to(device) for rows in kept])
+        added[phase].scatter_add_(1, raw, kept_rows.expand_as(raw))
         # Never in place: a tensor made under inference mode may not be changed outside it.
-        self._histogram = added if self._histogram is None else self._histogram + added
+        former = self._histogram
+        self._histogram = added if former is None else former.to(device) + added
         waiting.clear()
 
     def summary(self, parameters: RuleParameters, top_k: int) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def _describe(raw: Tensor, used: Tensor) -> dict[str, Any]:
 
 
 class ForwardPass:
-    """The counts of one forward pass, layer by layer, kept on the device.
+    """The counts of one forward pass, layer by layer, kept where the layers lie.
 
     layers: raw counts of each layer, (row,) int64 or the number of a single row; None before the
     layer has run. Filled by the routers.
@@ -138,8 +143,31 @@ class ForwardPass:
 
     def end(self) -> tuple[Phase, Tensor, Tensor | None]:
         """Phase, raw counts (layer, row) and kept rows of the pass that ends."""
-        if isinstance(self.layers[0], int):
-            self.raw_counts = torch.tensor(self.layers)[:, None]
-        else:
-            self.raw_counts = torch.stack([c for c in self.layers if isinstance(c, Tensor)])
+        self.raw_counts = _gathered(self.layers)
         return self._phase, self.raw_counts, self._kept_rows
+
+
+def _gathered(layers: list[Tensor | int | None]) -> Tensor:
+    """Counts of all layers as one tensor, (layer, row), with one transfer a device at most.
+
+    It lies on the processor if a layer does, or else on the first layer's device.
+    """
+    layers_of: dict[torch.device, list[int]] = {}
+    for layer, counts in enumerate(layers):
+        device = counts.device if isinstance(counts, Tensor) else _CPU
+        layers_of.setdefault(device, []).append(layer)
+    if len(layers_of) == 1:
+        return _stacked(layers)
+    home = _CPU if _CPU in layers_of else next(iter(layers_of))
+    rows: dict[int, Tensor] = {}
+    for numbers in layers_of.values():
+        moved = _stacked([layers[n] for n in numbers]).to(home)
+        rows.update(zip(numbers, moved.unbind(0), strict=True))
+    return torch.stack([rows[layer] for layer in range(len(layers))])
+
+
+def _stacked(layers: list[Tensor | int | None]) -> Tensor:
+    """The same of layers that lie on one device."""
+    if isinstance(layers[0], int):
+        return torch.tensor(layers, device=_CPU)[:, None]
+    return torch.stack([counts for counts in layers if isinstance(counts, Tensor)])

@@ -25,7 +25,8 @@ class MixingWeights(StrEnum):
     """How the outputs of the selected experts are weighted.
 
     MODEL: as the model's own router does. RENORMALIZE: scaled to sum 1. MATCH: scaled to the sum
-    that the weights of the model's own top-k would have had for this token.
+    that the weights of the model's own top-k would have had for this token. All three are the same
+    for a model that scales its own weights to sum 1 (norm_topk_prob).
     """
 
     MODEL = "model"

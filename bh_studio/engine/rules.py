@@ -2,7 +2,8 @@
 
 `counters` says how many experts a token gets; a RoutingRule applies on_empty, min_k and max_k,
 takes that many experts, best first, and gives them their mixing weights. Knows nothing of models or
-modules. A rule never decides silently: it reports the count before and after the limits.
+modules; works where the logits lie, so that layers may lie on several devices. A rule never decides
+silently: it reports the count before and after the limits.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bh_studio.engine.counters import COUNTERS, CounterContext, StepUpThresholds
 from bh_studio.engine.fdr import harmonic_number, step_up_count
 from bh_studio.engine.null_models import NullModel, null_model
 from bh_studio.engine.nulls import RouterNull
+from bh_studio.engine.placement import LayerTensors
 from bh_studio.engine.routers import RouterShape
 from bh_studio.engine.rule_parameters import MixingWeights, RuleName, RuleParameters
 from bh_studio.engine.scores import Scorer
@@ -50,7 +53,6 @@ class RoutingRule:
         parameters: RuleParameters,
         record: RouterNull | None,
         shape: RouterShape,
-        device: torch.device,
     ) -> None:
         """record: what the null is fitted on and factors come from; None if the rule needs neither.
 
@@ -66,15 +68,16 @@ class RoutingRule:
             self.null = null_model(parameters.null, record, self._scorer)
         self._count = COUNTERS[parameters.rule](
             CounterContext(
-                parameters, parameters.levels(shape.layers), shape.experts, device, self._scorer,
-                self.null, record,
+                parameters, parameters.levels(shape.layers), shape.experts, self._scorer, self.null,
+                record,
             )
         )  # fmt: skip
         self._shape = shape
         self._renormalize = shape.norm_topk_prob or parameters.weights is MixingWeights.RENORMALIZE
         self._used = parameters.used_counts(shape.experts, shape.top_k)
-        self._used_on_device = torch.tensor(self._used, device=device)
-        self._slots = torch.arange(parameters.max_k, device=device)
+        layers = (shape.layers, -1)
+        self._used_of_raw = LayerTensors(torch.tensor(self._used, device="cpu").expand(layers))
+        self._slots = LayerTensors(torch.arange(parameters.max_k, device="cpu").expand(layers))
         # In both cases experts are taken in the order of their probabilities.
         self._is_ordered_by_probability = not parameters.score.has_factor and (
             self.null is None or self.null.is_common
@@ -112,11 +115,12 @@ class RoutingRule:
         probabilities, scores = self._judged(layer, logits)
         counts, raw = self._counts(layer, scores)
         if self._is_ordered_by_probability:
-            weights, indices = probabilities.topk(self.parameters.max_k)
+            weights, indices = self._most_probable(probabilities, self.parameters.max_k)
         else:
             indices = self._order(layer, scores)[:, : self.parameters.max_k]
             weights = probabilities.gather(-1, indices)
-        weights = weights.masked_fill(self._slots >= counts[:, None], 0.0)
+        unused = self._slots.on(logits.device, layer) >= counts[:, None]
+        weights = weights.masked_fill(unused, 0.0)
         return Selection(indices, self._rescaled(weights, probabilities), counts, raw)
 
     def select_one(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -136,7 +140,7 @@ class RoutingRule:
             )
         probabilities, scores = self._judged(layer, logits)
         raw = step_up_count(scores.tolist()[0], self._count.numbers[layer])
-        weights, indices = probabilities.topk(self._used[raw])
+        weights, indices = self._most_probable(probabilities, self._used[raw])
         return indices, self._rescaled(weights, probabilities), raw
 
     def _judged(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +160,7 @@ class RoutingRule:
 
     def _counts(self, layer: int, scores: Tensor) -> tuple[Tensor, Tensor]:
         raw = self._raw_counts(layer, scores)
-        return self._used_on_device[raw], raw
+        return self._used_of_raw.on(scores.device, layer)[raw], raw
 
     def _order(self, layer: int, scores: Tensor) -> Tensor:
         """All experts of each token, best first: (token, expert) int64."""
@@ -166,13 +170,42 @@ class RoutingRule:
         p_values = self.null.p_values(layer, scores).gather(-1, order)
         return order.gather(-1, p_values.argsort(dim=-1, stable=True))
 
+    def _most_probable(self, probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Probabilities and indices of the `count` most probable experts, both (token, slot).
+
+        Which of several equal probabilities come first depends on how many are asked for, and in
+        bfloat16 many are equal. The model's own top_k come first here, in its own order.
+        """
+        top_k = self._shape.top_k
+        weights, indices = probabilities.topk(min(count, top_k))
+        if count <= top_k:
+            return weights, indices
+        others = probabilities.scatter(-1, indices, -1.0).topk(count - top_k)
+        return (
+            torch.cat([weights, others.values], dim=-1),
+            torch.cat([indices, others.indices], dim=-1),
+        )
+
     def _rescaled(self, weights: Tensor, probabilities: Tensor) -> Tensor:
         if self._renormalize:
-            return weights / weights.sum(dim=-1, keepdim=True)
+            return weights / self._mass(weights)
         if self.parameters.weights is MixingWeights.MATCH:
             native = probabilities.topk(self._shape.top_k).values.sum(-1, keepdim=True)
-            return weights * (native / weights.sum(dim=-1, keepdim=True))
+            return weights * (native / self._mass(weights))
         return weights
 
+    def _mass(self, weights: Tensor) -> Tensor:
+        """The sum of the weights of each token, (token, 1).
 
-RuleFactory = Callable[[RuleParameters, RouterNull | None, RouterShape, torch.device], RoutingRule]
+        The last bit of a sum depends on how many numbers are added, zeros too. So the first top_k
+        are added as the model's router adds its own, and the others one after the other: a token
+        with the model's own experts gets its very weights, whatever the number of slots.
+        """
+        top_k, slots = self._shape.top_k, weights.shape[-1]
+        if slots < top_k:
+            weights = F.pad(weights, (0, top_k - slots))
+        first = weights[:, :top_k].contiguous().sum(-1, keepdim=True)
+        return first if slots <= top_k else first + weights[:, top_k:].cumsum(-1)[:, -1:]
+
+
+RuleFactory = Callable[[RuleParameters, RouterNull | None, RouterShape], RoutingRule]

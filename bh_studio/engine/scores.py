@@ -8,6 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from bh_studio.engine.placement import LayerTensors
 from bh_studio.engine.rule_parameters import ScoreName
 
 
@@ -33,7 +34,7 @@ class Scorer:
             )
         self.name = name
         self.temperature = temperature
-        self._factors = factors.get(name)
+        self._factors = LayerTensors(factors[name]) if name in factors else None
 
     @property
     def is_probability(self) -> bool:
@@ -47,7 +48,7 @@ class Scorer:
         probabilities = torch.softmax(logits.float() / self.temperature, dim=-1)
         if self._factors is None:
             return probabilities
-        return probabilities * self._factors[layer].to(logits.device)
+        return probabilities * self._factors.on(logits.device, layer)
 
     def of_all_layers(self, logits: Tensor) -> Tensor:
         """Scores of (layer, token, expert) logits, of the same shape, float32."""

@@ -22,7 +22,6 @@ from bh_studio.engine.rule_parameters import NullName, RuleName, RuleParameters,
 from bh_studio.engine.scores import Scorer
 from tests.tiny_olmoe import EXPERTS, LAYERS
 
-CPU = torch.device("cpu")
 TESTS = [RuleName.BH, RuleName.BY, RuleName.STOREY, RuleName.HIGHER_CRITICISM]
 # Levels in the order in which a rule must not select fewer.
 RISING = {
@@ -41,9 +40,7 @@ def counter(parameters: RuleParameters, experts: int, record: RouterNull | None 
     layers = record.layers if record else 1
     if isinstance(parameters.level, tuple):
         layers = len(parameters.level)
-    context = CounterContext(
-        parameters, parameters.levels(layers), experts, CPU, scorer, null, record
-    )
+    context = CounterContext(parameters, parameters.levels(layers), experts, scorer, null, record)
     return COUNTERS[parameters.rule](context)
 
 

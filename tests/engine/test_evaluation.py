@@ -19,7 +19,6 @@ from bh_studio.engine.evaluation import EvaluationRequest, evaluate
 from bh_studio.engine.evaluation_result import Control, Evaluation, Scores
 from bh_studio.engine.messages import CancelToken
 from bh_studio.engine.models import LoadedModel, load_model
-from bh_studio.engine.routers import find_routers
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.rule_text import parse_rule
 from bh_studio.engine.teacher_forcing import Text
@@ -85,8 +84,8 @@ def test_divergence_and_agreement_are_those_of_the_two_distributions(loaded: Loa
     rule = parse_rule("top-k:1")
     scores = by_label(run(loaded, rule, stride=CONTEXT))["top-k:1"]
     one = copy.deepcopy(loaded.model)
-    for router in find_routers(one):
-        router.top_k = 1
+    for layer in one.model.layers:
+        layer.mlp.gate.top_k = 1
     divergence, agreements, count = 0.0, 0, 0
     for text in (TEXT, NOTE):
         ids = torch.tensor(loaded.tokenizer(text.content).input_ids)

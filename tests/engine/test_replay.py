@@ -118,7 +118,7 @@ def test_mass_and_overlap_are_those_of_the_selected_experts(text: str, null: Rou
     parameters = parse_rule(text)
     replayed = replay(null.logits, parameters, null, TOP_K)
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    rule = RoutingRule(parameters, null, shape, torch.device("cpu"))
+    rule = RoutingRule(parameters, null, shape)
     for layer in range(LAYERS):
         selection = rule.select(layer, null.logits[layer])
         probabilities = null.logits[layer].double().softmax(-1)

@@ -25,7 +25,6 @@ from bh_studio.engine.rules import RoutingRule
 from bh_studio.engine.scores import Scorer
 from tests.tiny_olmoe import EXPERTS, HIDDEN, LAYERS, TOP_K, tiny_model
 
-CPU = torch.device("cpu")
 SHAPE = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 TESTS = [RuleName.BH, RuleName.BY, RuleName.STOREY, RuleName.HIGHER_CRITICISM]
@@ -75,7 +74,7 @@ def record(null: RouterNull) -> RouterNull:
 def rule_of(
     parameters: RuleParameters, record: RouterNull | None, shape: RouterShape = SHAPE
 ) -> RoutingRule:
-    return RoutingRule(parameters, record, shape, CPU)
+    return RoutingRule(parameters, record, shape)
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +189,58 @@ def test_tied_experts_get_the_same_weights_alone_and_among_many(record: RouterNu
         _, weights, raw = rule.select_one(1, logits[token : token + 1])
         assert raw == int(many.raw_counts[token])
         assert torch.equal(weights[0], many.weights[token, : weights.shape[1]])
+
+
+@pytest.mark.parametrize("normalizes", [False, True])
+@pytest.mark.parametrize("weights", MixingWeights)
+def test_scaled_weights_have_the_same_bits_alone_and_among_many(
+    weights: MixingWeights, normalizes: bool, record: RouterNull
+) -> None:
+    # The last bit of a sum depends on how many numbers are added, zeros too: from 8 on, here.
+    shape = dataclasses.replace(SHAPE, top_k=8, norm_topk_prob=normalizes)
+    generator = torch.Generator().manual_seed(7)
+    scale = torch.rand(80, 1, generator=generator) * 4
+    logits = torch.randn(80, EXPERTS, generator=generator) * scale
+    for rule, null, max_k in (
+        (RuleName.BH, NullName.DISCARDED, 5),
+        (RuleName.BH, NullName.DISCARDED, 8),
+        (RuleName.BH, NullName.DISCARDED, 13),
+        (RuleName.BH, NullName.PER_EXPERT, 13),
+        (RuleName.TOP_P, NullName.DISCARDED, 13),
+    ):
+        parameters = of(rule, null=null, max_k=max_k, weights=weights)
+        routing = rule_of(parameters, record, shape)
+        many = routing.select(1, logits)
+        assert len(set(many.counts.tolist())) > 3
+        for token in range(len(logits)):
+            used = int(many.counts[token])
+            indices, mixing, raw = routing.select_one(1, logits[token : token + 1])
+            assert raw == int(many.raw_counts[token])
+            assert torch.equal(indices[0], many.indices[token, :used])
+            assert torch.equal(mixing[0], many.weights[token, :used])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("normalizes", [False, True])
+def test_the_models_own_experts_keep_its_weights_and_order_among_more_slots(
+    normalizes: bool, dtype: torch.dtype
+) -> None:
+    # Rounded to few values, so that many probabilities are equal: topk's choice among them depends
+    # on how many it is asked for.
+    logits = torch.randn(300, EXPERTS, generator=torch.Generator().manual_seed(1))
+    logits = logits.mul(4).round().div(4).to(dtype)
+    for top_k in (1, 5, 8, 11):
+        shape = dataclasses.replace(SHAPE, top_k=top_k, norm_topk_prob=normalizes)
+        expected = logits.softmax(-1, torch.float32).topk(top_k)
+        weights = expected.values
+        if normalizes:
+            weights = weights / weights.sum(-1, keepdim=True)
+        for max_k in range(top_k, EXPERTS + 1):
+            rule = rule_of(of(RuleName.TOP_K, level=top_k, max_k=max_k), None, shape)
+            found = rule.select(0, logits)
+            assert torch.equal(found.indices[:, :top_k], expected.indices)
+            assert torch.equal(found.weights[:, :top_k], weights)
+            assert (found.weights[:, top_k:] == 0).all()
 
 
 # Limits
