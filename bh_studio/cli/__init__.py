@@ -11,13 +11,23 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bh_studio.cli import budget, calibrate, compare, evaluate, replay, sweep
+from bh_studio.cli import (
+    budget,
+    calibrate,
+    chat,
+    compare,
+    download,
+    evaluate,
+    models,
+    replay,
+    sweep,
+)
 from bh_studio.cli.terminal import EXIT_FAILED, CommandError, say
 from bh_studio.engine.errors import failure
 
 log = logging.getLogger(__name__)
 
-_COMMANDS = (compare, sweep, evaluate, budget, calibrate, replay)
+_COMMANDS = (compare, chat, sweep, evaluate, budget, calibrate, replay, download, models)
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
