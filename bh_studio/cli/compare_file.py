@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bh_studio.cli.answer_columns import legend
+from bh_studio.cli.conversation_option import conversation, conversation_settings
 from bh_studio.cli.experiment import (
     ENDINGS,
     collect,
@@ -40,7 +41,12 @@ from bh_studio.cli.terminal import (
     print_result,
     say,
 )
-from bh_studio.engine.messages import CancelToken, GenerationParameters, TokenGenerated
+from bh_studio.engine.messages import (
+    CancelToken,
+    Conversation,
+    GenerationParameters,
+    TokenGenerated,
+)
 from bh_studio.engine.rule_parameters import Mode, RuleParameters
 
 if TYPE_CHECKING:
@@ -65,13 +71,15 @@ def compare_file(
     cancel = CancelToken()
     with open_result(arguments, description) as result:
         loaded = load(arguments.model, arguments.calibration)
+        precedes = conversation(arguments, loaded.info)
+        description |= conversation_settings(precedes)
         rows = result.begin(header(description, loaded), lambda json_rows: _read(json_rows, file))
         say_taken_over(arguments.out, len(rows), len(file.prompts), _WHAT)
         show = _row_printer(arguments)
         for row in rows:
             show(row)
         with stop_on_interrupt(cancel):
-            events = _events(loaded, file, rule, generation, cancel, rows)
+            events = _events(loaded, file, rule, generation, precedes, cancel, rows)
             collect(events, rows, result, Progress(len(file.prompts), len(rows), _WHAT), show)
         answered = _finish(arguments, result, file, rows)
     if cancel.is_cancelled and len(rows) < len(file.prompts):
@@ -123,6 +131,7 @@ def _events(
     file: PromptsFile,
     rule: RuleParameters,
     generation: GenerationParameters,
+    precedes: Conversation | None,
     cancel: CancelToken,
     done: Sequence[PromptRow | SkippedRow],
 ) -> Iterator[TokenGenerated | PromptRow | SkippedRow]:
@@ -132,7 +141,7 @@ def _events(
     done_lines = {row.line for row in done}
     waiting = [asked for asked in file.prompts if asked.line not in done_lines]
     prompts = [asked.prompt for asked in waiting]
-    for event in compare_prompts(loaded, prompts, rule, generation, cancel):
+    for event in compare_prompts(loaded, prompts, rule, generation, cancel, precedes):
         if isinstance(event, PromptAnswered):
             yield PromptRow(waiting[event.index], event.baseline, event.bh, event.agreement)
         elif isinstance(event, PromptRefused):

@@ -1,4 +1,4 @@
-"""The table that ends `bh-studio compare` of one prompt."""
+"""The numbers of one comparison: the table after `compare`, the line after a turn of `chat`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from bh_studio.cli.table import line, number, share
 from bh_studio.engine.messages import FinishReason, Side
-from bh_studio.engine.rule_parameters import Mode
+from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.engine.session import Session, SideRecord
 
 _REASONS = {
@@ -34,10 +34,7 @@ def summary(session: Session) -> str:
     lines = ["", *(f"{label:24}{line(values, (12, 12))}" for label, values in rows)]
     lines += ["", "BH, mean experts of each layer (from 0):"]
     lines.append("  " + "  ".join(f"{mean:.1f}" for mean in _answer(bh)["per_layer_mean"]))
-    if session.rule.mode is Mode.ANALYZE:
-        lines.append(
-            "Analyze: both answers used the model's own routing; BH's counts are simulated."
-        )
+    lines += analyze_note(session.rule)
     difference = session.first_difference
     lines.append(
         "The answers are the same, token for token, as far as both go."
@@ -45,6 +42,34 @@ def summary(session: Session) -> str:
         else f"The answers first differ at token {difference}, counted from 0."
     )
     return "\n".join(lines)
+
+
+def turn_line(session: Session) -> str:
+    """What both sides used, in one line."""
+    baseline, bh = (session.sides[side] for side in Side)
+    difference = session.first_difference
+    means, speeds = (
+        " and ".join(values)
+        for values in (
+            [number(_answer(r)["mean"], 2) for r in (baseline, bh)],
+            [number(r.tokens_per_second, 1) for r in (baseline, bh)],
+        )
+    )
+    parts = [
+        f"{len(baseline.token_ids)} and {len(bh.token_ids)} tokens",
+        f"{means} mean experts",
+        f"{speeds} tok/s",
+        "no difference" if difference is None else f"first difference: token {difference}",
+        " and ".join(dict.fromkeys(_REASONS[r.finish_reason] for r in (baseline, bh))),
+    ]
+    return f"[{'; '.join(parts)}]"
+
+
+def analyze_note(rule: RuleParameters) -> list[str]:
+    """What has to be known of counts that changed nothing, as lines."""
+    if rule.mode is not Mode.ANALYZE:
+        return []
+    return ["Analyze: both answers used the model's own routing; BH's counts are simulated."]
 
 
 def _answer(record: SideRecord) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from bh_studio.cli.terminal import EXIT_USAGE, CommandError
 Row = dict[str, Any]
 # Where and when rows were made does not make them others, nor what their prompts file is called.
 _NO_SETTINGS = ("started at", "environment", "prompts file name")
+# What results leave unsaid that were made before it could be otherwise.
+_UNSAID = {"prompt format": "plain text"}
 # Of the model, only what decides the rows; it may have moved to another folder.
 _MODEL_SETTINGS = ("fingerprint", "null sha256", "dtype", "device", "expert path")
 
@@ -51,7 +53,7 @@ def check_settings(result: Path, then: Row, now: Row) -> None:
 
     What `now` does not say is not compared.
     """
-    former, new = _settings(then), _settings(json.loads(json.dumps(now)))
+    former, new = _UNSAID | _settings(then), _settings(json.loads(json.dumps(now)))
     changes = [
         f"{name} ({_short(former.get(name))} then, {_short(value)} now)"
         for name, value in new.items()

@@ -9,6 +9,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bh_studio.cli.answer_columns import legend
+from bh_studio.cli.conversation_option import (
+    add_conversation_options,
+    check_conversation_options,
+    conversation,
+    conversation_settings,
+)
 from bh_studio.cli.experiment import (
     ENDINGS,
     add_restart_option,
@@ -38,7 +44,12 @@ from bh_studio.cli.terminal import (
     print_result,
     read_prompt,
 )
-from bh_studio.engine.messages import CancelToken, GenerationParameters, TokenGenerated
+from bh_studio.engine.messages import (
+    CancelToken,
+    Conversation,
+    GenerationParameters,
+    TokenGenerated,
+)
 from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.options import (
     add_calibration_option,
@@ -67,7 +78,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "levels; print how many experts each answer used and how far it is the same.",
     )
     parser.add_argument(
-        "prompt", metavar="PROMPT", help='the text to continue; "-" reads it from standard input'
+        "prompt",
+        metavar="PROMPT",
+        help='the text to continue, or a message to an instruct model; "-" reads it from standard '
+        "input",
     )
     parser.add_argument(
         "--alphas",
@@ -79,6 +93,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_model_option(parser)
     add_calibration_option(parser)
+    add_conversation_options(parser)
     add_rule_options(parser, has_alpha=False, max_k=_MAX_K)
     add_generation_options(parser)
     parser.add_argument(
@@ -95,6 +110,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     rules, generation = _parameters(arguments)
+    check_conversation_options(arguments)
     prompt = read_prompt(arguments.prompt)
     description = _description(prompt, rules, generation)
     total = 1 + len(rules)
@@ -105,13 +121,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with open_result(arguments, description) as result:
         loaded = load(arguments.model, arguments.calibration)
+        precedes = conversation(arguments, loaded.info)
+        description |= conversation_settings(precedes)
         rows = result.begin(header(description, loaded), rows_from_json)
         say_taken_over(arguments.out, len(rows), total, _WHAT)
         if not arguments.json:
             print_result("\n".join([table_head(), *map(table_row, rows)]))
         cancel = CancelToken()
         with stop_on_interrupt(cancel):
-            events = _events(loaded, prompt, rules, generation, cancel, rows)
+            events = _events(loaded, prompt, precedes, rules, generation, cancel, rows)
             collect(events, rows, result, Progress(total, len(rows), _WHAT), show)
         is_complete = len(rows) == total
         whole = document(result, is_complete, rows=[row.to_json() for row in rows])
@@ -161,6 +179,7 @@ def _description(
 def _events(
     loaded: LoadedModel,
     prompt: str,
+    precedes: Conversation | None,
     rules: dict[float, RuleParameters],
     generation: GenerationParameters,
     cancel: CancelToken,
@@ -174,7 +193,7 @@ def _events(
     if done and not missing:
         return
     baseline = done[0].answer if done else None
-    for event in sweep(loaded, prompt, tuple(missing), generation, cancel, baseline):
+    for event in sweep(loaded, prompt, tuple(missing), generation, cancel, baseline, precedes):
         if isinstance(event, RuleAnswered):
             alpha = None if event.rule is None else missing[event.rule]
             yield SweepRow(alpha, event.answer, event.agreement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from datetime import datetime
 
+from bh_studio.engine.chat import encode_prompt
 from bh_studio.engine.environment import describe_environment
 from bh_studio.engine.messages import (
     Event,
@@ -17,21 +18,23 @@ from bh_studio.engine.messages import (
 from bh_studio.engine.models import LoadedModel
 from bh_studio.engine.routing import RoutingIntegration
 from bh_studio.engine.session import Session
-from bh_studio.engine.side_run import SideRun, encode_prompt
+from bh_studio.engine.side_run import SideRun
 
 
 def compare(loaded: LoadedModel, request: RunComparison) -> Generator[Event, None, None]:
     """Run `request`; the last event is RunFinished, also when it was cancelled.
 
-    Raises EngineError for a prompt that is empty or too long for the model, ValueError for rule
-    parameters that do not fit it.
+    Raises EngineError for a prompt that chat.encode_prompt refuses, ValueError for rule parameters
+    that do not fit the model.
     """
     started_at = _now()
-    prompt_ids = encode_prompt(loaded, request.prompt)
+    prompt_ids = {
+        side: encode_prompt(loaded, request.prompt, request.conversation, side) for side in Side
+    }
     integration = RoutingIntegration(loaded.model, request.rule, null=loaded.null)
-    yield RunStarted(request.run_id, tuple(prompt_ids))
+    yield RunStarted(request.run_id)
     runs = [
-        SideRun(loaded, prompt_ids, request.generation, side, routing, request.run_id)
+        SideRun(loaded, prompt_ids[side], request.generation, side, routing, request.run_id)
         for side, routing in ((Side.BASELINE, None), (Side.BH, integration))
     ]
     while any(run.is_active for run in runs):
@@ -52,7 +55,7 @@ def compare(loaded: LoadedModel, request: RunComparison) -> Generator[Event, Non
             rule=request.rule,
             generation=request.generation,
             prompt=request.prompt,
-            prompt_token_ids=tuple(prompt_ids),
+            conversation=request.conversation,
             sides={run.side: run.record for run in runs if run.record is not None},
             environment=describe_environment(),
             started_at=started_at,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bh_studio.engine.rule_parameters import RuleParameters
@@ -87,9 +88,35 @@ class GenerationParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier question of a conversation, and what each side answered to it."""
+
+    prompt: str
+    baseline: str
+    bh: str
+
+    def answer(self, side: Side) -> str:
+        """What `side` said."""
+        return self.baseline if side is Side.BASELINE else self.bh
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What precedes a prompt to an instruct model; each side remembers its own answers.
+
+    system: the system prompt; empty for none. turns: earlier turns, the oldest first.
+    """
+
+    system: str = ""
+    turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The loaded model, as a session records it.
 
+    id: "embedded", a folder, or a hub's OWNER/NAME. revision: the hub's commit; empty if there is
+    none. has_chat_template: whether the model's tokenizer can write conversations.
     null_sha256: hash of the scores of the null that the rule compares with.
     null_samples: scores in the null of one layer; the smallest p-value is 1 / (null_samples + 1).
     expert_path: the computation that ran the experts.
@@ -109,6 +136,33 @@ class ModelInfo:
     expert_path: str
     null_sha256: str
     null_samples: int
+    revision: str = ""
+    has_chat_template: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Memory that a model takes on one device, in bytes, and what is free there.
+
+    device: "cpu", "cuda:0" and so on. weights: parameters in the dtype they are loaded in. cache:
+    keys and values of both sides for `cache_tokens` tokens each. headroom: activations, and what
+    the libraries hold besides. free: what the device has now.
+    """
+
+    device: str
+    weights: int
+    cache: int
+    cache_tokens: int
+    headroom: int
+    free: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.headroom
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.free
 
 
 # --- requests -------------------------------------------------------------------------------
@@ -116,27 +170,68 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class LoadModel:
-    """Load a model and the null of its routers.
+    """Load a model and the null of its routers, in place of the one that is loaded.
 
-    source: "embedded" or a folder with a checkpoint.
+    That one stays until the new one has passed every check that needs no weights.
+
+    source: "embedded", a folder with a checkpoint, or a hub's OWNER/NAME or OWNER/NAME@REVISION
+        that was downloaded before.
+    device: "auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps".
+    dtype: "auto", "bfloat16", "float16" or "float32".
+    load_anyway: load even if the memory seems too small. calibration: file with a recording of
+        router logits (nulls.save_null) to take nulls from; None for the text that ships.
     """
 
     source: str = "embedded"
+    device: str = "auto"
+    dtype: str = "auto"
+    load_anyway: bool = False
+    calibration: Path | None = None
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel:
+    """Give the memory of the loaded model back; without one, nothing happens."""
+
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class InspectModel:
+    """Say what the model in `source` is and what memory it would take, without loading it."""
+
+    source: str
+    device: str = "auto"
+    dtype: str = "auto"
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCalibration:
+    """Write the recording that the loaded model's nulls are fitted on to a file for others."""
+
+    path: Path
     cancel: CancelToken = field(default_factory=CancelToken)
 
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """Answer `prompt` with the baseline and with BH routing, taking turns token by token."""
+    """Answer `prompt` with the baseline and with BH routing, taking turns token by token.
+
+    conversation: what precedes the prompt, written with the model's chat template; None continues
+    `prompt` as plain text.
+    """
 
     run_id: int
     prompt: str
     rule: RuleParameters
     generation: GenerationParameters
+    conversation: Conversation | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
 
 
-Request = LoadModel | RunComparison
+Request = LoadModel | UnloadModel | InspectModel | SaveCalibration | RunComparison
 
 # --- events ---------------------------------------------------------------------------------
 
@@ -157,11 +252,54 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUnloaded:
+    """No model is loaded any more; also sent before another one is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInspected:
+    """The answer to InspectModel.
+
+    device, dtype: what "auto" became. needs: one entry a device that would hold a part of the
+    model. problem: why the model cannot be used, a sentence; empty if it can, as far as that is
+    known without its weights.
+    """
+
+    request: InspectModel
+    device: str
+    dtype: str
+    needs: tuple[MemoryNeed, ...]
+    parameter_count: int
+    context_length: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRefused:
+    """The model was not loaded for want of memory; the former one, if any, still is.
+
+    request: to be sent again with load_anyway=True and a new cancel token if the person insists.
+    message: what is needed and what is free, in numbers. advice: what to do about it.
+    """
+
+    request: LoadModel
+    message: str
+    advice: str
+    needs: tuple[MemoryNeed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSaved:
+    """The file that SaveCalibration asked for is written."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """The prompt was accepted; the first tokens follow."""
 
     run_id: int
-    prompt_token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +357,17 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class LoadCancelled:
-    """A load ended because it was asked to; no model is loaded."""
+    """A load ended because it was asked to; the former model is there unless ModelUnloaded came."""
 
 
 Event = (
     LoadProgress
     | ModelLoaded
+    | ModelUnloaded
+    | ModelInspected
+    | LoadRefused
     | LoadCancelled
+    | CalibrationSaved
     | RunStarted
     | TokenGenerated
     | SideFinished

@@ -108,6 +108,7 @@ def load_model(
         expert_path=SELECTED_EXPERTS,
         null_sha256=null.sha256,
         null_samples=null.samples,
+        has_chat_template=bool(tokenizer.chat_template),
     )
     log.info("Loaded %s", info)
     return LoadedModel(model, tokenizer, null, shape, info, _end_token_ids(model, tokenizer))
@@ -178,11 +179,11 @@ def _checked_shape(model: PreTrainedModel, folder: Path) -> RouterShape:
 
 def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     configured = model.generation_config.eos_token_id if model.generation_config else None
-    if configured is None:
-        configured = tokenizer.eos_token_id
-    if configured is None:
-        return frozenset()
-    return frozenset([configured] if isinstance(configured, int) else configured)
+    end = {configured} if configured is None or isinstance(configured, int) else set(configured)
+    # A chat template may end turns with the tokenizer's own end, where texts end with another.
+    if configured is None or tokenizer.chat_template:
+        end.add(tokenizer.eos_token_id)
+    return frozenset(token_id for token_id in end if token_id is not None)
 
 
 def _warm_up(model: PreTrainedModel, null: RouterNull, shape: RouterShape) -> None:

@@ -5,16 +5,23 @@ Owns the names that `session.json` and `compare --json` share. Knows no file, no
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from bh_studio.engine.messages import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.messages import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+    Side,
+    Turn,
+)
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.statistics import count_statistics, first_difference, tokens_per_second
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class SessionError(ValueError):
@@ -23,8 +30,10 @@ class SessionError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideRecord:
-    """All that one side produced.
+    """All that one side read and produced.
 
+    prompt_token_ids: what it read, the earlier turns of a conversation included; there the sides
+        differ, because each remembers its own answers.
     token_ids: the answer's tokens, the end-of-text token included.
     token_texts: (token,) what each token added to `text`, as TokenGenerated had it; characters
         still held back at the end belong to the last token, so the pieces joined are `text`.
@@ -35,6 +44,7 @@ class SideRecord:
     token_seconds: (token,) float64, this side's own computing time until each token was ready.
     """
 
+    prompt_token_ids: tuple[int, ...]
     text: str
     token_ids: tuple[int, ...]
     token_texts: tuple[str, ...]
@@ -63,6 +73,7 @@ class SideRecord:
     def to_json(self) -> dict[str, Any]:
         """The record under the names of `session.json`."""
         return {
+            "prompt_token_ids": list(self.prompt_token_ids),
             "text": self.text,
             "token_ids": list(self.token_ids),
             "token_texts": list(self.token_texts),
@@ -78,6 +89,7 @@ class SideRecord:
 class Session:
     """One comparison. started_at, finished_at: ISO 8601 with time zone.
 
+    conversation: what preceded the prompt; None if it was plain text that both sides continued.
     environment: versions of everything, machine, device and threads.
     """
 
@@ -85,7 +97,7 @@ class Session:
     rule: RuleParameters
     generation: GenerationParameters
     prompt: str
-    prompt_token_ids: tuple[int, ...]
+    conversation: Conversation | None
     sides: dict[Side, SideRecord]
     environment: dict[str, Any]
     started_at: str
@@ -96,6 +108,18 @@ class Session:
         """Index of the first token in which the answers differ; None if they do not."""
         return first_difference(self.sides[Side.BASELINE].token_ids, self.sides[Side.BH].token_ids)
 
+    @property
+    def continued(self) -> Conversation | None:
+        """What precedes the next prompt of this conversation; None if it was plain text.
+
+        A prompt to which no side has said anything is left out.
+        """
+        if self.conversation is None or not any(r.token_ids for r in self.sides.values()):
+            return self.conversation
+        baseline, bh = (self.sides[side].text for side in Side)
+        turns = (*self.conversation.turns, Turn(self.prompt, baseline, bh))
+        return replace(self.conversation, turns=turns)
+
     def to_json(self) -> dict[str, Any]:
         """The document under the names of `session.json`, ready for json.dump."""
         return {
@@ -105,7 +129,7 @@ class Session:
             "model": asdict(self.model),
             "parameters": {"rule": asdict(self.rule), "generation": asdict(self.generation)},
             "prompt": self.prompt,
-            "prompt_token_ids": list(self.prompt_token_ids),
+            "conversation": None if self.conversation is None else asdict(self.conversation),
             "sides": {side.value: record.to_json() for side, record in self.sides.items()},
             "first_difference": self.first_difference,
             "environment": self.environment,

@@ -21,9 +21,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bh_studio.engine.messages import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.messages import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+    Side,
+    Turn,
+)
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import SCHEMA_VERSION, Session, SessionError, SideRecord
+from bh_studio.engine.session_versions import upgraded
 
 SUFFIX = ".bhsession"
 _T = TypeVar("_T")
@@ -40,10 +48,6 @@ _JSON_TYPES: dict[str, type | tuple[type, ...]] = {
     "float | tuple[float, ...]": (int, float, tuple),
     **dict.fromkeys(("Mode", "MixingWeights", "RuleName", "OnEmpty", "ScoreName", "NullName"), str),
 }
-# What a session of schema version 1 leaves unsaid of its rule.
-_VERSION_1_RULE = {
-    "rule": "bh", "on_empty": "min_k", "score": "probability", "null": "discarded",
-}  # fmt: skip
 _ARRAY_TYPES = {
     "expert_counts": np.uint8,
     "raw_counts": np.uint8,
@@ -89,12 +93,12 @@ def load_session(path: Path) -> Session:
             ) from None
         raise SessionError(f"{path.name} is damaged: {error}") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if version not in (1, SCHEMA_VERSION):
+    if version not in range(1, SCHEMA_VERSION + 1):
         raise SessionError(
             f"{path.name} has schema version {version!r}; this program reads 1 to {SCHEMA_VERSION}."
         )
     try:
-        return _session_from(document, arrays)
+        return _session_from(upgraded(document), arrays)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise SessionError(f"{path.name} is damaged: {reason}") from error
@@ -181,30 +185,33 @@ def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Se
     parameters = document["parameters"]
     model = _dataclass_from(ModelInfo, document["model"])
     rule_values = dict(parameters["rule"])
-    if document["schema_version"] == 1:  # knew no rule but BH
-        rule_values = {**_VERSION_1_RULE, **rule_values, "level": rule_values.pop("alpha")}
-    elif isinstance(rule_values["level"], list):
+    if isinstance(rule_values["level"], list):
         rule_values["level"] = tuple(float(level) for level in rule_values["level"])
     rule = _dataclass_from(RuleParameters, rule_values)
     generation = _dataclass_from(GenerationParameters, parameters["generation"])
     _check_ranges(model, rule, generation)
-    prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
+    sides = document["sides"]
     return Session(
         model=model,
         rule=rule,
         generation=generation,
         prompt=_text(document["prompt"]),
-        prompt_token_ids=prompt_token_ids,
-        sides={
-            side: _side_from(
-                document["sides"][side.value], arrays, side, model, len(prompt_token_ids)
-            )
-            for side in Side
-        },
+        conversation=_conversation_from(document["conversation"]),
+        sides={side: _side_from(sides[side.value], arrays, side, model) for side in Side},
         environment=dict(document["environment"]),
         started_at=str(document["started_at"]),
         finished_at=str(document["finished_at"]),
     )
+
+
+def _conversation_from(document: dict[str, Any] | None) -> Conversation | None:
+    if document is None:
+        return None
+    turns = tuple(
+        Turn(_text(turn["prompt"]), _text(turn["baseline"]), _text(turn["bh"]))
+        for turn in document["turns"]
+    )
+    return Conversation(_text(document["system"]), turns)
 
 
 def _text(value: object) -> str:
@@ -245,11 +252,11 @@ def _side_from(
     arrays: dict[str, np.ndarray],
     side: Side,
     model: ModelInfo,
-    prompt_tokens: int,
 ) -> SideRecord:
+    prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
     token_ids = tuple(int(token) for token in document["token_ids"])
     # A side that was stopped before its first token has not read the prompt either.
-    prompt_rows = prompt_tokens - 1 if token_ids else 0
+    prompt_rows = len(prompt_token_ids) - 1 if token_ids else 0
     shapes = {
         "expert_counts": (len(token_ids), model.layers),
         "raw_counts": (len(token_ids), model.layers),
@@ -274,6 +281,7 @@ def _side_from(
     if len(token_texts) != len(token_ids) or "".join(token_texts) != document["text"]:
         raise ValueError(f"the token texts of {side.value} do not add up to its text.")
     return SideRecord(
+        prompt_token_ids=prompt_token_ids,
         text=_text(document["text"]),
         token_ids=token_ids,
         token_texts=token_texts,

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from bh_studio.engine.detokenizer import StreamingDetokenizer
-from bh_studio.engine.errors import EngineError
 from bh_studio.engine.generation import SideDecoder, Step
 from bh_studio.engine.messages import (
     FinishReason,
@@ -49,6 +48,7 @@ class SideRun:
             integration,
         )
         self._run_id = run_id
+        self._prompt_ids = tuple(prompt_ids)
         self._detokenizer = StreamingDetokenizer(loaded.tokenizer, prompt_ids)
         self._empty = np.empty((0, loaded.shape.layers), dtype=np.uint8)
         self._steps: list[Step] = []
@@ -64,7 +64,9 @@ class SideRun:
         step = self._decoder.step()
         self._seconds += step.seconds
         self._steps.append(step)
-        self._pieces.append(self._detokenizer.add(step.token_id))
+        # The token that ends a text is no part of it, though not every tokenizer calls it special.
+        is_end = step.finish_reason is FinishReason.END_OF_TEXT
+        self._pieces.append("" if is_end else self._detokenizer.add(step.token_id))
         token = TokenGenerated(
             run_id=self._run_id,
             side=self.side,
@@ -84,6 +86,7 @@ class SideRun:
             self._pieces[-1] += tail
         first = self._steps[:1]
         self.record = SideRecord(
+            prompt_token_ids=self._prompt_ids,
             text="".join(self._pieces),
             token_ids=tuple(step.token_id for step in self._steps),
             token_texts=tuple(self._pieces),
@@ -95,20 +98,6 @@ class SideRun:
             finish_reason=reason,
         )
         return SideFinished(self._run_id, self.side, tail, self.record)
-
-
-def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
-    """The tokens of `prompt`. Raises EngineError if it is empty or too long for the model."""
-    if not prompt.strip():
-        raise EngineError("The prompt is empty.", "Type the beginning of a text.")
-    token_ids: list[int] = loaded.tokenizer(prompt, verbose=False).input_ids
-    if len(token_ids) >= loaded.info.context_length:
-        raise EngineError(
-            f"The prompt has {len(token_ids)} tokens; this model reads at most "
-            f"{loaded.info.context_length}, the answer included.",
-            "Shorten the prompt.",
-        )
-    return token_ids
 
 
 def _stack(rows: list[np.ndarray], empty: np.ndarray) -> np.ndarray:

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from tests.tiny_olmoe import save_tiny_checkpoint
+from tests.tiny_olmoe import save_tiny_chat_checkpoint, save_tiny_checkpoint
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -20,15 +21,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe")))
 
 
+@pytest.fixture(scope="session")
+def chat_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny_chat_checkpoint(tmp_path_factory.mktemp("tiny-chat")))
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts the program in a process of its own, where Ctrl+C does what it does in a terminal."""
     programs: list[subprocess.Popen[str]] = []
 
-    def start_program(*arguments: str) -> subprocess.Popen[str]:
+    def start_program(
+        *arguments: str, stdin: int | IO[str] | None = None, stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         program = subprocess.Popen(
             [sys.executable, "-m", "bh_studio", *arguments],
-            stdout=subprocess.PIPE,
+            stdin=stdin,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=_accept_interrupts if sys.platform != "win32" else None,

@@ -43,7 +43,7 @@ def test_json_is_one_object_on_standard_output(
 ) -> None:
     assert compare("--model", checkpoint, "--max-new-tokens", "5", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert np.array(document["sides"]["bh"]["expert_counts"]).shape == (5, LAYERS)
 
 

@@ -77,7 +77,7 @@ def test_events_come_in_turns_and_add_up_to_the_session(loaded: LoadedModel) -> 
         np.testing.assert_array_equal(record.raw_counts, [t.raw_counts for t in mine])
         assert record.token_seconds.tolist() == pytest.approx([t.seconds for t in mine])
         assert record.expert_counts.dtype == np.uint8
-        assert record.prompt_expert_counts.shape == (len(session.prompt_token_ids) - 1, LAYERS)
+        assert record.prompt_expert_counts.shape == (len(record.prompt_token_ids) - 1, LAYERS)
     baseline, bh = session.sides[Side.BASELINE], session.sides[Side.BH]
     assert (baseline.expert_counts == TOP_K).all()
     assert bh.expert_counts.min() < TOP_K
@@ -137,7 +137,7 @@ def test_stop_ends_both_sides_within_a_token(after: int, loaded: LoadedModel) ->
     assert {r.finish_reason for r in session.sides.values()} == {FinishReason.STOPPED}
     assert session.first_difference is None or after == 5
     for record in session.sides.values():
-        rows = len(session.prompt_token_ids) - 1 if record.token_ids else 0
+        rows = len(record.prompt_token_ids) - 1 if record.token_ids else 0
         assert record.prompt_expert_counts.shape == (rows, LAYERS)
 
 

@@ -16,21 +16,37 @@ import numpy as np
 import pytest
 
 from bh_studio.engine import session_file
-from bh_studio.engine.messages import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.messages import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+    Side,
+    Turn,
+)
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import Session, SessionError, SideRecord
 from bh_studio.engine.session_file import export_csv, export_json, load_session, save_session
 
 LAYERS, PROMPT_TOKENS = 3, 4
+CONVERSATION = Conversation(
+    "Be brief. 😀", (Turn("Who?", "A\nmodel", ""), Turn("<b>", "\x00", "ü"))
+)
 
 
-def record(token_ids: tuple[int, ...], texts: tuple[str, ...], seed: int) -> SideRecord:
+def record(
+    token_ids: tuple[int, ...],
+    texts: tuple[str, ...],
+    seed: int,
+    prompt_tokens: int = PROMPT_TOKENS,
+) -> SideRecord:
     generator = np.random.default_rng(seed)
     rows = len(token_ids)
-    prompt_rows = PROMPT_TOKENS - 1 if rows else 0
+    prompt_rows = prompt_tokens - 1 if rows else 0
     raw = generator.integers(0, 12, (rows, LAYERS), dtype=np.uint8)
     prompt_raw = generator.integers(0, 12, (prompt_rows, LAYERS), dtype=np.uint8)
     return SideRecord(
+        prompt_token_ids=tuple(range(1, prompt_tokens + 1)),
         text="".join(texts),
         token_ids=token_ids,
         token_texts=texts,
@@ -55,7 +71,7 @@ def session() -> Session:
         rule=RuleParameters(level=0.01),
         generation=GenerationParameters(seed=3),
         prompt="Once “upon” a time 😀",
-        prompt_token_ids=(1, 2, 3, 4),
+        conversation=None,
         sides={
             Side.BASELINE: record((5, 6, 7), ("", " 日本", "<b>\x00"), 0),
             Side.BH: record((5, 9), (" a", "\n"), 1),
@@ -85,6 +101,69 @@ def test_a_side_without_tokens_survives_too(session: Session, tmp_path: Path) ->
     again = load_session(tmp_path / "a.bhsession")
     assert again.sides[Side.BH].time_to_first_token_s is None
     assert again.to_json() == session.to_json()
+
+
+def test_a_conversation_survives_with_sides_that_read_differently(
+    session: Session, tmp_path: Path
+) -> None:
+    session.sides[Side.BH] = record((5, 9), (" a", "\n"), 1, prompt_tokens=9)
+    chat = dataclasses.replace(session, conversation=CONVERSATION)
+    save_session(chat, tmp_path / "a.bhsession")
+    again = load_session(tmp_path / "a.bhsession")
+    assert again.conversation == CONVERSATION
+    assert again.to_json() == chat.to_json()
+    assert again.to_json()["schema_version"] == 3
+    assert len(again.sides[Side.BASELINE].prompt_token_ids) == 4
+    assert len(again.sides[Side.BH].prompt_token_ids) == 9
+    texts = [session.sides[side].text for side in Side]
+    assert again.continued == Conversation(
+        CONVERSATION.system, (*CONVERSATION.turns, Turn(session.prompt, *texts))
+    )
+
+
+def to_version_2(document: dict[str, Any]) -> None:
+    """As the program wrote it before there were conversations."""
+    document["schema_version"] = 2
+    assert document.pop("conversation") is None
+    for name in ("revision", "has_chat_template"):
+        document["model"].pop(name)
+    for side in document["sides"].values():
+        document["prompt_token_ids"] = side.pop("prompt_token_ids")
+
+
+def to_version_1(document: dict[str, Any]) -> None:
+    """As the program wrote it when BH was the only rule."""
+    to_version_2(document)
+    document["schema_version"] = 1
+    rule = document["parameters"]["rule"]
+    rule["alpha"] = rule.pop("level")
+    for name in set(rule) - {"alpha", "temperature", "min_k", "max_k", "mode", "weights"}:
+        rule.pop(name)
+
+
+@pytest.mark.parametrize("age", [to_version_2, to_version_1])
+def test_older_sessions_are_read(
+    age: Callable[[dict[str, Any]], None], session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    again = load_session(rewritten(path, age))
+    assert again.to_json() == session.to_json()
+
+
+@pytest.mark.parametrize("age", [to_version_2, to_version_1])
+@pytest.mark.parametrize("name", ["prompt_token_ids", "sides", "parameters"])
+def test_damage_in_older_sessions_is_named(
+    age: Callable[[dict[str, Any]], None], name: str, session: Session, tmp_path: Path
+) -> None:
+    def damage(document: dict[str, Any]) -> None:
+        age(document)
+        document[name] = None
+
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with pytest.raises(SessionError, match="is damaged"):
+        load_session(rewritten(path, damage))
 
 
 def test_the_documented_names_are_there(session: Session) -> None:
@@ -153,6 +232,19 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d["parameters"]["rule"].update(temperature=10**400), "too large"),
         (lambda d: d["parameters"]["generation"].update(max_new_tokens=10**9), "max_new_tokens"),
         (lambda d: d.update(prompt=None), "a text is None"),
+        (lambda d: d.pop("conversation"), "'conversation' is missing"),
+        (lambda d: d.update(conversation=[]), "list"),
+        (lambda d: d.update(conversation={"system": "", "turns": ["x"]}), "str"),
+        (lambda d: d.update(conversation={"system": 1, "turns": []}), "a text is 1"),
+        (
+            lambda d: d.update(
+                conversation={"system": "", "turns": [{"prompt": "", "baseline": "", "bh": None}]}
+            ),
+            "a text is None",
+        ),
+        (lambda d: d["sides"]["bh"].update(prompt_token_ids=[1]), r"\(3, 3\), not \(0, 3\)"),
+        (lambda d: d["sides"]["bh"].pop("prompt_token_ids"), "'prompt_token_ids' is missing"),
+        (lambda d: d["model"].update(has_chat_template=1), "has_chat_template is 1"),
         (lambda d: d.update(prompt="\ud800"), "surrogates"),
         (lambda d: d["sides"]["bh"]["token_ids"].__setitem__(0, float("inf")), "infinity"),
     ],
