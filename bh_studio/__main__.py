@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is not None and window:
         option = "--" + next(iter(window)).replace("_", "-")
         parser.error(f"{option} before {arguments.command} is an option of the window")
+    if window.get("chat") is False and window.get("system"):
+        parser.error("--system is part of a chat; leave out --no-chat")
     _start_logging()
     try:
         if arguments.command is not None:
@@ -97,9 +99,38 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
         group.add_argument(option, dest=destination, default=None, help=help_text, **keywords)
 
     modes, weights = [mode.value for mode in Mode], [weights.value for weights in MixingWeights]
-    add("--model", '"embedded" or a folder with an OLMoE checkpoint', metavar="SOURCE")
+    add(
+        "--model",
+        '"embedded", a folder with an OLMoE checkpoint, or OWNER/NAME[@REVISION] that was '
+        "downloaded",
+        metavar="SOURCE",
+    )
+    add(
+        "--device",
+        '"auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps"',
+        metavar="DEVICE",
+    )
+    add(
+        "--dtype",
+        "number format of the weights",
+        choices=("auto", "bfloat16", "float16", "float32"),
+    )
+    add(
+        "--calibration",
+        "take nulls from what `bh-studio calibrate --out FILE` saved, not from the text that "
+        "ships with the program",
+        type=Path,
+        metavar="FILE",
+    )
+    add("--load-anyway", "load even if the memory seems too small", action="store_true")
     add("--open", "show a saved session", type=Path, metavar="FILE")
-    add("--prompt", "the text to continue", metavar="TEXT")
+    add("--prompt", "the text to continue, or a message to an instruct model", metavar="TEXT")
+    add(
+        "--chat",
+        "take the prompt as a message to an instruct model, or as plain text",
+        action=argparse.BooleanOptionalAction,
+    )
+    add("--system", "system prompt of a chat", metavar="TEXT")
     add("--alpha", "BH level, between 0 and 1", type=float, metavar="A")
     add("--temperature", "divides the router logits before the score", type=float, metavar="T")
     add("--min-k", "fewest experts of a token in a layer", type=int, metavar="N")

@@ -17,13 +17,14 @@ from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal, SignalInstance, 
 from PySide6.QtWidgets import QApplication
 
 from bh_studio import __version__
-from bh_studio.engine.messages import Failed, Request
+from bh_studio.engine.messages import Failed, LoadModel, Request
 from bh_studio.settings import load_settings, save_settings
 from bh_studio.ui.errand import Errand
 from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_model import SessionModel
 from bh_studio.ui.theme import Theme
+from bh_studio.ui.token_text import release_copied_text
 from bh_studio.ui.window_memory import remember
 
 _log = logging.getLogger(__name__)
@@ -42,8 +43,10 @@ class WindowOptions:
     prompt: put into the editor. run: start as soon as the model is loaded. save: file for the
     session after the run. screenshot: file for a picture of the window, after the run if there is
     one, else when the model is loaded. quit: end after that; the exit code is 1 if anything failed.
-    model: "embedded" or a folder. rule, generation: values that replace the remembered ones, by
-    the field names of RuleParameters and GenerationParameters. session: file to open.
+    model, device, dtype, load_anyway, calibration: as in messages.LoadModel. rule, generation:
+    values that replace the remembered ones, by the field names of RuleParameters and
+    GenerationParameters. session: file to open. chat: take the prompt as a message (True) or as
+    plain text (False). system: system prompt of a chat.
     color_scheme: "light" or "dark" instead of the system's. size: width and height in pixels.
     """
 
@@ -53,9 +56,15 @@ class WindowOptions:
     screenshot: Path | None = None
     quit: bool = False
     model: str = "embedded"
+    device: str = "auto"
+    dtype: str = "auto"
+    load_anyway: bool = False
+    calibration: Path | None = None
     rule: Mapping[str, Any] = field(default_factory=dict)
     generation: Mapping[str, Any] = field(default_factory=dict)
     session: Path | None = None
+    chat: bool | None = None
+    system: str | None = None
     color_scheme: str | None = None
     size: tuple[int, int] | None = None
 
@@ -97,13 +106,28 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         save=options.save,
         screenshot=options.screenshot,
         quit_after=options.quit,
+        needs_template=bool(options.chat or options.system),
     )
     uncaught.caught.connect(errand.fail)
     if options.size is not None:
         window.resize(*options.size)
-    launcher = _Launcher(window, model, options.model, make_engine or _real_engine)
+    first_load = LoadModel(
+        options.model,
+        options.device,
+        options.dtype,
+        load_anyway=options.load_anyway,
+        calibration=options.calibration,
+    )
+    launcher = _Launcher(window, model, first_load, make_engine or _real_engine)
     window.show()
-    errand.prepare(options.prompt, options.rule, options.generation, options.session)
+    errand.prepare(
+        options.prompt,
+        options.rule,
+        options.generation,
+        options.session,
+        options.chat,
+        options.system,
+    )
     try:
         code = app.exec()
         if interrupts.was_interrupted:
@@ -115,7 +139,9 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         interrupts.close()
         uncaught.uninstall()
         window.hide()
+        release_copied_text()
         model.attach(None)
+        window.models.shutdown()
         launcher.shutdown()
         window.deleteLater()
         # Widgets go while the application still lives, in Qt's own order.
@@ -167,12 +193,12 @@ class _Launcher(QObject):
         self,
         window: MainWindow,
         model: SessionModel,
-        source: str,
+        first_load: LoadModel,
         make_engine: Callable[[], EngineLike],
     ) -> None:
         super().__init__(window)
         self._model = model
-        self._source = source
+        self._first_load = first_load
         self._make_engine = make_engine
         self._engine: EngineLike | None = None
         window.installEventFilter(self)
@@ -197,7 +223,7 @@ class _Launcher(QObject):
         self._engine.reported.connect(self._model.apply)
         self._engine.start()
         self._model.attach(self._engine.submit)
-        self._model.load(self._source)
+        self._model.load_with(self._first_load)
 
     def shutdown(self) -> None:
         """End the engine; returns when its thread has ended."""

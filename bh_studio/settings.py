@@ -29,18 +29,26 @@ _MOST_PIXELS = 65535
 class Settings:
     """Remembered values. rule, generation: parameters by name; the window checks their values.
 
+    chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
+    model_device, model_dtype: what the models dialog chose last. recent_models: folders and hub
+    names, the newest first.
     """
 
     prompt: str = ""
     rule: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
+    chat: bool = True
+    system_prompt: str = ""
     text_percent: int = 100
     settings_visible: bool = True
     geometry: str = ""
     splitters: dict[str, list[int]] = field(default_factory=dict)
     recent_sessions: tuple[str, ...] = ()
     session_folder: str = ""
+    model_device: str = "auto"
+    model_dtype: str = "auto"
+    recent_models: tuple[str, ...] = ()
 
     def with_recent(self, path: Path) -> Settings:
         """The same settings with `path` as the most recent session."""
@@ -74,7 +82,7 @@ def load_settings(path: Path | None = None) -> Settings:
         if name not in known:
             _log.warning("Unknown setting %r ignored.", name)
             continue
-        if isinstance(value, list) and name == "recent_sessions":
+        if isinstance(value, list) and isinstance(known[name].default, tuple):
             value = tuple(value)
         if _fits(name, value):
             values[name] = value

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
 from bh_studio.engine.messages import (
+    CalibrationSaved,
     Failed,
     FinishReason,
+    InspectModel,
     LoadCancelled,
     LoadModel,
     LoadProgress,
+    LoadRefused,
+    MemoryNeed,
     ModelInfo,
+    ModelInspected,
     ModelLoaded,
+    ModelUnloaded,
     Request,
     RunComparison,
     RunFinished,
     RunStarted,
+    SaveCalibration,
     Side,
     SideFinished,
     TokenGenerated,
@@ -39,6 +48,7 @@ MODEL = ModelInfo(
     null_sha256="0" * 64,
     null_samples=112_000,
 )
+CHAT_MODEL = dataclasses.replace(MODEL, name="olmoe-instruct", has_chat_template=True)
 
 
 class FakeSide:
@@ -58,6 +68,7 @@ class FakeSide:
         empty = np.zeros((0, self.layers), dtype=np.uint8)
         prompt = np.full((2 if self.token_ids else 0, self.layers), 5, dtype=np.uint8)
         return SideRecord(
+            prompt_token_ids=(1, 2, 3),
             text="".join(self.texts),
             token_ids=tuple(self.token_ids),
             token_texts=tuple(self.texts),
@@ -85,11 +96,12 @@ class FakeEngine(QObject):
         self.is_started = False
         self.is_shut_down = False
         self.loads_at_once = False
-        self.load_failure: Failed | None = None
+        self.load_failure: Failed | LoadRefused | None = None
         self.run_failure: Failed | None = None
         self.script: dict[Side, list[str]] | None = None
         self.interval_ms = 0
         self.sides: dict[Side, FakeSide] = {}
+        self._answered = 0
         self._random = np.random.default_rng(5)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._play)
@@ -132,8 +144,42 @@ class FakeEngine(QObject):
     def cancel_load(self) -> None:
         self.reported.emit(LoadCancelled())
 
+    def unload(self) -> None:
+        self.reported.emit(ModelUnloaded())
+
+    def refuse(self) -> LoadRefused:
+        """Refuse the load that was asked for last."""
+        request = next(r for r in reversed(self.requests) if isinstance(r, LoadModel))
+        refused = LoadRefused(request, "Needs 14.7 GB; 8.1 GB are free.", "Close programs.", ())
+        self.reported.emit(refused)
+        return refused
+
+    @property
+    def inspections(self) -> list[InspectModel]:
+        """What was asked about models, the oldest question first."""
+        return [request for request in self.requests if isinstance(request, InspectModel)]
+
+    def answer_inspection(self, *, free: int = 21_000_000_000, problem: str = "") -> ModelInspected:
+        """Answer the next question: a full-size OLMoE in bfloat16 on the CPU."""
+        question = self.inspections[self._answered]
+        self._answered += 1
+        need = MemoryNeed("cpu", 13_840_000_000, 268_000_000, 1024, 500_000_000, free)
+        answer = ModelInspected(question, "cpu", "bfloat16", (need,), 6_919_000_000, 4096, problem)
+        self.reported.emit(answer)
+        return answer
+
+    def answer_inspections(self, *, free: int = 21_000_000_000, problem: str = "") -> None:
+        """Answer every question, and those that are asked in answer to it."""
+        while self._answered < len(self.inspections):
+            self.answer_inspection(free=free, problem=problem)
+
+    def save_calibration(self) -> None:
+        """Say that the file is written that was asked for last."""
+        request = next(r for r in reversed(self.requests) if isinstance(r, SaveCalibration))
+        self.reported.emit(CalibrationSaved(request.path))
+
     def begin(self) -> None:
-        self.reported.emit(RunStarted(self.run.run_id, (1, 2, 3)))
+        self.reported.emit(RunStarted(self.run.run_id))
 
     def token(
         self,
@@ -187,7 +233,7 @@ class FakeEngine(QObject):
             rule=self.run.rule,
             generation=self.run.generation,
             prompt=self.run.prompt,
-            prompt_token_ids=(1, 2, 3),
+            conversation=self.run.conversation,
             sides={side: said.record() for side, said in self.sides.items()},
             environment={"python": "3.11"},
             started_at="2025-01-02T03:04:05+00:00",

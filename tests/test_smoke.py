@@ -11,15 +11,18 @@ from PySide6.QtGui import QImage
 
 from bh_studio.engine.messages import Side
 from bh_studio.engine.session_file import load_session
+from tests.tiny_olmoe import save_tiny_chat_checkpoint
 
+ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Once upon a time there was a fox who"
 TOKENS = 24
 
 
-def run_program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_program(*arguments: str | Path, lines: str = "") -> subprocess.CompletedProcess[str]:
     """Run the program offscreen, as conftest.py has set the environment up."""
     answer = subprocess.run(
         [sys.executable, "-m", "bh_studio", *map(str, arguments)],
+        input=lines,
         capture_output=True,
         text=True,
         timeout=180,
@@ -63,3 +66,65 @@ def test_terminal_and_window_give_the_same_session(tmp_path: Path) -> None:
         assert said["text"] == record.text
         assert tuple(said["token_ids"]) == record.token_ids
         assert said["expert_counts"] == record.expert_counts.tolist()
+
+
+def test_a_conversation_in_the_window_goes_on_in_the_terminal(tmp_path: Path) -> None:
+    model = save_tiny_chat_checkpoint(tmp_path / "instruct")
+    first, second = tmp_path / "1.bhsession", tmp_path / "2.bhsession"
+    options = ("--model", model, "--max-k", "4", "--max-new-tokens", "12", "--no-sample")
+    window = run_program(
+        *(*options, "--prompt", "Who are you?", "--system", "Be brief."),
+        *("--run", "--save", first, "--quit"),
+    )
+    assert (window.returncode, window.stderr) == (0, "")
+    window = run_program(
+        *options, "--open", first, "--prompt", "Why?", "--run", "--save", second, "--quit"
+    )
+    assert (window.returncode, window.stderr) == (0, "")
+    session = load_session(second)
+    assert session.conversation is not None
+    assert [turn.prompt for turn in session.conversation.turns] == ["Who are you?"]
+    terminal = run_program(
+        *("chat", *options, "--continue", first, "--out", tmp_path / "3.bhsession"),
+        lines="Why?\n",
+    )
+    assert terminal.returncode == 0, terminal.stderr
+    again = load_session(tmp_path / "3.bhsession")
+    assert again.conversation == session.conversation
+    for side, record in session.sides.items():
+        assert again.sides[side].prompt_token_ids == record.prompt_token_ids
+        assert again.sides[side].token_ids == record.token_ids
+
+
+def test_copying_an_answer_does_not_break_the_end() -> None:
+    # In a process of its own: what is tested happens after Python has ended.
+    code = """
+import sys
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+from bh_studio.app import WindowOptions, run_window
+from bh_studio.ui.main_window import MainWindow
+from tests.fake_engine import FakeEngine
+
+def copy_and_close():
+    (window,) = (w for w in app.topLevelWidgets() if isinstance(w, MainWindow))
+    if window.model.session is None:
+        QTimer.singleShot(20, copy_and_close)
+        return
+    window.clock.flush()
+    window.bh.text.selectAll()
+    window.bh.text.copy()
+    print(app.clipboard().text())
+    window.close()
+
+app = QApplication([])
+engine = FakeEngine()
+engine.loads_at_once = True
+engine.script = dict.fromkeys(("baseline", "bh"), [" upon"])
+QTimer.singleShot(20, copy_and_close)
+sys.exit(run_window(WindowOptions(prompt="Once", run=True), lambda: engine))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (answer.returncode, answer.stdout) == (0, "Once upon\n"), answer.stderr

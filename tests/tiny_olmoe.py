@@ -10,6 +10,22 @@ from transformers import OlmoeConfig, OlmoeForCausalLM, PreTrainedTokenizerFast
 
 LAYERS, EXPERTS, TOP_K, HIDDEN, CONTEXT = 3, 16, 4, 32, 128
 END_OF_TEXT = "<|endoftext|>"
+TURN_MARKS = ("<|im_start|>", "<|im_end|>")
+CHAT_CONTEXT = 512
+# OLMoE's own manner: roles are words like others, the end of text ends a turn.
+ROLES_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    r"{{ '<|' + message.role + '|>\n' + message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}"
+    r"{{ '\n' }}{% endfor %}"
+    r"{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+# Turns between two special tokens of their own.
+MARKS_TEMPLATE = (
+    "{% for message in messages %}"
+    r"{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
+    r"{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -20,6 +36,17 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([END_OF_TEXT])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TEXT)
+
+
+def tiny_chat_tokenizer(template: str = ROLES_TEMPLATE) -> PreTrainedTokenizerFast:
+    """The same with a chat template, and the two marks of turns as tokens 257 and 258."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(TURN_MARKS)})
+    tokenizer.bos_token = END_OF_TEXT
+    if template == MARKS_TEMPLATE:
+        tokenizer.eos_token = TURN_MARKS[1]
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 def tiny_model(
@@ -55,4 +82,12 @@ def save_tiny_checkpoint(folder: Path) -> Path:
     """Write a tiny model in bfloat16 and its tokenizer to `folder`, and return it."""
     tiny_model(dtype=torch.bfloat16).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_tiny_chat_checkpoint(folder: Path, template: str = ROLES_TEMPLATE) -> Path:
+    """Write a tiny instruct model, which speaks as at random, to `folder`, and return it."""
+    model = tiny_model(dtype=torch.bfloat16, vocab_size=259, max_position_embeddings=CHAT_CONTEXT)
+    model.save_pretrained(folder)
+    tiny_chat_tokenizer(template).save_pretrained(folder)
     return folder

@@ -23,6 +23,10 @@ class Actions(QObject):
         # The Enter of the number pad counts as another key.
         self.run.setShortcuts([QKeySequence("Ctrl+Return"), QKeySequence("Ctrl+Enter")])
         self.stop = new("&Stop", "Esc", "End the run and keep what is there")
+        self.new_conversation = new(
+            "&New conversation", "Ctrl+N", "Start a new conversation; the turns so far are kept"
+        )
+        self.new_conversation.setVisible(False)
         self.open = new("&Open session…", keys.Open, "Show a saved session")
         self.open_autosaved = new(
             "Open &autosaved run…", None, "Show a run that was kept without being saved"
@@ -36,11 +40,18 @@ class Actions(QObject):
             "Expert counts as &CSV…", None, "Write one row a side, token and layer"
         )
         self.quit = new("&Quit", "Ctrl+Q", "Close the window; finished runs are kept")
+        self.models = new("&Models…", "Ctrl+M", "Choose, download, load and unload models")
         self.load_embedded = new(
             "&Embedded model", None, "Load the small model that comes with the program"
         )
         self.load_folder = new(
             "Model from &folder…", None, "Load an OLMoE checkpoint from a folder"
+        )
+        self.unload = new("&Unload model", None, "Give the memory of the loaded model back")
+        self.save_calibration = new(
+            "Save &calibration…",
+            None,
+            "Write what the nulls of the loaded model are fitted on to a file for others",
         )
         self.settings = new("&Settings panel", "F9", "Show or hide the settings")
         self.settings.setCheckable(True)
@@ -94,9 +105,11 @@ class Actions(QObject):
         file.addSeparator()
         file.addAction(self.quit)
         run = self._menu("&Run")
-        run.addActions([self.run, self.stop])
+        run.addActions([self.run, self.stop, self.new_conversation])
         model = self._menu("&Model")
-        model.addActions([self.load_embedded, self.load_folder])
+        model.addActions([self.models, self.load_embedded, self.load_folder])
+        model.addSeparator()
+        model.addActions([self.unload, self.save_calibration])
         view = self._menu("&View")
         view.addAction(self.settings)
         view.addSeparator()

@@ -54,7 +54,7 @@ class AnswerPanel(QFrame):
         self._note.setWordWrap(True)
         self.text = TokenText(run, theme)
         self.text.setAccessibleName(f"Answer of {run.name}")
-        self.text.setAccessibleDescription("The prompt, then the tokens of the answer")
+        self.text.setAccessibleDescription("What was said before, then the tokens of the answer")
         self._empty = QLabel(empty_text)
         self._empty.setProperty("role", "empty")
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)

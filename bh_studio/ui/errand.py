@@ -11,7 +11,7 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Slot
 from PySide6.QtWidgets import QApplication
 
-from bh_studio.engine.messages import Failed
+from bh_studio.engine.messages import Failed, LoadRefused
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_model import State
 
@@ -20,7 +20,10 @@ _SETTLE_MS = 120
 
 
 class Errand(QObject):
-    """Does its steps in order and ends the program with 0, or with 1 if one of them failed."""
+    """Does its steps in order and ends the program with 0, or with 1 if one of them failed.
+
+    needs_template: the prompt is to be a message, so the model has to have a chat template.
+    """
 
     def __init__(
         self,
@@ -30,8 +33,10 @@ class Errand(QObject):
         save: Path | None,
         screenshot: Path | None,
         quit_after: bool,
+        needs_template: bool = False,
     ) -> None:
         super().__init__(window)
+        self._needs_template = needs_template
         self._window = window
         self._run = run
         self._save = save
@@ -43,6 +48,7 @@ class Errand(QObject):
         model.state_changed.connect(self._follow)
         model.run_finished.connect(self._finish)
         model.failed.connect(self.fail)
+        model.load_refused.connect(self._fail_for_memory)
         window.files.failed.connect(self.fail)
 
     def prepare(
@@ -51,13 +57,19 @@ class Errand(QObject):
         rule: Mapping[str, Any],
         generation: Mapping[str, Any],
         session: Path | None,
+        chat: bool | None = None,
+        system: str | None = None,
     ) -> None:
-        """Set the window up before the model is there."""
+        """Set the window up before the model is there; None leaves what it remembers."""
         panel = self._window.settings_panel
         if session is not None:
             self._window.files.open_path(session)
         if prompt is not None:
             self._window.prompt.set_prompt(prompt)
+        if chat is not None or system is not None:
+            panel.conversation.show_choice(chat is not False)
+        if system is not None:
+            panel.conversation.show_system(system)
         try:
             wanted = dataclasses.replace(panel.rule(), **rule)
             panel.show_rule(wanted)
@@ -81,6 +93,16 @@ class Errand(QObject):
 
     @Slot()
     def _begin(self) -> None:
+        model = self._window.model.model
+        if self._needs_template and model is not None and not model.has_chat_template:
+            failure = Failed(
+                f"{model.name} continues texts; it has no chat template.",
+                "Load an instruct model to chat.",
+                "",
+            )
+            self._window.report(failure)
+            self.fail(failure)
+            return
         if not self._run:
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
             return
@@ -104,6 +126,10 @@ class Errand(QObject):
         self._complain(" ".join(part for part in (failure.message, failure.advice) if part))
         if not self._window.model.is_busy:
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
+
+    @Slot(object)
+    def _fail_for_memory(self, refused: LoadRefused) -> None:
+        self.fail(Failed(refused.message, refused.advice, ""))
 
     @Slot()
     def _wind_up(self) -> None:

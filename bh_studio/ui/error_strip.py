@@ -1,6 +1,9 @@
-"""What went wrong, above the answers: message, advice, details. Never modal."""
+"""What went wrong, above the answers: message, advice, details, a way out. Never modal."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from PySide6.QtCore import Qt, Slot
 from PySide6.QtGui import QGuiApplication
@@ -20,6 +23,15 @@ from bh_studio.ui.icons import icon
 from bh_studio.ui.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Something to do about a failure, offered as a button. apply: called in the GUI thread."""
+
+    words: str
+    meaning: str
+    apply: Callable[[], None]
+
+
 class ErrorStrip(QFrame):
     """Shows the latest failure until it is dismissed."""
 
@@ -27,6 +39,7 @@ class ErrorStrip(QFrame):
         super().__init__(parent)
         self._theme = theme
         self._failure: Failed | None = None
+        self._remedy: Remedy | None = None
         self.setProperty("role", "alarm")
         self.setAccessibleName("Error")
         self._message = self._line("section")
@@ -37,6 +50,10 @@ class ErrorStrip(QFrame):
         self._details.setToolTip("The technical details, for a report")
         self._details.setFixedHeight(140)
         self._details.hide()
+        self.remedy_button = QPushButton()
+        self.remedy_button.setProperty("role", "plain")
+        self.remedy_button.setToolTip("What may help")
+        self.remedy_button.clicked.connect(self._apply_remedy)
         self.details_button = QPushButton("Details")
         self.details_button.setProperty("role", "link")
         self.details_button.setCheckable(True)
@@ -51,6 +68,7 @@ class ErrorStrip(QFrame):
         self.dismiss_button.setToolTip("Dismiss this message")
         self.dismiss_button.clicked.connect(self.dismiss)
         for button, name in (
+            (self.remedy_button, "Do what may help"),
             (self.details_button, "Details of the error"),
             (self.copy_button, "Copy the error"),
             (self.dismiss_button, "Dismiss the error"),
@@ -67,9 +85,14 @@ class ErrorStrip(QFrame):
         return self._failure
 
     @Slot(object)
-    def show_failure(self, failure: Failed) -> None:
-        """Show `failure` in place of an older one."""
+    def show_failure(self, failure: Failed, remedy: Remedy | None = None) -> None:
+        """Show `failure` in place of an older one, with a button for its `remedy`."""
         self._failure = failure
+        self._remedy = remedy
+        self.remedy_button.setVisible(remedy is not None)
+        if remedy is not None:
+            self.remedy_button.setText(remedy.words)
+            self.remedy_button.setToolTip(remedy.meaning)
         self._message.setText(failure.message)
         self._advice.setText(failure.advice)
         self._advice.setVisible(bool(failure.advice))
@@ -82,7 +105,21 @@ class ErrorStrip(QFrame):
     def dismiss(self) -> None:
         """Take the message away."""
         self._failure = None
+        self._remedy = None
         self.hide()
+
+    @Slot()
+    def withdraw_remedy(self) -> None:
+        """Take the message away if it offers something to do, for that is no longer right."""
+        if self._remedy is not None:
+            self.dismiss()
+
+    @Slot()
+    def _apply_remedy(self) -> None:
+        remedy = self._remedy
+        self.dismiss()
+        if remedy is not None:
+            remedy.apply()
 
     @Slot()
     def copy(self) -> None:
@@ -109,7 +146,9 @@ class ErrorStrip(QFrame):
         row.setSpacing(GAP_SMALL)
         row.addWidget(self._sign, 0, Qt.AlignmentFlag.AlignTop)
         row.addLayout(words, 1)
-        for button in (self.details_button, self.copy_button, self.dismiss_button):
+        for button in (
+            self.remedy_button, self.details_button, self.copy_button, self.dismiss_button
+        ):  # fmt: skip
             row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(GAP, GAP_SMALL, GAP_SMALL, GAP_SMALL)

@@ -67,6 +67,13 @@ _READING = (
         "would have used; no computation is saved.",
     ),
     (
+        "Conversations",
+        "An instruct model can be talked to: a prompt is then a message, written with the model's "
+        "own chat template, and each side remembers its own answers. Numbers and charts show the "
+        "last turn. From the second turn on the sides read different histories, so their answers "
+        "differ for that as well.",
+    ),
+    (
         "What the numbers do not say",
         "One run shows one prompt. Fewer experts with a similar text is not a measure of quality; "
         "that takes a loss over many texts.",
@@ -138,7 +145,8 @@ def about_dialog(parent: QWidget, model: ModelInfo | None) -> TextDialog:
         (
             f"BH Studio {__version__}",
             "Compares top-k and Benjamini-Hochberg expert routing of OLMoE, side by side and live. "
-            "Apache License 2.0. Runs entirely on this machine.",
+            "Apache License 2.0. Runs entirely on this machine; the network is used only while a "
+            "model is downloaded.",
         ),
         ("Versions", versions),
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Slot
 from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import (
-    QFileDialog,
     QHBoxLayout,
     QMainWindow,
     QSplitter,
@@ -16,17 +17,20 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from bh_studio.engine.messages import Failed, LoadProgress
+from bh_studio.engine.messages import Failed, LoadProgress, LoadRefused
 from bh_studio.engine.session import Session
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
 from bh_studio.ui.answer_panel import AnswerPanel
-from bh_studio.ui.error_strip import ErrorStrip
+from bh_studio.ui.conversation_model import ConversationModel
+from bh_studio.ui.downloads import Downloads
+from bh_studio.ui.error_strip import ErrorStrip, Remedy
 from bh_studio.ui.frame_clock import FrameClock
 from bh_studio.ui.heat_map import HeatMap
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
 from bh_studio.ui.icons import window_icon
 from bh_studio.ui.layer_chart import LayerChart
+from bh_studio.ui.model_commands import ModelCommands
 from bh_studio.ui.prompt_bar import PromptBar
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.session_model import SessionModel, State
@@ -36,20 +40,32 @@ from bh_studio.ui.status_line import StatusLine
 from bh_studio.ui.theme import GAP, GAP_SMALL, Theme
 from bh_studio.ui.window_memory import restore
 
+if TYPE_CHECKING:
+    from bh_studio.ui.hub_statuses import HubStatuses
+
 _FIRST_SIZE = (1280, 800)
 
 
 class MainWindow(QMainWindow):
     """Everything the user sees. Reads the session model; changes it only through its commands."""
 
-    def __init__(self, model: SessionModel, theme: Theme, settings: Settings) -> None:
+    def __init__(
+        self,
+        model: SessionModel,
+        theme: Theme,
+        settings: Settings,
+        downloads: Downloads | None = None,
+        statuses: HubStatuses | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.theme = theme
         self._closing = False
         self.setWindowIcon(window_icon())
         self.clock = FrameClock(self)
+        self.conversation = ConversationModel(model, self)
         self.files = SessionFiles(model, settings, self)
+        self.models = ModelCommands(model, theme, settings, self, downloads, statuses)
         self.actions_ = Actions(self)
         self.prompt = PromptBar(theme)
         self.settings_panel = SettingsPanel(theme)
@@ -102,7 +118,7 @@ class MainWindow(QMainWindow):
         row.addWidget(main, 1)
         self.setCentralWidget(body)
         order = (self.prompt.editor, self.prompt.run_button, self.prompt.stop_button,
-                 self.prompt.examples)  # fmt: skip
+                 self.prompt.new_button, self.prompt.examples)  # fmt: skip
         for before, after in itertools.pairwise(order):
             QWidget.setTabOrder(before, after)
         self.prompt.editor.setFocus()
@@ -115,8 +131,16 @@ class MainWindow(QMainWindow):
         self.model.session_changed.connect(self._sync)
         self.model.load_progressed.connect(self._show_progress)
         self.model.content_changed.connect(self.clock.mark)
+        self.model.load_refused.connect(self._show_refusal)
         self.model.failed.connect(self.errors.show_failure)
+        self.models.failed.connect(self.errors.show_failure)
+        self.models.notified.connect(self.status.notify)
+        self.models.downloads.changed.connect(self._show_downloads)
+        self.status.download_chosen.connect(self.models.open_dialog)
         self.clock.frame.connect(self.refresh)
+        self.conversation.changed.connect(self._sync)
+        self.conversation.message_taken.connect(self.prompt.drop)
+        self.conversation.message_returned.connect(self.prompt.bring_back)
         self.files.changed.connect(self._sync)
         self.files.failed.connect(self.errors.show_failure)
         self.files.notified.connect(self.status.notify)
@@ -127,6 +151,7 @@ class MainWindow(QMainWindow):
         for action, slot in (
             (actions.run, self.start_run),
             (actions.stop, self.model.stop),
+            (actions.new_conversation, self.conversation.start_over),
             (actions.open, self.files.open),
             (actions.open_autosaved, self.files.open_autosaved),
             (actions.save, self.files.save),
@@ -134,8 +159,11 @@ class MainWindow(QMainWindow):
             (actions.export_json, self.files.export_json),
             (actions.export_csv, self.files.export_csv),
             (actions.quit, self.close),
-            (actions.load_embedded, self._load_embedded),
-            (actions.load_folder, self._ask_for_model),
+            (actions.models, self.models.open_dialog),
+            (actions.load_embedded, self.models.load_embedded),
+            (actions.load_folder, self.models.ask_for_folder),
+            (actions.unload, self.model.unload),
+            (actions.save_calibration, self.models.ask_where_to_save),
             (actions.enlarge, self.theme.enlarge_text),
             (actions.shrink, self.theme.shrink_text),
             (actions.reset_text, self.theme.reset_text),
@@ -147,6 +175,7 @@ class MainWindow(QMainWindow):
         actions.recent_chosen.connect(self._open_recent)
         self.prompt.run_button.clicked.connect(actions.run.trigger)
         self.prompt.stop_button.clicked.connect(actions.stop.trigger)
+        self.prompt.new_button.clicked.connect(actions.new_conversation.trigger)
         self.prompt.edited.connect(self._sync)
         self.settings_panel.edited.connect(self._sync)
         self.baseline.difference_chosen.connect(self.show_difference)
@@ -161,9 +190,9 @@ class MainWindow(QMainWindow):
         if self.obstacle():
             return
         self.errors.dismiss()
-        self.model.run(
-            self.prompt.prompt, self.settings_panel.rule(), self.settings_panel.generation()
-        )
+        panel = self.settings_panel
+        precedes = panel.precedes(self.conversation.turns)
+        self.model.run(self.prompt.prompt, panel.rule(), panel.generation(), precedes)
 
     @Slot()
     def show_difference(self) -> None:
@@ -208,12 +237,20 @@ class MainWindow(QMainWindow):
         for action in (actions.open, actions.open_autosaved):
             action.setEnabled(not model.is_busy)
         for action in (actions.load_embedded, actions.load_folder):
-            action.setEnabled(state in (State.NO_MODEL, State.READY))
+            action.setEnabled(model.is_settled)
+        for action in (actions.unload, actions.save_calibration):
+            action.setEnabled(state is State.READY)
         actions.show_recent(self.files.settings.recent_sessions if not model.is_busy else ())
         self.prompt.run_button.setEnabled(not obstacle)
         self.prompt.run_button.setToolTip(obstacle or actions.run.toolTip())
         self.prompt.stop_button.setEnabled(model.can_stop)
+        is_chat = self.settings_panel.is_chat
+        actions.new_conversation.setVisible(is_chat)
+        actions.new_conversation.setEnabled(is_chat and self.conversation.can_start_over)
+        self.prompt.show_chat(is_chat, bool(self.conversation.turns))
+        self.prompt.new_button.setEnabled(actions.new_conversation.isEnabled())
         if state is State.LOADING:
+            self.errors.withdraw_remedy()
             if not model.can_stop:
                 self.status.show_progress(LoadProgress("Cancelling the load…"))
         else:
@@ -231,12 +268,15 @@ class MainWindow(QMainWindow):
             return "The model is loading."
         if state is State.NO_MODEL:
             return "No model is loaded; choose one in the Model menu."
+        if state is State.UNLOADING:
+            return "The model is being unloaded."
         if state is State.RUNNING:
             return "Running: the sides take turns, token by token."
         if state is State.CANCELLING:
             return "Stopping…"
         if not self.prompt.prompt.strip():
-            return "Type a prompt first."
+            what = "message" if self.settings_panel.is_chat else "prompt"
+            return f"Type a {what} first."
         return self.settings_panel.problem
 
     @Slot(object)
@@ -247,12 +287,28 @@ class MainWindow(QMainWindow):
     def _show_model(self) -> None:
         self.status.show_model(self.model.model)
         self.settings_panel.set_model(self.model.model)
-        if self.model.state is State.LOADING:
-            self.status.show_progress(LoadProgress("Loading the model"))
+
+    @Slot(object)
+    def _show_refusal(self, refused: LoadRefused) -> None:
+        self.errors.show_failure(
+            Failed(refused.message, refused.advice, ""),
+            Remedy(
+                "Load anyway",
+                "Load although the memory seems too small: the system may slow down or end "
+                "programs",
+                partial(self.model.load_anyway, refused),
+            ),
+        )
+
+    @Slot()
+    def _show_downloads(self) -> None:
+        self.status.show_downloads(self.models.downloads.running)
 
     @Slot(object)
     def _take_parameters(self, session: Session) -> None:
-        self.prompt.set_prompt(session.prompt)
+        # The message of a chat has been answered; what the editor is for is the next one.
+        self.prompt.set_prompt("" if session.conversation is not None else session.prompt)
+        self.settings_panel.show_conversation(session)
         self.settings_panel.show_rule(session.rule)
         self.settings_panel.show_generation(session.generation)
         self.errors.dismiss()
@@ -265,18 +321,6 @@ class MainWindow(QMainWindow):
     @Slot(object)
     def _open_recent(self, path: Path) -> None:
         self.files.open_path(path)
-
-    @Slot()
-    def _load_embedded(self) -> None:
-        self.model.load("embedded")
-
-    @Slot()
-    def _ask_for_model(self) -> None:
-        dialog = QFileDialog(self, "Folder with an OLMoE checkpoint")
-        dialog.setFileMode(QFileDialog.FileMode.Directory)
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(self.model.load)
-        dialog.open()
 
     @Slot()
     def _show_reading(self) -> None:

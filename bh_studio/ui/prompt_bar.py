@@ -18,11 +18,21 @@ from bh_studio.ui.icons import icon
 from bh_studio.ui.theme import GAP, GAP_SMALL, Theme
 
 _LINES = 3
+_PLAIN = "Type the beginning of a text; both sides will continue it."
+_PLAIN_MEANING = "The text that both sides continue. Ctrl+Return runs it."
+_FIRST_MESSAGE = "Type a message; both sides will answer it."
+_NEXT_MESSAGE = "Type the next message; each side remembers its own answers."
+_MESSAGE_MEANING = "The message that both sides answer. Ctrl+Return sends it."
 # Openings in the manner of the books that the embedded model has read.
 EXAMPLES = (
     "The old house stood at the edge of the wood, and nobody had lived in it since",
     "“You are late,” said the captain, without looking up from the map.",
     "It was on a cold morning in November that the letter arrived",
+)
+CHAT_EXAMPLES = (
+    "Explain to a friend in three sentences what a p-value is.",
+    "Write the first lines of a story about a lighthouse.",
+    "What should I pack for three days in the mountains?",
 )
 
 
@@ -36,10 +46,10 @@ class PromptBar(QWidget):
         self._theme = theme
         self.editor = QPlainTextEdit()
         self.editor.setProperty("role", "prompt")
-        self.editor.setPlaceholderText("Type the beginning of a text; both sides will continue it.")
+        self.editor.setPlaceholderText(_PLAIN)
         self.editor.setTabChangesFocus(True)
         self.editor.setAccessibleName("Prompt")
-        self.editor.setToolTip("The text that both sides continue. Ctrl+Return runs it.")
+        self.editor.setToolTip(_PLAIN_MEANING)
         self.editor.textChanged.connect(self.edited)
         self.editor.textChanged.connect(self._place_examples)
         self.run_button = QPushButton("Run")
@@ -49,6 +59,11 @@ class PromptBar(QWidget):
         self.stop_button.setProperty("role", "plain")
         self.stop_button.setAccessibleName("Stop")
         self.stop_button.setToolTip("End the run and keep what is there (Esc)")
+        self.new_button = QPushButton("New")
+        self.new_button.setProperty("role", "plain")
+        self.new_button.setAccessibleName("New conversation")
+        self.new_button.setToolTip("Start a new conversation; the turns so far are kept (Ctrl+N)")
+        self.new_button.hide()
         for button in (self.run_button, self.stop_button):
             button.setIconSize(QSize(14, 14))
         self._build_examples()
@@ -68,13 +83,38 @@ class PromptBar(QWidget):
         cursor.select(QTextCursor.SelectionType.Document)
         cursor.insertText(text)
 
+    @Slot(str)
+    def drop(self, text: str) -> None:
+        """Empty the editor if `text` is still what it holds; Ctrl+Z brings it back."""
+        if self.prompt == text:
+            self.set_prompt("")
+
+    @Slot(str)
+    def bring_back(self, text: str) -> None:
+        """Show `text` again, unless something else has been typed since."""
+        if not self.prompt:
+            self.set_prompt(text)
+
+    def show_chat(self, is_chat: bool, has_turns: bool) -> None:
+        """Say what the editor is for: a text to continue, a first message, or the next one."""
+        message = _NEXT_MESSAGE if has_turns else _FIRST_MESSAGE
+        self.editor.setPlaceholderText(message if is_chat else _PLAIN)
+        self.editor.setToolTip(_MESSAGE_MEANING if is_chat else _PLAIN_MEANING)
+        if is_chat == self.new_button.isHidden():
+            self.new_button.setVisible(is_chat)
+            self._offer(CHAT_EXAMPLES if is_chat else EXAMPLES)
+
+    def _offer(self, examples: tuple[str, ...]) -> None:
+        menu = self.examples.menu()
+        menu.clear()
+        for text in examples:
+            action = menu.addAction(text if len(text) < 60 else text[:57] + "…")
+            action.setData(text)
+            action.setToolTip("Take this as the prompt")
+
     def _build_examples(self) -> None:
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
-        for text in EXAMPLES:
-            action = menu.addAction(text if len(text) < 60 else text[:57] + "…")
-            action.setData(text)
-            action.setToolTip("Take this opening as the prompt")
         menu.triggered.connect(self._take_example)
         self.examples = QToolButton()
         self.examples.setProperty("role", "tool")
@@ -82,14 +122,19 @@ class PromptBar(QWidget):
         self.examples.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.examples.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.examples.setMenu(menu)
-        self.examples.setToolTip("Openings to try; Ctrl+Z in the prompt takes one back")
+        self.examples.setToolTip("Prompts to try; Ctrl+Z in the prompt takes one back")
         self.examples.setAccessibleName("Example prompts")
+        self._offer(EXAMPLES)
 
     def _lay_out(self) -> None:
         buttons = QVBoxLayout()
         buttons.setSpacing(GAP_SMALL)
         buttons.addWidget(self.run_button)
-        buttons.addWidget(self.stop_button)
+        second = QHBoxLayout()
+        second.setSpacing(GAP_SMALL)
+        second.addWidget(self.stop_button, 1)
+        second.addWidget(self.new_button, 1)
+        buttons.addLayout(second)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(GAP_SMALL)

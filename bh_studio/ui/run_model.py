@@ -9,6 +9,7 @@ from bh_studio.engine.messages import FinishReason, SideFinished, TokenGenerated
 from bh_studio.engine.session import SideRecord
 from bh_studio.engine.statistics import CountStatistics, count_statistics, tokens_per_second
 from bh_studio.ui.expert_scale import ExpertScale
+from bh_studio.ui.transcript import Passage
 
 _FIRST_CAPACITY = 256
 
@@ -30,6 +31,7 @@ class RunModel(QObject):
 
     def _clear(self) -> None:
         self.prompt = ""
+        self.passages: tuple[Passage, ...] = ()
         self.layers = 0
         self.top_k = 0
         self.scale = ExpertScale()
@@ -51,6 +53,7 @@ class RunModel(QObject):
         self,
         *,
         prompt: str,
+        passages: tuple[Passage, ...],
         layers: int,
         top_k: int,
         scale: ExpertScale,
@@ -58,10 +61,14 @@ class RunModel(QObject):
         routing: str,
         note: str,
     ) -> None:
-        """Forget the last run and await the tokens of a new one."""
+        """Forget the last run and await the tokens of a new one.
+
+        passages: what stands above the answer, `prompt` included.
+        """
         self.epoch += 1
         self._clear()
         self.prompt = prompt
+        self.passages = passages
         self.layers = layers
         self.top_k = top_k
         self.scale = scale
@@ -71,6 +78,12 @@ class RunModel(QObject):
         self.is_started = True
         self.is_running = True
         self._reserve(0)
+        self.changed.emit()
+
+    def reset(self) -> None:
+        """Forget the last run; there is nothing to show."""
+        self.epoch += 1
+        self._clear()
         self.changed.emit()
 
     def append(self, token: TokenGenerated) -> None:

@@ -255,10 +255,13 @@ class SessionFiles(QObject):
     def _suggested_name(self) -> str:
         if self.path is not None:
             return self.path.stem
-        words = self._model.session.prompt.split()[:6] if self._model.session else []
-        plain = " ".join(words)
+        session = self._model.session
+        turns = session.conversation.turns if session and session.conversation else ()
+        prompt = turns[0].prompt if turns else session.prompt if session else ""
+        plain = " ".join(prompt.split()[:6])
         name = "".join(letter for letter in plain if letter.isalnum() or letter in " -_").strip()
-        return name[:48] or "session"
+        # Each turn has counts of its own, so a later one should not replace it unasked.
+        return (name[:48] or "session") + (f" - turn {len(turns) + 1}" if turns else "")
 
     def _write(self, writer: Callable[[Session, Path], None], session: Session, path: Path) -> bool:
         try:

@@ -5,41 +5,45 @@ QtCore only: knows no widget, no file and no thread. Panels observe its two run 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
+from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal, Slot
 
 from bh_studio.engine.messages import (
+    CalibrationSaved,
     CancelToken,
+    Conversation,
     Event,
     Failed,
     GenerationParameters,
+    InspectModel,
     LoadCancelled,
     LoadModel,
     LoadProgress,
+    LoadRefused,
     ModelInfo,
+    ModelInspected,
     ModelLoaded,
+    ModelUnloaded,
     Request,
     RunComparison,
     RunFinished,
     RunStarted,
-    Side,
+    SaveCalibration,
     SideFinished,
     TokenGenerated,
+    UnloadModel,
 )
-from bh_studio.engine.rule_parameters import Mode, RuleParameters
+from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import Session
-from bh_studio.ui.expert_scale import ExpertScale
-from bh_studio.ui.run_model import RunModel
+from bh_studio.ui.run_pair import RunPair, check_session
 
 _log = logging.getLogger(__name__)
-
-ANALYZE_NOTE = (
-    "Analyze mode: this text was made with the baseline's routing. "
-    "The counts are what BH would have used."
-)
 
 
 class State(Enum):
@@ -48,6 +52,7 @@ class State(Enum):
     NO_MODEL = auto()
     LOADING = auto()
     READY = auto()
+    UNLOADING = auto()
     RUNNING = auto()
     CANCELLING = auto()
 
@@ -57,9 +62,15 @@ class SessionModel(QObject):
 
     state_changed = Signal(object)
     load_progressed = Signal(object)
+    load_refused = Signal(object)
     model_changed = Signal()
+    model_inspected = Signal(object)
+    inspection_failed = Signal(object)
+    calibration_saved = Signal(object)
+    became_idle = Signal()
     content_changed = Signal()
     session_changed = Signal()
+    run_accepted = Signal(object)
     run_finished = Signal(object)
     failed = Signal(object)
 
@@ -67,25 +78,38 @@ class SessionModel(QObject):
         super().__init__(parent)
         self.state = State.NO_MODEL
         self.model: ModelInfo | None = None
+        # What was asked for when `model` was loaded, and what is loading now.
+        self.loaded: LoadModel | None = None
+        self.loading: LoadModel | None = None
+        self.load_progress: LoadProgress | None = None
         self.session: Session | None = None
-        self.baseline = RunModel("Baseline", self)
-        self.bh = RunModel("BH", self)
-        self.baseline.changed.connect(self.content_changed)
-        self.bh.changed.connect(self.content_changed)
-        self.run_mode = Mode.PATCH
-        self.first_difference: int | None = None
-        self.compared_tokens = 0
+        self._runs = RunPair(self)
+        self.baseline, self.bh = self._runs.baseline, self._runs.bh
+        self._runs.changed.connect(self.content_changed)
         self._submit: Callable[[Request], None] | None = None
         self._cancel: CancelToken | None = None
         self._run_id = 0
         # The run that was asked for, until the engine has accepted its prompt.
         self._awaited: RunComparison | None = None
+        # Requests other than runs, the oldest first. The engine ends them in this order, each with
+        # one event; a failure does not say whose it is.
+        self._pending: deque[Request] = deque()
 
     # --- what the user asks for ---
 
     def attach(self, submit: Callable[[Request], None] | None) -> None:
         """Send requests to `submit` from now on; None takes the engine away."""
         self._submit = submit
+
+    @property
+    def first_difference(self) -> int | None:
+        """The first token in which the texts differ; None if none does so far."""
+        return self._runs.first_difference
+
+    @property
+    def compared_tokens(self) -> int:
+        """Tokens that both sides have, up to the first difference."""
+        return self._runs.compared_tokens
 
     @property
     def is_busy(self) -> bool:
@@ -98,23 +122,67 @@ class SessionModel(QObject):
         working = self.state in (State.LOADING, State.RUNNING)
         return working and self._cancel is not None and not self._cancel.is_cancelled
 
-    def load(self, source: str) -> None:
-        """Load a model in place of the one there is."""
-        if self._submit is None or self.is_busy or self.state is State.LOADING:
-            return
-        self.model = None
-        request = LoadModel(source)
-        self._cancel = request.cancel
-        self._set_state(State.LOADING)
-        self.model_changed.emit()
-        self._submit(request)
+    @property
+    def is_settled(self) -> bool:
+        """Whether a model could be loaded now, in place of the one there is."""
+        return self.state in (State.NO_MODEL, State.READY)
 
-    def run(self, prompt: str, rule: RuleParameters, generation: GenerationParameters) -> None:
-        """Answer `prompt` with both sides; ignored unless the state is ready."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether the engine has nothing to do."""
+        return self._submit is not None and self.is_settled and not self._pending
+
+    def load(self, source: str) -> None:
+        """Load the model `source` as the engine thinks best, in place of the one there is."""
+        self.load_with(LoadModel(source))
+
+    def load_with(self, request: LoadModel) -> None:
+        """Load a model in place of the one there is; that one stays until the engine lets it go."""
+        if self._submit is None or not self.is_settled:
+            return
+        self._cancel = request.cancel
+        self.loading = request
+        self._set_state(State.LOADING)
+        self._progress(LoadProgress("Waiting for the engine"))
+        self._send(request)
+
+    def load_anyway(self, refused: LoadRefused) -> None:
+        """Load what was refused for want of memory."""
+        again = dataclasses.replace(refused.request, load_anyway=True, cancel=CancelToken())
+        self.load_with(again)
+
+    @Slot()
+    def unload(self) -> None:
+        """Give the memory of the loaded model back; ignored unless the state is ready."""
+        if self._submit is not None and self.state is State.READY:
+            self._set_state(State.UNLOADING)
+            self._send(UnloadModel())
+
+    def inspect(self, request: InspectModel) -> None:
+        """Ask what a model is and needs; ignored unless the engine is idle."""
+        if self.is_idle:
+            self._send(request)
+
+    def save_calibration(self, path: Path) -> None:
+        """Write what the nulls are fitted on to a file; ignored unless the state is ready."""
+        if self._submit is not None and self.state is State.READY:
+            self._send(SaveCalibration(path))
+
+    def run(
+        self,
+        prompt: str,
+        rule: RuleParameters,
+        generation: GenerationParameters,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """Answer `prompt` with both sides; ignored unless the state is ready.
+
+        conversation: what precedes it; None continues it as plain text.
+        """
         if self._submit is None or self.state is not State.READY or self.model is None:
             return
         self._run_id += 1
-        request = RunComparison(self._run_id, prompt, rule, generation)
+        request = RunComparison(self._run_id, prompt, rule, generation, conversation)
         self._cancel = request.cancel
         # What is on screen stays until the engine takes the prompt: it may refuse it.
         self._awaited = request
@@ -140,12 +208,18 @@ class SessionModel(QObject):
         """
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
-        _check(session)
-        self._begin(session.prompt, session.rule, session.generation, session.model)
-        self.baseline.replace(session.sides[Side.BASELINE])
-        self.bh.replace(session.sides[Side.BH])
-        self._compare_tokens()
+        check_session(session)
+        run = (session.rule, session.generation, session.model, session.conversation)
+        self._runs.begin(session.prompt, *run)
+        self._runs.replace(session)
         self._set_session(session)
+
+    def clear(self) -> None:
+        """Forget what is on screen; ignored while a run is in flight."""
+        if self.is_busy:
+            return
+        self._runs.reset()
+        self._set_session(None)
 
     # --- what the engine reports ---
 
@@ -158,17 +232,45 @@ class SessionModel(QObject):
                     self._apply_to_run(event)
             case LoadProgress():
                 if self.state is State.LOADING:
-                    self.load_progressed.emit(event)
-            case ModelLoaded(model):
-                self.model = model
-                self._cancel = None
-                self._set_state(State.READY)
-                self.model_changed.emit()
-            case LoadCancelled():
-                self._cancel = None
-                self._set_state(State.NO_MODEL)
+                    self._progress(event)
+            case ModelUnloaded():
+                self._apply_unloaded()
             case Failed():
                 self._apply_failure(event)
+            case _:
+                self._apply_answer(event)
+
+    def _apply_answer(
+        self, event: ModelLoaded | LoadRefused | LoadCancelled | ModelInspected | CalibrationSaved
+    ) -> None:
+        """Take what ends a request other than a run."""
+        request = self._end_request()
+        match event:
+            case ModelLoaded(model):
+                self.model = model
+                self.loaded = request if isinstance(request, LoadModel) else None
+                self._set_state(State.READY)
+                self.model_changed.emit()
+            case LoadRefused():
+                self._settle()
+                self.load_refused.emit(event)
+            case LoadCancelled():
+                if isinstance(request, LoadModel):
+                    self._settle()
+            case ModelInspected():
+                self.model_inspected.emit(event)
+            case CalibrationSaved(path):
+                self.calibration_saved.emit(path)
+        self._tell_if_idle()
+
+    def _apply_unloaded(self) -> None:
+        self.model = self.loaded = None
+        if self.state is State.UNLOADING:
+            self._end_request()
+            self._set_state(State.NO_MODEL)
+        # While another model loads, the engine says so before it reads that one.
+        self.model_changed.emit()
+        self._tell_if_idle()
 
     def _apply_to_run(
         self, event: TokenGenerated | SideFinished | RunStarted | RunFinished
@@ -176,31 +278,34 @@ class SessionModel(QObject):
         awaited = self._awaited
         if awaited is not None and self.model is not None:
             self._awaited = None
-            self._begin(awaited.prompt, awaited.rule, awaited.generation, self.model)
+            run = (awaited.rule, awaited.generation, self.model, awaited.conversation)
+            self._runs.begin(awaited.prompt, *run)
             self._set_session(None)
+            self.run_accepted.emit(awaited)
         match event:
             case TokenGenerated():
-                self._side(event.side).append(event)
-                self._compare_tokens()
+                self._runs.append(event)
             case SideFinished():
-                self._side(event.side).finish(event)
+                self._runs.finish(event)
             case RunFinished(_, session):
-                self.baseline.replace(session.sides[Side.BASELINE])
-                self.bh.replace(session.sides[Side.BH])
-                self._compare_tokens()
+                self._runs.replace(session)
                 self._end_run()
                 self._set_session(session)
                 self.run_finished.emit(session)
 
     def _apply_failure(self, failure: Failed) -> None:
         if failure.run_id is None:
-            if self.state is State.LOADING:
-                self._cancel = None
-                self._set_state(State.NO_MODEL)
+            request = self._end_request()
+            if isinstance(request, LoadModel | UnloadModel):
+                self._settle()
+            elif isinstance(request, InspectModel):
+                # Asked by the window on its own account; it says so where the answer would be.
+                self.inspection_failed.emit(failure)
+                self._tell_if_idle()
+                return
         elif failure.run_id == self._run_id and self.is_busy:
             if self._awaited is None:
-                self.baseline.fail()
-                self.bh.fail()
+                self._runs.fail()
             self._end_run()
         else:
             _log.warning("Dropped the failure of an earlier run: %s", failure.message)
@@ -208,45 +313,38 @@ class SessionModel(QObject):
         # The engine has logged the details where they arose.
         _log.info("Failed: %s", failure.message)
         self.failed.emit(failure)
-
-    def _begin(
-        self,
-        prompt: str,
-        rule: RuleParameters,
-        generation: GenerationParameters,
-        model: ModelInfo,
-    ) -> None:
-        self.run_mode = rule.mode
-        self.first_difference = None
-        self.compared_tokens = 0
-        scale = ExpertScale.spanning(rule.min_k, rule.max_k, model.top_k)
-        for run in (self.baseline, self.bh):
-            is_bh = run is self.bh
-            run.begin(
-                prompt=prompt,
-                layers=model.layers,
-                top_k=model.top_k,
-                scale=scale,
-                most_tokens=generation.max_new_tokens,
-                routing=describe_rule(rule, model) if is_bh else describe_top_k(model),
-                note=ANALYZE_NOTE if is_bh and rule.mode is Mode.ANALYZE else "",
-            )
-
-    def _compare_tokens(self) -> None:
-        left, right = self.baseline.token_ids, self.bh.token_ids
-        both = min(len(left), len(right))
-        while self.first_difference is None and self.compared_tokens < both:
-            if left[self.compared_tokens] != right[self.compared_tokens]:
-                self.first_difference = self.compared_tokens
-            self.compared_tokens += 1
+        self._tell_if_idle()
 
     def _end_run(self) -> None:
         self._cancel = None
         self._awaited = None
         self._set_state(State.READY)
+        self._tell_if_idle()
 
-    def _side(self, side: Side) -> RunModel:
-        return self.baseline if side is Side.BASELINE else self.bh
+    def _send(self, request: Request) -> None:
+        assert self._submit is not None
+        self._pending.append(request)
+        self._submit(request)
+
+    def _end_request(self) -> Request | None:
+        request = self._pending.popleft() if self._pending else None
+        if isinstance(request, LoadModel):
+            self._cancel = None
+            self.loading = None
+            self.load_progress = None
+        return request
+
+    def _settle(self) -> None:
+        """A load or an unload has ended: what answers now is what there was, or nothing."""
+        self._set_state(State.NO_MODEL if self.model is None else State.READY)
+
+    def _tell_if_idle(self) -> None:
+        if self.is_idle:
+            self.became_idle.emit()
+
+    def _progress(self, progress: LoadProgress) -> None:
+        self.load_progress = progress
+        self.load_progressed.emit(progress)
 
     def _set_state(self, state: State) -> None:
         self.state = state
@@ -255,36 +353,3 @@ class SessionModel(QObject):
     def _set_session(self, session: Session | None) -> None:
         self.session = session
         self.session_changed.emit()
-
-
-def _check(session: Session) -> None:
-    """Raise for a session whose numbers cannot be shown."""
-    ExpertScale.spanning(session.rule.min_k, session.rule.max_k, session.model.top_k)
-    describe_rule(session.rule, session.model)
-    # Whole numbers too large for a float have no box that shows them.
-    if isinstance(session.rule.level, tuple):
-        raise ValueError("Its rule has a level for each layer, which this window cannot show.")
-    for number in (session.rule.level, session.rule.temperature, session.generation.temperature):
-        float(number)
-    for side in Side:
-        record = session.sides[side]
-        shape = (len(record.token_ids), session.model.layers)
-        if record.expert_counts.shape != shape or record.raw_counts.shape != shape:
-            raise ValueError(f"The counts of {side.value} are not those of its tokens and layers.")
-        trial = RunModel(side.value)
-        trial.replace(record)
-        _ = trial.statistics, trial.tokens_per_second, trial.time_to_first_token_s
-
-
-def describe_top_k(model: ModelInfo) -> str:
-    """The baseline's routing in a few words."""
-    return f"top-{model.top_k} of {model.experts} in every layer"
-
-
-def describe_rule(rule: RuleParameters, model: ModelInfo) -> str:
-    """BH routing in a few words."""
-    if rule.min_k == rule.max_k:
-        limits = f"always {rule.min_k}"
-    else:
-        limits = f"{rule.min_k} to {rule.max_k}"
-    return f"{rule.level_text}, {limits} of {model.experts} in each layer"

@@ -18,8 +18,11 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from bh_studio.engine.messages import GenerationParameters, ModelInfo
+from bh_studio.engine.messages import Conversation, GenerationParameters, ModelInfo, Turn
 from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters
+from bh_studio.engine.session import Session
+from bh_studio.ui.conversation_controls import ConversationControls
+from bh_studio.ui.form_rows import add_row, describe, label_for, new_form, section
 from bh_studio.ui.icons import icon
 from bh_studio.ui.number_boxes import AlphaBox, ChoiceBox, CountBox, NumberBox
 from bh_studio.ui.theme import GAP, GAP_LARGE, GAP_SMALL, GAP_TINY, Theme
@@ -48,10 +51,11 @@ class SettingsPanel(QScrollArea):
         layout = QVBoxLayout(content)
         layout.setContentsMargins(0, 0, GAP_SMALL, 0)
         layout.setSpacing(GAP_SMALL)
-        layout.addWidget(_section("BH rule"))
+        layout.addWidget(self.conversation)
+        layout.addWidget(section("BH rule"))
         layout.addLayout(self._rule_form())
         layout.addSpacing(GAP_LARGE)
-        layout.addWidget(_section("Generation"))
+        layout.addWidget(section("Generation"))
         layout.addLayout(self._generation_form())
         self._problem = QLabel()
         self._problem.setProperty("role", "problem")
@@ -81,6 +85,16 @@ class SettingsPanel(QScrollArea):
         except ValueError as error:
             return str(error)
         return ""
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the next prompt is a message to an instruct model."""
+        can_chat = self._model is not None and self._model.has_chat_template
+        return can_chat and self.conversation.is_chat
+
+    def precedes(self, turns: tuple[Turn, ...]) -> Conversation | None:
+        """What precedes the next prompt after `turns`; None if it is plain text."""
+        return Conversation(self.conversation.system, turns) if self.is_chat else None
 
     def rule(self) -> RuleParameters:
         """The rule as set. Raises ValueError for an impossible combination."""
@@ -123,6 +137,14 @@ class SettingsPanel(QScrollArea):
         self.top_p.setValue(generation.top_p)
         self.seed.setText(str(generation.seed))
 
+    def show_conversation(self, session: Session) -> None:
+        """Take the prompt as `session` did; one of a model that cannot chat leaves the choice."""
+        if session.conversation is not None:
+            self.conversation.show_choice(is_chat=True)
+            self.conversation.show_system(session.conversation.system)
+        elif session.model.has_chat_template:
+            self.conversation.show_choice(is_chat=False)
+
     def difference(self, rule: RuleParameters, generation: GenerationParameters) -> str:
         """What the controls hold in place of these values, a sentence; empty if all fit."""
         try:
@@ -140,9 +162,12 @@ class SettingsPanel(QScrollArea):
     def set_model(self, model: ModelInfo | None) -> None:
         """Check against `model` from now on."""
         self._model = model
+        self.conversation.setVisible(model is not None and model.has_chat_template)
         self._sync()
 
     def _build_controls(self) -> None:
+        self.conversation = ConversationControls(self._theme)
+        self.conversation.hide()
         self.alpha = AlphaBox()
         self.min_k = CountBox(1, _MOST_EXPERTS)
         self.max_k = CountBox(1, _MOST_EXPERTS)
@@ -175,45 +200,46 @@ class SettingsPanel(QScrollArea):
         )  # fmt: skip
 
     def _rule_form(self) -> QFormLayout:
-        form = _form()
-        _add(form, "Alpha", self.alpha,
-             "BH level, between 0 and 1. Smaller selects fewer experts. The arrows walk along "
-             "0.001, 0.002, 0.005, 0.01 and so on.")  # fmt: skip
-        _add(form, "min_k", self.min_k, "The least experts a token uses in a layer.")
-        _add(form, "max_k", self.max_k,
-             "The most experts a token uses in a layer. The baseline's number is a fair "
-             "ceiling.")  # fmt: skip
-        _add(form, "Temperature", self.temperature,
-             "Divides the router's logits before BH scores them. 1 leaves them as they are.",
-             "Router temperature")  # fmt: skip
-        _add(form, "Mode", self.mode,
-             "Patch: BH chooses the experts of the BH side. Analyze: the model routes as always "
-             "and BH only counts what it would have chosen.")  # fmt: skip
-        _add(form, "Weights", self.weights,
-             "How the outputs of the chosen experts are mixed: with the weights the model gives "
-             "them, or scaled to the sum 1, or to the sum that the model's own top-k would have.",
-             "Mixing weights")  # fmt: skip
+        form = new_form()
+        add_row(form, "Alpha", self.alpha,
+                "BH level, between 0 and 1. Smaller selects fewer experts. The arrows walk along "
+                "0.001, 0.002, 0.005, 0.01 and so on.")  # fmt: skip
+        add_row(form, "min_k", self.min_k, "The least experts a token uses in a layer.")
+        add_row(form, "max_k", self.max_k,
+                "The most experts a token uses in a layer. The baseline's number is a fair "
+                "ceiling.")  # fmt: skip
+        add_row(form, "Temperature", self.temperature,
+                "Divides the router's logits before BH scores them. 1 leaves them as they are.",
+                "Router temperature")  # fmt: skip
+        add_row(form, "Mode", self.mode,
+                "Patch: BH chooses the experts of the BH side. Analyze: the model routes as always "
+                "and BH only counts what it would have chosen.")  # fmt: skip
+        add_row(form, "Weights", self.weights,
+                "How the outputs of the chosen experts are mixed: with the weights the model "
+                "gives them, or scaled to the sum 1, or to the sum that the model's own top-k "
+                "would have.",
+                "Mixing weights")  # fmt: skip
         return form
 
     def _generation_form(self) -> QFormLayout:
-        form = _form()
-        _add(form, "New tokens", self.max_new_tokens,
-             "The most tokens each side may produce.", "Most new tokens")  # fmt: skip
-        _add(form, "Decoding", self.decoding,
-             "Greedy takes the most probable token. Sampling draws one, repeatable by "
-             "seed.")  # fmt: skip
-        _add(form, "Temperature", self.sampling_temperature,
-             "Divides the vocabulary's logits before drawing. Only for sampling.",
-             "Sampling temperature")  # fmt: skip
-        _add(form, "Top-p", self.top_p,
-             "Draws among the most probable tokens that together hold this probability. Only for "
-             "sampling.")  # fmt: skip
+        form = new_form()
+        add_row(form, "New tokens", self.max_new_tokens,
+                "The most tokens each side may produce.", "Most new tokens")  # fmt: skip
+        add_row(form, "Decoding", self.decoding,
+                "Greedy takes the most probable token. Sampling draws one, repeatable by "
+                "seed.")  # fmt: skip
+        add_row(form, "Temperature", self.sampling_temperature,
+                "Divides the vocabulary's logits before drawing. Only for sampling.",
+                "Sampling temperature")  # fmt: skip
+        add_row(form, "Top-p", self.top_p,
+                "Draws among the most probable tokens that together hold this probability. Only "
+                "for sampling.")  # fmt: skip
         row = QHBoxLayout()
         row.setSpacing(GAP_TINY)
         row.addWidget(self.seed, 1)
         row.addWidget(self.new_seed)
-        label = _label(self.seed, "Seed")
-        _describe(self.seed, "Seed", "Both sides draw from a generator started with this number. "
+        label = label_for(self.seed, "Seed")
+        describe(self.seed, "Seed", "Both sides draw from a generator started with this number. "
                   "Only for sampling.")  # fmt: skip
         form.addRow(label, row)
         return form
@@ -226,6 +252,7 @@ class SettingsPanel(QScrollArea):
         for choice in (self.mode, self.weights, self.decoding):
             choice.currentIndexChanged.connect(self._sync)
         self.seed.textChanged.connect(self._sync)
+        self.conversation.edited.connect(self._sync)
         self.new_seed.clicked.connect(self._draw_seed)
 
     @Slot()
@@ -250,40 +277,3 @@ class SettingsPanel(QScrollArea):
         for control in self._fields():
             control.setFixedHeight(self.fontMetrics().height() + GAP)
         self.setFixedWidth(self.sizeHint().width())
-
-
-def _form() -> QFormLayout:
-    form = QFormLayout()
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setHorizontalSpacing(GAP)
-    form.setVerticalSpacing(GAP_SMALL)
-    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
-
-
-def _section(text: str) -> QLabel:
-    label = QLabel(text)
-    label.setProperty("role", "section")
-    return label
-
-
-def _label(control: QWidget, text: str) -> QLabel:
-    label = QLabel(text)
-    label.setProperty("role", "muted")
-    label.setBuddy(control)
-    return label
-
-
-def _describe(control: QWidget, name: str, meaning: str) -> None:
-    control.setAccessibleName(name)
-    control.setToolTip(meaning)
-
-
-def _add(
-    form: QFormLayout, text: str, control: QWidget, meaning: str, name: str | None = None
-) -> None:
-    _describe(control, name or text, meaning)
-    label = _label(control, text)
-    label.setToolTip(meaning)
-    form.addRow(label, control)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QLabel, QProgressBar, QStatusBar, QWidget
+from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QSizePolicy, QStatusBar, QWidget
 
 from bh_studio.engine.messages import LoadProgress, ModelInfo
+from bh_studio.ui.download_text import progress_words, short_state, trouble
+from bh_studio.ui.downloads import DownloadView
+from bh_studio.ui.elided_label import ElidedLabel
+from bh_studio.ui.plain_tooltip import plain_tooltip
 from bh_studio.ui.theme import GAP_SMALL
 
 _BRIEFLY_MS = 6000
 _STEPS = 1000
 
 
+class _ModelLabel(ElidedLabel):
+    """As wide as its text where there is room, so that what is left goes to short notices."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__(role)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
+
+    def sizeHint(self) -> QSize:
+        return QLabel.sizeHint(self)
+
+
 class StatusLine(QStatusBar):
-    """Loading progress and short notices on the left, the model on the right."""
+    """Loading progress and short notices on the left, downloads and the model on the right."""
+
+    download_chosen = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -26,14 +43,19 @@ class StatusLine(QStatusBar):
         self._progress.setFixedSize(160, 8)
         self._progress.setAccessibleName("Progress of loading the model")
         self._progress.setToolTip("Progress of loading the model")
-        self._model = QLabel()
-        self._model.setProperty("role", "muted")
-        self._model.setTextFormat(Qt.TextFormat.PlainText)
+        self._model = _ModelLabel("muted")
         self._model.setAccessibleName("Model")
         self.addWidget(self._progress)
         self.addWidget(self._stage)
+        self.download_button = QPushButton()
+        self.download_button.setProperty("role", "link")
+        self.download_button.setAccessibleName("Downloads")
+        self.download_button.setToolTip("Show the downloads")
+        self.download_button.clicked.connect(self.download_chosen)
+        self.addPermanentWidget(self.download_button)
         self.addPermanentWidget(self._model)
         self.show_state("")
+        self.show_downloads([])
         self.show_model(None)
 
     @property
@@ -70,15 +92,32 @@ class StatusLine(QStatusBar):
         """Say something for a few seconds."""
         self.showMessage(text, _BRIEFLY_MS)
 
+    def show_downloads(self, views: list[DownloadView]) -> None:
+        """Say briefly how far the downloads are that run."""
+        self.download_button.setVisible(bool(views))
+        if not views:
+            return
+        first = views[0]
+        text = f"{first.source.repo.partition('/')[2]}: {short_state(first)}"
+        if len(views) > 1:
+            text += f" and {len(views) - 1} more"
+        self.download_button.setText(text)
+        self.download_button.setAccessibleName(f"Download of {text}")
+        lines = [f"{view.source}: {trouble(view) or progress_words(view)}" for view in views]
+        lines.append("Closing BH Studio pauses a download and keeps what is here.")
+        self.download_button.setToolTip(plain_tooltip("\n".join(lines)))
+
     def show_model(self, model: ModelInfo | None) -> None:
         """Name the loaded model."""
         self._model.setText("No model" if model is None else describe_model(model))
         if model is not None:
             self._model.setToolTip(
-                f"{model.id}\n{model.architecture}, context of {model.context_length} tokens\n"
-                f"Experts computed by: {model.expert_path}\n"
-                f"Null: {model.null_samples} scores a layer, "
-                f"smallest p-value {1 / (model.null_samples + 1):.2g}"
+                plain_tooltip(
+                    f"{model.id}\n{model.architecture}, context of {model.context_length} tokens\n"
+                    f"Experts computed by: {model.expert_path}\n"
+                    f"Null: {model.null_samples} scores a layer, "
+                    f"smallest p-value {1 / (model.null_samples + 1):.2g}"
+                )
             )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Qt, Signal, Slot
 from PySide6.QtGui import QColor, QFont, QPalette
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 
 # One spacing scale for every margin and gap.
 GAP_TINY, GAP_SMALL, GAP, GAP_LARGE = 4, 8, 12, 16
@@ -133,6 +133,15 @@ class Theme(QObject):
         self._app.setStyleSheet(_style_sheet(self.colors, self.point_size))
 
 
+def set_role(widget: QWidget, role: str) -> None:
+    """Have the style sheet draw `widget` as `role` from now on."""
+    if widget.property("role") != role:
+        widget.setProperty("role", role)
+        # A style sheet looks at properties only when a widget is polished.
+        widget.style().unpolish(widget)
+        widget.style().polish(widget)
+
+
 def _within_limits(percent: int) -> int:
     return max(_SMALLEST_TEXT, min(_LARGEST_TEXT, percent))
 
@@ -207,6 +216,13 @@ QPlainTextEdit[role="prompt"] {{
     selection-background-color: {c["accent"]}; selection-color: {c["on_accent"]};
 }}
 QPlainTextEdit[role="prompt"]:focus {{ border: 1px solid {c["accent"]}; }}
+QPlainTextEdit[role="field"] {{
+    background: {c["surface"]}; border-radius: 3px;
+    border: 1px solid {c["line" if colors.is_dark else "faint"]};
+    selection-background-color: {c["accent"]}; selection-color: {c["on_accent"]};
+}}
+QPlainTextEdit[role="field"]:focus {{ border: 1px solid {c["accent"]}; }}
+QPlainTextEdit[role="field"]:disabled {{ background: {c["window"]}; color: {c["faint"]}; }}
 QPushButton[role="primary"] {{
     background: {c["accent"]}; color: {c["on_accent"]}; border: 1px solid {c["accent"]};
     border-radius: 6px; padding: 7px 18px; font-weight: 600;

@@ -7,7 +7,10 @@ import html
 
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, Signal, Slot
 from PySide6.QtGui import (
+    QClipboard,
     QColor,
+    QFont,
+    QGuiApplication,
     QHelpEvent,
     QKeyEvent,
     QMouseEvent,
@@ -21,13 +24,28 @@ from PySide6.QtWidgets import QPlainTextEdit, QTextEdit, QToolTip, QWidget
 
 from bh_studio.ui.run_model import RunModel
 from bh_studio.ui.theme import GAP_SMALL, Theme
+from bh_studio.ui.transcript import Voice
 from bh_studio.ui.visible_text import visible
 
 
-class TokenText(QPlainTextEdit):
-    """Shows the prompt muted, then the tokens of a run; appends only what is new.
+class _CopiedText(QMimeData):
+    """Characters of an answer on their way to the clipboard."""
 
-    Positions in the document are UTF-16 units of the prompt and the answer, because `visible`
+
+def release_copied_text() -> None:
+    """Leave what was copied on the clipboard in an object that outlives Python; call at the end."""
+    # WORKAROUND: the clipboard deletes what it was given after Python has ended, and the destructor
+    # of an object made in Python ends the program with a crash then.
+    clipboard = QGuiApplication.clipboard()
+    for mode in (QClipboard.Mode.Clipboard, QClipboard.Mode.Selection):
+        if isinstance(clipboard.mimeData(mode), _CopiedText):
+            clipboard.setText(clipboard.text(mode), mode)
+
+
+class TokenText(QPlainTextEdit):
+    """Shows what was said before muted, then the tokens of a run; appends only what is new.
+
+    Positions in the document are UTF-16 units of the passages and the answer, because `visible`
     replaces characters one for one; so copying returns the model's own characters.
     """
 
@@ -154,7 +172,7 @@ class TokenText(QPlainTextEdit):
         cursor = self.textCursor()
         units = self._source.encode("utf-16-le", "surrogatepass")
         chosen = units[2 * cursor.selectionStart() : 2 * cursor.selectionEnd()]
-        data = QMimeData()
+        data = _CopiedText()
         data.setText(chosen.decode("utf-16-le", "replace"))
         return data
 
@@ -213,15 +231,21 @@ class TokenText(QPlainTextEdit):
         self._starts = []
         self._last_length = 0
         self._marked = None
-        self._source = self._run.prompt
+        self._source = "".join(passage.text for passage in self._run.passages)
         self.setExtraSelections([])
         self.clear()
-        muted = QTextCharFormat()
-        muted.setForeground(self._theme.colors.muted)
         cursor = QTextCursor(self.document())
-        cursor.insertText(visible(self._run.prompt), muted)
+        for passage in self._run.passages:
+            cursor.insertText(visible(passage.text), self._look_of(passage.voice))
         self.moveCursor(QTextCursor.MoveOperation.Start)
         self._set_following(True)
+
+    def _look_of(self, voice: Voice) -> QTextCharFormat:
+        look = QTextCharFormat()
+        look.setForeground(self._theme.colors.muted)
+        if voice in (Voice.PERSON, Voice.SYSTEM):
+            look.setFontWeight(QFont.Weight.DemiBold)
+        return look
 
     def _append_new(self) -> None:
         run = self._run

@@ -34,6 +34,8 @@ def restore(window: MainWindow, settings: Settings) -> None:
         _log.warning("Remembered parameters do not fit (%s); using defaults.", error)
         panel.show_rule(RuleParameters())
         panel.show_generation(GenerationParameters())
+    panel.conversation.show_choice(settings.chat)
+    panel.conversation.show_system(settings.system_prompt)
     window.actions_.settings.setChecked(settings.settings_visible)
     panel.setVisible(settings.settings_visible)
     if settings.geometry:
@@ -46,7 +48,7 @@ def restore(window: MainWindow, settings: Settings) -> None:
 
 def remember(window: MainWindow) -> Settings:
     """What to keep of `window` until the next start."""
-    panel, settings = window.settings_panel, window.files.settings
+    panel, settings = window.settings_panel, window.models.remember(window.files.settings)
     rule, generation = settings.rule, settings.generation
     if not panel.problem:
         rule = dataclasses.asdict(panel.rule())
@@ -56,6 +58,8 @@ def remember(window: MainWindow) -> Settings:
         prompt=window.prompt.prompt,
         rule=rule,
         generation=generation,
+        chat=panel.conversation.is_chat,
+        system_prompt=panel.conversation.system,
         text_percent=window.theme.text_percent,
         settings_visible=window.actions_.settings.isChecked(),
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),

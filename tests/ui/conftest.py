@@ -8,14 +8,18 @@ from dataclasses import dataclass
 import pytest
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import GenerationParameters, RunComparison, Side
+from bh_studio.engine.messages import GenerationParameters, ModelInfo, RunComparison, Side
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session import Session
 from bh_studio.settings import Settings
+from bh_studio.ui.downloads import Downloads
+from bh_studio.ui.hub_statuses import HubStatuses
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_model import SessionModel
 from bh_studio.ui.theme import Theme
-from tests.fake_engine import FakeEngine
+from bh_studio.ui.token_text import release_copied_text
+from tests.fake_download import FakeHub
+from tests.fake_engine import CHAT_MODEL, MODEL, FakeEngine
 
 # The offscreen platform says this whenever a window or a tooltip is shown.
 _NOISE = r"This plugin does not support (propagateSizeHints|raise)\(\)"
@@ -35,6 +39,7 @@ class Desk:
     model: SessionModel
     engine: FakeEngine
     theme: Theme
+    hub: FakeHub
 
     def load(self) -> None:
         """Have a model loaded."""
@@ -92,13 +97,22 @@ def theme(qapp: object) -> Iterator[Theme]:
 def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
     desks: list[Desk] = []
 
-    def make(settings: Settings | None = None, *, show: bool = False) -> Desk:
+    def make(
+        settings: Settings | None = None, *, show: bool = False, answering: ModelInfo = MODEL
+    ) -> Desk:
         model = SessionModel()
-        engine = FakeEngine()
+        engine = FakeEngine(answering)
         engine.reported.connect(model.apply)
         model.attach(engine.submit)
-        window = MainWindow(model, theme, settings or Settings())
-        desk = Desk(window, model, engine, theme)
+        hub = FakeHub()
+        window = MainWindow(
+            model,
+            theme,
+            settings or Settings(),
+            Downloads(hub.make),
+            HubStatuses(hub.look_up, hub.list_models, hub.discard),
+        )
+        desk = Desk(window, model, engine, theme, hub)
         desks.append(desk)
         if show:
             window.resize(1280, 800)
@@ -107,8 +121,10 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
         return desk
 
     yield make
+    release_copied_text()
     for desk in desks:
         desk.model.attach(None)
+        desk.window.models.shutdown()
         desk.engine.shutdown()
         desk.window.hide()
         desk.window.deleteLater()
@@ -122,5 +138,13 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
 def desk(make_desk: Callable[..., Desk]) -> Desk:
     """A shown window with a model loaded."""
     desk = make_desk(show=True)
+    desk.load()
+    return desk
+
+
+@pytest.fixture
+def chat_desk(make_desk: Callable[..., Desk]) -> Desk:
+    """A shown window with an instruct model loaded."""
+    desk = make_desk(show=True, answering=CHAT_MODEL)
     desk.load()
     return desk

@@ -15,12 +15,14 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from bh_studio.app import UncaughtErrors, WindowOptions, run_window
-from bh_studio.engine.messages import Failed, FinishReason, Side
+from bh_studio.engine.hub_source import HubSource
+from bh_studio.engine.messages import Failed, FinishReason, LoadModel, LoadRefused, Side
 from bh_studio.engine.session_file import load_session
 from bh_studio.settings import load_settings
 from bh_studio.ui.interrupt import EXIT_CODE
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_files import autosave_dir
+from tests.fake_download import FakeHub
 from tests.fake_engine import FakeEngine
 from tests.ui.conftest import Desk
 
@@ -81,6 +83,52 @@ def test_a_failed_load_exits_with_1(engine: FakeEngine, capsys: pytest.CaptureFi
     engine.load_failure = Failed("No such folder.", "", "trace")
     assert run_window(WindowOptions(model="nowhere", quit=True), lambda: engine) == 1
     assert "No such folder." in capsys.readouterr().err
+
+
+def test_a_refused_load_exits_with_1(
+    engine: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.load_failure = LoadRefused(LoadModel("a/b"), "Too large.", "Use --load-anyway.", ())
+    assert run_window(WindowOptions(model="a/b", quit=True), lambda: engine) == 1
+    assert capsys.readouterr().err == "Too large. Use --load-anyway.\n"
+
+
+def test_the_first_load_is_the_one_asked_for(engine: FakeEngine, tmp_path: Path) -> None:
+    options = WindowOptions(
+        model="a/b",
+        device="cuda:1",
+        dtype="float16",
+        load_anyway=True,
+        calibration=tmp_path / "null.npz",
+        quit=True,
+    )
+    assert run_window(options, lambda: engine) == 0
+    request = engine.requests[0]
+    assert isinstance(request, LoadModel)
+    assert request == LoadModel(
+        "a/b",
+        "cuda:1",
+        "float16",
+        load_anyway=True,
+        calibration=tmp_path / "null.npz",
+        cancel=request.cancel,
+    )
+
+
+def test_closing_the_window_ends_a_download(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = FakeHub()
+    monkeypatch.setattr("bh_studio.ui.downloads._real_download", hub.make)
+
+    def close_later() -> None:
+        window().models.downloads.start(HubSource("a/b"))
+        hub.last.progress(1000)
+        window().close()
+
+    QTimer.singleShot(300, close_later)
+    assert run_window(WindowOptions(), lambda: engine) == 0
+    assert hub.last.is_over
 
 
 @pytest.mark.parametrize(

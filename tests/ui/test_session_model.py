@@ -18,7 +18,8 @@ from bh_studio.engine.messages import (
 )
 from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.engine.session import Session
-from bh_studio.ui.session_model import ANALYZE_NOTE, SessionModel, State
+from bh_studio.ui.run_pair import ANALYZE_NOTE
+from bh_studio.ui.session_model import SessionModel, State
 from tests.fake_engine import FakeEngine
 
 RULE, GENERATION = RuleParameters(), GenerationParameters()

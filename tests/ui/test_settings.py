@@ -18,6 +18,9 @@ def test_settings_survive_a_restart() -> None:
         text_percent=130,
         splitters={"rows": [1, 2]},
         recent_sessions=("/a", "/b"),
+        model_device="cuda:1",
+        model_dtype="bfloat16",
+        recent_models=("/models/a", "b/c@v2"),
     )
     save_settings(settings)
     assert load_settings() == settings
@@ -48,6 +51,8 @@ def test_wrong_keys_and_values_fall_back_one_by_one(
         "text_percent": "large",
         "settings_visible": 1,
         "recent_sessions": ["/a", 3],
+        "recent_models": "/a",
+        "model_device": 1,
         "splitters": {"rows": [1, -2]},
         "geometry": None,
         "nonsense": True,

@@ -20,15 +20,23 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import FinishReason, GenerationParameters, LoadProgress, Side
+from bh_studio.engine.messages import (
+    FinishReason,
+    GenerationParameters,
+    LoadProgress,
+    ModelInfo,
+    Side,
+)
 from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.figure import Figure
 from bh_studio.ui.figure_row import FigureRow
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.session_model import ANALYZE_NOTE, State
+from bh_studio.ui.run_pair import ANALYZE_NOTE
+from bh_studio.ui.session_model import State
 from bh_studio.ui.theme import DARK, LIGHT
 from bh_studio.ui.window_memory import remember
+from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
 
 
@@ -401,7 +409,12 @@ def interactive(window: QWidget) -> Iterator[QWidget]:
             yield widget
 
 
-def test_every_control_has_a_name_and_a_tooltip(desk: Desk) -> None:
+@pytest.mark.parametrize("model", [MODEL, CHAT_MODEL], ids=lambda model: model.name)
+def test_every_control_has_a_name_and_a_tooltip(
+    make_desk: Callable[..., Desk], model: ModelInfo
+) -> None:
+    desk = make_desk(show=True, answering=model)
+    desk.load()
     desk.finished_run()
     window = desk.window
     controls = [*interactive(window), window.heat_map.plot, window.layers.plot]

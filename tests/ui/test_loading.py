@@ -1,0 +1,236 @@
+"""Models in the state machine: loading over a model, refusals, unloading, inspecting."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bh_studio.engine.messages import (
+    Failed,
+    GenerationParameters,
+    InspectModel,
+    LoadModel,
+    LoadProgress,
+    LoadRefused,
+    ModelInspected,
+    RunComparison,
+    UnloadModel,
+)
+from bh_studio.engine.rule_parameters import RuleParameters
+from bh_studio.ui.model_inspection import ModelInspection
+from bh_studio.ui.session_model import SessionModel, State
+from tests.fake_engine import MODEL, FakeEngine
+
+RULE, GENERATION = RuleParameters(), GenerationParameters()
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def model(engine: FakeEngine) -> SessionModel:
+    model = SessionModel()
+    engine.reported.connect(model.apply)
+    model.attach(engine.submit)
+    return model
+
+
+@pytest.fixture
+def ready(model: SessionModel, engine: FakeEngine) -> SessionModel:
+    """A session model with a model loaded."""
+    model.load("embedded")
+    engine.finish_load()
+    return model
+
+
+def state_of(model: SessionModel) -> State:
+    """The state, read anew: a type checker would take an earlier assertion to hold still."""
+    return model.state
+
+
+def loaded_source(model: SessionModel) -> str | None:
+    return None if model.loaded is None else model.loaded.source
+
+
+def test_the_former_model_stays_until_the_engine_lets_it_go(
+    ready: SessionModel, engine: FakeEngine
+) -> None:
+    ready.load("/models/other")
+    assert ready.model == MODEL
+    assert loaded_source(ready) == "embedded"
+    engine.unload()
+    assert loaded_source(ready) is None
+    assert state_of(ready) is State.LOADING
+    engine.finish_load()
+    assert loaded_source(ready) == "/models/other"
+
+
+@pytest.mark.parametrize("end", ["fail", "cancel_load", "refuse"])
+@pytest.mark.parametrize("is_let_go", [False, True])
+def test_a_load_that_ends_without_a_model_leaves_what_there_is(
+    ready: SessionModel, engine: FakeEngine, end: str, is_let_go: bool
+) -> None:
+    ready.load("/models/other")
+    engine.progress("Reading the weights", 0.5)
+    if is_let_go:
+        engine.unload()
+    getattr(engine, end)()
+    assert state_of(ready) is (State.NO_MODEL if is_let_go else State.READY)
+    assert (ready.model is None) == is_let_go
+    assert ready.loading is None
+    assert ready.load_progress is None
+    ready.load("embedded")
+    assert state_of(ready) is State.LOADING
+
+
+def test_progress_is_kept_for_who_comes_late(model: SessionModel, engine: FakeEngine) -> None:
+    model.load("embedded")
+    assert model.load_progress is not None
+    engine.progress("Reading the weights", 0.5)
+    assert model.load_progress == LoadProgress("Reading the weights", 0.5)
+
+
+def test_a_refused_load_can_be_insisted_on(model: SessionModel, engine: FakeEngine) -> None:
+    refusals: list[LoadRefused] = []
+    model.load_refused.connect(refusals.append)
+    first = LoadModel("a/b", "cuda:1", "float16", calibration=Path("c.npz"))
+    model.load_with(first)
+    refused = engine.refuse()
+    assert refusals == [refused]
+    model.load_anyway(refused)
+    second = engine.requests[-1]
+    assert isinstance(second, LoadModel)
+    assert second == dataclasses.replace(first, load_anyway=True, cancel=second.cancel)
+    assert second.cancel is not first.cancel
+    assert model.can_stop
+
+
+def test_unloading_passes_through_a_state_of_its_own(
+    ready: SessionModel, engine: FakeEngine
+) -> None:
+    states: list[State] = []
+    ready.state_changed.connect(states.append)
+    ready.unload()
+    ready.unload()
+    ready.load("embedded")
+    ready.run("Once", RULE, GENERATION)
+    assert [type(request) for request in engine.requests] == [LoadModel, UnloadModel]
+    assert not ready.can_stop
+    engine.unload()
+    assert states == [State.UNLOADING, State.NO_MODEL]
+    assert ready.model is None
+
+
+def test_a_failed_unload_leaves_the_model(ready: SessionModel, engine: FakeEngine) -> None:
+    ready.unload()
+    engine.fail()
+    assert state_of(ready) is State.READY
+    assert ready.model == MODEL
+
+
+def test_a_calibration_is_saved_and_told(ready: SessionModel, engine: FakeEngine) -> None:
+    saved: list[Path] = []
+    ready.calibration_saved.connect(saved.append)
+    ready.save_calibration(Path("/null.npz"))
+    assert ready.state is State.READY
+    engine.save_calibration()
+    assert saved == [Path("/null.npz")]
+    assert ready.is_idle
+
+
+def test_a_calibration_that_fails_is_told_and_changes_nothing(
+    ready: SessionModel, engine: FakeEngine
+) -> None:
+    failures: list[Failed] = []
+    ready.failed.connect(failures.append)
+    ready.save_calibration(Path("/null.npz"))
+    failure = engine.fail("The disk is full.")
+    assert failures == [failure]
+    assert state_of(ready) is State.READY
+    assert ready.is_idle
+
+
+def test_a_failure_belongs_to_the_oldest_request(ready: SessionModel, engine: FakeEngine) -> None:
+    failures: list[Failed] = []
+    ready.failed.connect(failures.append)
+    ready.inspect(InspectModel("a/b"))
+    ready.load("/models/other")
+    engine.fail("The inspection broke.")
+    assert state_of(ready) is State.LOADING
+    assert failures == []
+    failure = engine.fail("The load broke.")
+    assert state_of(ready) is State.READY
+    assert failures == [failure]
+
+
+def test_a_question_waits_until_the_engine_is_idle(ready: SessionModel, engine: FakeEngine) -> None:
+    inspection = ModelInspection(ready)
+    ready.run("Once", RULE, GENERATION)
+    inspection.ask("a/b", "cpu", "auto")
+    inspection.ask("a/c", "cpu", "auto")
+    assert engine.inspections == []
+    engine.begin()
+    engine.finish()
+    assert [question.source for question in engine.inspections] == ["a/c"]
+    answer = engine.answer_inspection()
+    assert inspection.answer == answer
+
+
+def test_answers_to_earlier_questions_are_dropped(ready: SessionModel, engine: FakeEngine) -> None:
+    inspection = ModelInspection(ready)
+    answers: list[ModelInspected | Failed | None] = []
+    inspection.changed.connect(lambda: answers.append(inspection.answer))
+    inspection.ask("a/b", "cpu", "auto")
+    inspection.ask("a/b", "cpu", "float32")
+    assert len(engine.inspections) == 1
+    engine.answer_inspection()
+    assert [question.dtype for question in engine.inspections] == ["auto", "float32"]
+    assert inspection.is_waiting
+    answer = engine.answer_inspection()
+    assert answers == [None, None, answer]
+    inspection.ask("a/b", "cpu", "float32")
+    inspection.forget()
+    engine.answer_inspection()
+    assert inspection.answer is None
+
+
+def test_a_question_that_fails_is_not_asked_again(ready: SessionModel, engine: FakeEngine) -> None:
+    failures: list[Failed] = []
+    ready.failed.connect(failures.append)
+    inspection = ModelInspection(ready)
+    inspection.ask("a/b", "cpu", "auto")
+    failure = engine.fail("The inspection broke.")
+    assert inspection.answer == failure
+    assert failures == []
+    assert len(engine.inspections) == 1
+    assert ready.is_idle
+
+
+def test_a_run_may_follow_a_question_at_once(ready: SessionModel, engine: FakeEngine) -> None:
+    inspection = ModelInspection(ready)
+    inspection.ask("a/b", "cpu", "auto")
+    ready.run("Once", RULE, GENERATION)
+    assert isinstance(engine.requests[-1], RunComparison)
+    answer = engine.answer_inspection()
+    assert inspection.answer == answer
+    engine.begin()
+    engine.finish()
+    assert state_of(ready) is State.READY
+
+
+def test_nothing_is_asked_without_a_model_or_an_engine(
+    model: SessionModel, engine: FakeEngine
+) -> None:
+    model.unload()
+    model.save_calibration(Path("/null.npz"))
+    assert engine.requests == []
+    other = SessionModel()
+    inspection = ModelInspection(other)
+    inspection.ask("a/b", "cpu", "auto")
+    other.unload()
+    assert inspection.is_waiting
+    assert state_of(other) is State.NO_MODEL
