@@ -12,12 +12,29 @@ _RULE = RuleParameters()
 
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add --model."""
+    """Add --model and how it is loaded."""
     parser.add_argument(
         "--model",
         default="embedded",
         metavar="SOURCE",
-        help='"embedded" or a folder with an OLMoE checkpoint (default: %(default)s)',
+        help='"embedded", a folder with an OLMoE checkpoint, or OWNER/NAME[@REVISION] that was '
+        "downloaded (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help='"auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps" '
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        help="number format of the weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--load-anyway", action="store_true", help="load even if the memory seems too small"
     )
 
 

@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     fit, check = read_texts(arguments.fit), read_texts(arguments.check)
-    loaded = load(arguments.model, arguments.calibration)
+    loaded = load(arguments, arguments.calibration)
     from bh_studio.engine.budget import BudgetRequest
     from bh_studio.engine.teacher_forcing import Text
 

@@ -90,7 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.check is not None and (arguments.texts or arguments.out is not None):
         raise CommandError("--check takes neither texts nor --out.", EXIT_USAGE)
     texts = read_texts(arguments.texts)
-    loaded = load(arguments.model, arguments.check)
+    loaded = load(arguments, arguments.check)
     record = loaded.null
     if texts or (arguments.check is None and parameters.score.has_factor):
         try:

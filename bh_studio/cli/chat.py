@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     conversation = _first_conversation(arguments)
-    loaded = load(arguments.model, arguments.calibration)
+    loaded = load(arguments, arguments.calibration)
     from bh_studio.engine.chat import check_chat_template
 
     check_chat_template(loaded)

@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
     prompt = read_prompt(arguments.prompt)
-    loaded = load(arguments.model, arguments.calibration)
+    loaded = load(arguments, arguments.calibration)
     precedes = conversation(arguments, loaded.info)
     request = RunComparison(0, prompt, rule, generation, precedes)
     session = run_side_by_side(loaded, request, quiet=arguments.json)

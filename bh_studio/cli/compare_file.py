@@ -70,7 +70,7 @@ def compare_file(
     }
     cancel = CancelToken()
     with open_result(arguments, description) as result:
-        loaded = load(arguments.model, arguments.calibration)
+        loaded = load(arguments, arguments.calibration)
         precedes = conversation(arguments, loaded.info)
         description |= conversation_settings(precedes)
         rows = result.begin(header(description, loaded), lambda json_rows: _read(json_rows, file))

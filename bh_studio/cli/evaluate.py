@@ -75,7 +75,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     texts = read_texts(arguments.texts)
-    loaded = load(arguments.model, arguments.calibration)
+    loaded = load(arguments, arguments.calibration)
     from bh_studio.engine.evaluation import EvaluationRequest
     from bh_studio.engine.teacher_forcing import Text
 

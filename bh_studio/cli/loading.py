@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bh_studio.cli.terminal import EXIT_USAGE, CommandError, say
-from bh_studio.engine.messages import LoadProgress
+from bh_studio.cli.interrupt import stop_on_interrupt
+from bh_studio.cli.progress import StageProgress
+from bh_studio.cli.terminal import EXIT_INTERRUPTED, CommandError, say
+from bh_studio.engine.errors import Cancelled, EngineError
+from bh_studio.engine.messages import CancelToken, LoadProgress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bh_studio.engine.models import LoadedModel
 
 log = logging.getLogger(__name__)
 
 
-def load(source: str, calibration: Path | None = None) -> LoadedModel:
-    """Load the model that --model names, with the recording that --calibration names.
+def load(arguments: argparse.Namespace, calibration: Path | None = None) -> LoadedModel:
+    """Load the model that --model names as --device, --dtype and --load-anyway say.
 
-    Raises EngineError with what to do about it, CommandError for a file that cannot be used.
+    calibration: file with the recording to take nulls from. Raises EngineError with what to do
+    about it, CommandError after Ctrl+C.
     """
     say("Loading the model ...")
+    from bh_studio.engine.load_plan import MemoryShortageError
     from bh_studio.engine.models import load_model
 
-    loaded = load_model(source, _report)
-    return loaded if calibration is None else _with_calibration(loaded, calibration)
+    progress = StageProgress()
 
+    def report(step: LoadProgress) -> None:
+        progress.show(step.stage, step.fraction)
 
-def _with_calibration(loaded: LoadedModel, path: Path) -> LoadedModel:
-    from bh_studio.engine.calibration import check_null
-    from bh_studio.engine.nulls import NullError, load_null
-
+    cancel = CancelToken()
     try:
-        null = load_null(path)
-        check_null(null, loaded.model)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.", EXIT_USAGE) from error
-    except NullError as error:
-        raise CommandError(
-            f"{path} cannot be used: {error} Make one with bh-studio calibrate --out.", EXIT_USAGE
+        with stop_on_interrupt(cancel):
+            return load_model(
+                arguments.model,
+                report,
+                cancel,
+                device=arguments.device,
+                dtype=arguments.dtype,
+                load_anyway=arguments.load_anyway,
+                calibration=calibration,
+            )
+    except Cancelled:
+        raise CommandError("Stopped while the model was loading.", EXIT_INTERRUPTED) from None
+    except MemoryShortageError as error:
+        raise EngineError(
+            error.message,
+            "Close other programs, choose another --device or a smaller --dtype, or insist with "
+            "--load-anyway.",
         ) from error
-    info = dataclasses.replace(loaded.info, null_sha256=null.sha256, null_samples=null.samples)
-    return dataclasses.replace(loaded, null=null, info=info)
-
-
-def _report(progress: LoadProgress) -> None:
-    share = "" if progress.fraction is None else f" {progress.fraction:.0%}"
-    log.info("%s%s", progress.stage, share)
+    finally:
+        progress.clear()

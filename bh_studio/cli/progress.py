@@ -43,3 +43,21 @@ class Progress:
         """Leave no unfinished line behind."""
         if self._is_terminal:
             print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+
+class StageProgress:
+    """The steps of something long, on a terminal one line that changes; elsewhere nothing."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+
+    def show(self, stage: str, fraction: float | None) -> None:
+        """Say what is going on; fraction: 0 to 1, or None where the length is not known."""
+        if self._is_terminal:
+            share = "" if fraction is None else f" {fraction:.0%}"
+            print(f"{_CLEAR}{stage}{share}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._is_terminal:
+            print(_CLEAR, end="", file=sys.stderr, flush=True)

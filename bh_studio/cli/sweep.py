@@ -120,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return is_read or arguments.out is not None
 
     with open_result(arguments, description) as result:
-        loaded = load(arguments.model, arguments.calibration)
+        loaded = load(arguments, arguments.calibration)
         precedes = conversation(arguments, loaded.info)
         description |= conversation_settings(precedes)
         rows = result.begin(header(description, loaded), rows_from_json)

@@ -1,4 +1,4 @@
-"""Where models come from, and loading them with their null, ready to answer."""
+"""Loading a model with its null, ready to answer."""
 
 from __future__ import annotations
 
@@ -8,41 +8,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from bh_studio import paths
-from bh_studio.engine.calibration import null_for
+from bh_studio.engine.calibration import check_null, null_for
+from bh_studio.engine.checkpoint import EMBEDDED
+from bh_studio.engine.empty_model import empty_model, layout
 from bh_studio.engine.errors import Cancelled, EngineError
 from bh_studio.engine.experts import NAME as SELECTED_EXPERTS
 from bh_studio.engine.experts import use_selected_experts
 from bh_studio.engine.generation import SideDecoder
+from bh_studio.engine.load_plan import LoadPlan, plan_load
 from bh_studio.engine.messages import (
     CancelToken,
     GenerationParameters,
     LoadProgress,
     ModelInfo,
 )
-from bh_studio.engine.nulls import RouterNull
+from bh_studio.engine.nulls import NullError, RouterNull, load_null
 from bh_studio.engine.routers import RouterShape, find_routers, router_shape
 from bh_studio.engine.routing import BHRoutingIntegration
-from bh_studio.engine.weights_progress import reported_weights
+from bh_studio.engine.weights_reader import check_weights, materialize, read_weights
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "embedded"
-# Below this size the weights stay in the processor's caches: float32 products are the faster ones,
-# and one thread is, since waking a second takes longer than its share of such a product (and many
-# times as long where another program holds its core). Above it memory traffic decides.
-_SMALL_MODEL_PARAMETERS = 100_000_000
 _DEFAULT_THREADS = torch.get_num_threads()
+_CALIBRATION_ADVICE = "Make one for this model with `bh-studio calibrate --out FILE`."
 
 Report = Callable[[LoadProgress], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedLoad:
+    """A plan that has passed every check that needs no weights. null: of `calibration`, if any."""
+
+    plan: LoadPlan
+    tokenizer: PreTrainedTokenizerBase
+    null: RouterNull | None
+    calibration: Path | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,41 +68,131 @@ def load_model(
     source: str = EMBEDDED,
     report: Report = lambda progress: None,
     cancel: CancelToken | None = None,
-    dtype: torch.dtype | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    load_anyway: bool = False,
+    calibration: Path | None = None,
 ) -> LoadedModel:
-    """Load the embedded model, or the checkpoint in the folder `source`.
+    """Load the model that `source` names; the values are those of messages.LoadModel.
 
-    dtype: None chooses the faster one for the model's size. Raises EngineError with what a person
-    can do about it, Cancelled if `cancel` was set.
+    Raises EngineError with what a person can do about it, MemoryShortageError where memory is
+    short, Cancelled if `cancel` was set.
     """
+    plan = plan_load(source, device, dtype)
+    if not load_anyway:
+        plan.check_memory()
+    return load_prepared(prepare_load(plan, calibration), report, cancel)
+
+
+def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoad:
+    """Read all but the weights, and compare their names and shapes with the configuration.
+
+    Raises EngineError for what cannot be used. The memory is not looked at.
+    """
+    null = None if calibration is None else _read_null(calibration)
+    tokenizer = _tokenizer(plan)
+    check_weights(empty_model(plan.config, plan.dtype), plan.tensors, plan.architecture)
+    return PreparedLoad(plan, tokenizer, null, calibration)
+
+
+def load_prepared(
+    prepared: PreparedLoad,
+    report: Report = lambda progress: None,
+    cancel: CancelToken | None = None,
+) -> LoadedModel:
+    """Load what was prepared, whether it fits or not. Raises what load_model raises."""
     cancel = cancel or CancelToken()
-    folder = _folder(source)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plan, tokenizer, null = prepared.plan, prepared.tokenizer, prepared.null
+    _raise_if(cancel)
+    model = read_model(plan, report, cancel)
+    use_selected_experts(model)
+    shape = router_shape(find_routers(model))
+    _raise_if(cancel)
+    if null is None:
+        null = _prepared_null(model, tokenizer, report, cancel)
+    else:
+        _check_fits(null, model, prepared.calibration)
+    _raise_if(cancel)
+    report(LoadProgress("Warming up"))
+    _warm_up(model, null, shape)
+    info = _describe(plan, model, tokenizer, null, shape)
+    log.info("Loaded %s", info)
+    return LoadedModel(model, tokenizer, null, shape, info, _end_token_ids(model, tokenizer))
+
+
+def read_model(plan: LoadPlan, report: Report, cancel: CancelToken) -> PreTrainedModel:
+    """The model of `plan` with its weights, its routing and expert computation as they come."""
+    if plan.devices == ("cpu",):
+        # Waking a second thread takes longer than its share of a small model's products, and many
+        # times as long where another program holds its core.
+        torch.set_num_threads(1 if plan.is_small else _DEFAULT_THREADS)
 
     def weights_read(share: float) -> None:
         _raise_if(cancel)
         report(LoadProgress("Reading the weights", share))
 
-    with reported_weights(weights_read):
-        model, tokenizer = _read_checkpoint(folder, dtype, device)
-    use_selected_experts(model)
-    shape = _checked_shape(model, folder)
-    _raise_if(cancel)
+    model = empty_model(plan.config, plan.dtype)
+    place = layout(model, plan.devices, plan.dtype)
+    materialize(model, plan.dtype, place.device_of)
+    read_weights(model, plan.tensors, plan.architecture, weights_read)
+    if (plan.checkpoint.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(
+            plan.checkpoint.folder, local_files_only=True
+        )
+    return place.finish(model)
 
-    report(LoadProgress("Preparing the null distributions", 0.0))
-    null = null_for(
-        model,
-        tokenizer,
-        lambda done: report(LoadProgress("Preparing the null distributions", done)),
-        cancel,
-    )
-    _raise_if(cancel)
-    report(LoadProgress("Warming up"))
-    _warm_up(model, null, shape)
-    name = folder.name if source != EMBEDDED else "olmoe-nano (embedded)"
-    info = ModelInfo(
-        id=source if source == EMBEDDED else str(folder),
-        name=name,
+
+def _tokenizer(plan: LoadPlan) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(
+            plan.checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
+    # The tokenizers library raises bare exceptions for files it cannot read.
+    except Exception as error:
+        raise EngineError(
+            f"The tokenizer in {plan.checkpoint.folder} could not be read: {error}",
+            "Check that all files of the checkpoint are there and complete.",
+        ) from error
+
+
+def _prepared_null(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    report: Report,
+    cancel: CancelToken,
+) -> RouterNull:
+    stage = "Preparing the null distributions"
+    report(LoadProgress(stage, 0.0))
+    return null_for(model, tokenizer, lambda done: report(LoadProgress(stage, done)), cancel)
+
+
+def _read_null(path: Path) -> RouterNull:
+    try:
+        return load_null(path)
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read: {error.strerror}.") from error
+    except NullError as error:
+        raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
+
+
+def _check_fits(null: RouterNull, model: PreTrainedModel, path: Path | None) -> None:
+    try:
+        check_null(null, model)
+    except NullError as error:
+        raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
+
+
+def _describe(
+    plan: LoadPlan,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    null: RouterNull,
+    shape: RouterShape,
+) -> ModelInfo:
+    return ModelInfo(
+        id=plan.checkpoint.id,
+        name=plan.checkpoint.name,
         architecture=type(model).__name__,
         fingerprint=null.origin.model_fingerprint,
         layers=shape.layers,
@@ -104,77 +201,13 @@ def load_model(
         context_length=int(model.config.max_position_embeddings),
         parameter_count=model.num_parameters(),
         dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
+        device=", ".join(plan.devices),
         expert_path=SELECTED_EXPERTS,
         null_sha256=null.sha256,
         null_samples=null.samples,
+        revision=plan.checkpoint.revision,
         has_chat_template=bool(tokenizer.chat_template),
     )
-    log.info("Loaded %s", info)
-    return LoadedModel(model, tokenizer, null, shape, info, _end_token_ids(model, tokenizer))
-
-
-def _folder(source: str) -> Path:
-    if source == EMBEDDED:
-        return paths.resource("models/olmoe-nano")
-    folder = Path(source).expanduser()
-    if not (folder / "config.json").is_file():
-        raise EngineError(
-            f"{source} is not a folder with a model: it holds no config.json.",
-            'Give the folder of a checkpoint in the Hugging Face layout, or "embedded".',
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise EngineError(
-            f"{source} holds no weights in the safetensors format.",
-            "Other formats can run code when they are read and are not accepted.",
-        )
-    if not (folder / "tokenizer.json").is_file():
-        # transformers would make an empty tokenizer of its own and say nothing.
-        raise EngineError(
-            f"{source} holds no tokenizer.json.", "Copy the tokenizer's files into the folder."
-        )
-    return folder.resolve()
-
-
-def _read_checkpoint(
-    folder: Path, dtype: torch.dtype | None, device: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype or "auto",
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise EngineError(
-            f"The model in {folder} could not be read: {error}",
-            "Check that all files of the checkpoint are there and complete.",
-        ) from error
-    # transformers fills weights that it does not find with random numbers and only warns.
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise EngineError(
-            f"The checkpoint in {folder} lacks {len(missing)} weights, {missing[0]} among them.",
-            "Check that all files of the checkpoint are there and complete.",
-        )
-    is_small = model.num_parameters() <= _SMALL_MODEL_PARAMETERS
-    if device == "cpu":
-        torch.set_num_threads(1 if is_small else _DEFAULT_THREADS)
-        if is_small and dtype is None:
-            model = model.float()
-    return model.to(device).eval(), tokenizer
-
-
-def _checked_shape(model: PreTrainedModel, folder: Path) -> RouterShape:
-    try:
-        return router_shape(find_routers(model))
-    except RuntimeError as error:
-        raise EngineError(
-            f"{folder.name} cannot be used: {error}", "Choose a checkpoint of an OLMoE model."
-        ) from error
 
 
 def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -7,19 +7,26 @@ the engine thread, so a window can be up before they are.
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, QThread, Signal, Slot
 
 from bh_studio.engine.errors import Cancelled, EngineError, failure
 from bh_studio.engine.messages import (
+    CalibrationSaved,
     CancelToken,
+    InspectModel,
     LoadCancelled,
     LoadModel,
     LoadProgress,
+    LoadRefused,
     ModelLoaded,
+    ModelUnloaded,
     Request,
     RunComparison,
+    SaveCalibration,
+    UnloadModel,
 )
 
 if TYPE_CHECKING:
@@ -83,10 +90,7 @@ class _Worker(QObject):
         """Answer `request` with events; nothing it raises leaves this method."""
         run_id = request.run_id if isinstance(request, RunComparison) else None
         try:
-            if isinstance(request, LoadModel):
-                self._load(request)
-            else:
-                self._run(request)
+            self._answer(request)
         except Cancelled:
             self.reported.emit(LoadCancelled())
         except EngineError as error:
@@ -96,14 +100,77 @@ class _Worker(QObject):
             log.exception("A request failed")
             self.reported.emit(failure(error, run_id))
 
+    def _answer(self, request: Request) -> None:
+        match request:
+            case LoadModel():
+                self._load(request)
+            case UnloadModel():
+                self._unload()
+            case InspectModel():
+                self._inspect(request)
+            case SaveCalibration():
+                self._save_calibration(request)
+            case RunComparison():
+                self._run(request)
+
     def _load(self, request: LoadModel) -> None:
         self.reported.emit(LoadProgress("Starting PyTorch"))
-        from bh_studio.engine.models import load_model
+        from bh_studio.engine.load_plan import MemoryShortageError, plan_load
+        from bh_studio.engine.memory import release_memory
+        from bh_studio.engine.models import load_prepared, prepare_load
 
+        plan = plan_load(request.source, request.device, request.dtype, self._reusable())
+        try:
+            if not request.load_anyway:
+                plan.check_memory()
+        except MemoryShortageError as error:
+            self.reported.emit(LoadRefused(request, error.message, error.advice, error.needs))
+            return
+        prepared = prepare_load(plan, request.calibration)
+        if request.cancel.is_cancelled:
+            raise Cancelled
         # The old model goes before the new one comes: two may not fit into memory.
-        self._loaded = None
-        self._loaded = load_model(request.source, self.reported.emit, request.cancel)
+        if self._loaded is not None:
+            self._unload()
+        try:
+            self._loaded = load_prepared(prepared, self.reported.emit, request.cancel)
+        except BaseException as error:
+            # The frames that failed hold the half-filled model.
+            traceback.clear_frames(error.__traceback__)
+            release_memory()
+            raise
         self.reported.emit(ModelLoaded(self._loaded.info))
+
+    def _unload(self) -> None:
+        if self._loaded is not None:
+            from bh_studio.engine.memory import release_memory
+
+            self._loaded = None
+            release_memory()
+        self.reported.emit(ModelUnloaded())
+
+    def _inspect(self, request: InspectModel) -> None:
+        from bh_studio.engine.load_plan import inspect_model
+
+        self.reported.emit(inspect_model(request, self._reusable()))
+
+    def _reusable(self) -> dict[str, int]:
+        from bh_studio.engine.memory import bytes_by_device
+
+        return {} if self._loaded is None else bytes_by_device(self._loaded.model)
+
+    def _save_calibration(self, request: SaveCalibration) -> None:
+        if self._loaded is None:
+            raise EngineError("No model is loaded.", "Load a model first.")
+        from bh_studio.engine.nulls import save_null
+
+        try:
+            save_null(self._loaded.null, request.path)
+        except OSError as error:
+            raise EngineError(
+                f"{request.path} could not be written: {error.strerror}.", "Choose another place."
+            ) from error
+        self.reported.emit(CalibrationSaved(request.path))
 
     def _run(self, request: RunComparison) -> None:
         if self._loaded is None:

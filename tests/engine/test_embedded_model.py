@@ -91,7 +91,7 @@ def test_it_is_an_ordinary_checkpoint() -> None:
 def test_greedy_answers_equal_generate(loaded: LoadedModel, dtype: torch.dtype) -> None:
     model = loaded.model
     if dtype != model.dtype:
-        model = load_model(dtype=dtype).model
+        model = load_model(dtype=str(dtype).removeprefix("torch.")).model
     for prompt in PROMPTS:
         token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
         assert own_loop(loaded, model, token_ids) == generated(loaded, model, token_ids), prompt

@@ -39,7 +39,7 @@ def test_a_folder_is_loaded_with_its_null(
 
 
 def test_the_dtype_can_be_asked_for(checkpoint: Path) -> None:
-    assert load_model(str(checkpoint), dtype=torch.bfloat16).model.dtype == torch.bfloat16
+    assert load_model(str(checkpoint), dtype="bfloat16").model.dtype == torch.bfloat16
 
 
 def test_loading_can_be_cancelled(checkpoint: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_dense_model_is_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(EngineError, match="No OlmoeTopKRouter modules found"):
+    with pytest.raises(EngineError, match="has no experts to choose from"):
         load_model(str(tmp_path))
 
 
