@@ -171,7 +171,6 @@ def test_a_bad_text_gets_one_sentence_and_writes_nothing(
         (["--null", "softmax", "--score", "logit"], "softmax is made of probabilities"),
         (["--check", "a.npz", "a.txt"], "--check takes neither texts nor --out."),
         (["--check", "a.npz", "--out", "b.npz"], "--check takes neither texts nor --out."),
-        (["--check", "/nowhere.npz"], "/nowhere.npz cannot be read"),
     ],
 )
 def test_bad_arguments_get_one_sentence(
@@ -179,6 +178,15 @@ def test_bad_arguments_get_one_sentence(
 ) -> None:
     assert calibrate(checkpoint, *arguments) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_recording_that_is_not_there_is_named_before_the_weights_are_read(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("bh_studio.engine.models.read_weights")
+    assert calibrate(checkpoint, "--check", "/nowhere.npz") == 1
+    sentence = "bh-studio: /nowhere.npz cannot be read: No such file or directory."
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
 
 
 def test_a_null_of_another_model_is_refused(
@@ -191,7 +199,7 @@ def test_a_null_of_another_model_is_refused(
 
     def refused(sentence: str, **model: Any) -> None:
         save_null(fit_null(tiny_model(**model), tiny_tokenizer(), calibration_text()[:900]), path)
-        assert calibrate(checkpoint, "--check", str(path)) == 2
+        assert calibrate(checkpoint, "--check", str(path)) == 1
         assert sentence in capsys.readouterr().err.splitlines()[-1]
 
     refused("fitted on another model", seed=1)
@@ -199,7 +207,7 @@ def test_a_null_of_another_model_is_refused(
     refused("or on this one in another dtype", dtype=torch.bfloat16)
     refused("This null has 2 layers of 16 experts", num_hidden_layers=2)
     np.savez(path, logits=np.zeros((3, 5, 16), np.float32))
-    assert calibrate(checkpoint, "--check", str(path)) == 2
+    assert calibrate(checkpoint, "--check", str(path)) == 1
     assert "not a null of BH Studio" in capsys.readouterr().err.splitlines()[-1]
 
 

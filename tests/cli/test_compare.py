@@ -84,6 +84,10 @@ def test_sampling_repeats_with_its_seed(
         (["--max-new-tokens", "0"], 2, "max_new_tokens must be at least 1"),
         (["--max-k", "17"], 1, "16 experts"),
         (["--model", "/nowhere"], 1, "no config.json"),
+        (["--model", "nobody/nothing"], 1, "Fetch it with `bh-studio download nobody/nothing`"),
+        (["--device", "gpu"], 1, "'gpu' is not a device. Choose auto, cpu"),
+        (["--device", "cuda:99"], 1, "on this machine"),
+        (["--calibration", "/nowhere.npz"], 1, "/nowhere.npz cannot be read: No such file"),
     ],
 )
 def test_bad_input_gets_one_sentence(

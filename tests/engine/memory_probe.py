@@ -1,0 +1,108 @@
+"""A process that loads and unloads models as the engine thread does, and weighs itself meanwhile.
+
+Run as `python -m tests.engine.memory_probe LARGE SMALL`, two checkpoints; prints one JSON object:
+resident bytes by what was done before, and the highest between two of these as "peak of ...".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PySide6.QtCore import QObject, Slot
+
+from bh_studio.engine import load_plan, models
+from bh_studio.engine.calibration import calibration_text, fit_null
+from bh_studio.engine.messages import (
+    Failed,
+    LoadCancelled,
+    LoadModel,
+    LoadProgress,
+    ModelLoaded,
+    ModelUnloaded,
+    SaveCalibration,
+    UnloadModel,
+)
+from bh_studio.engine.worker import _Worker
+
+
+class Probe(QObject):
+    """Hands requests to the engine's worker and weighs the process after each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: dict[str, int] = {}
+        self._worker = _Worker()
+        self._worker.reported.connect(self.take)
+        self._half_way: Callable[[], None] = lambda: None
+        self._last: object = None
+
+    @Slot(object)
+    def take(self, event: object) -> None:
+        self._last = event
+        is_reading = isinstance(event, LoadProgress) and event.stage == "Reading the weights"
+        if is_reading and (event.fraction or 0) >= 0.5:  # type: ignore[attr-defined]
+            half_way, self._half_way = self._half_way, lambda: None
+            half_way()
+
+    def do(
+        self, what: str, request: Any, ending: type, half_way: Callable[[], None] = lambda: None
+    ) -> None:
+        """Handle `request`, which must end with an event of the type `ending`."""
+        # From here on the highest resident size is counted anew.
+        Path("/proc/self/clear_refs").write_text("5")
+        self._half_way = half_way
+        self._worker.handle(request)
+        if not isinstance(self._last, ending):
+            raise SystemExit(f"{what}: {self._last}")
+        self._last = None
+        self.weigh(what)
+
+    def weigh(self, what: str) -> None:
+        status = Path("/proc/self/status").read_text()
+        peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        self.weights[what] = psutil.Process().memory_info().rss
+        self.weights[f"peak of {what}"] = int(peak) * 1024
+
+
+def main(large: Path, small: Path) -> None:
+    """Do what people do with models of the two checkpoints."""
+    # The whole text takes minutes with the large one, and no more memory at a time.
+    vars(models)["null_for"] = lambda model, tokenizer, *_: fit_null(
+        model, tokenizer, calibration_text()[:600]
+    )
+    # Both checkpoints are computed as large ones are, or the libraries would not be warm.
+    load_plan.SMALL_MODEL_PARAMETERS = 0
+    probe = Probe()
+    null = small.parent / "null.npz"
+    load_small, load_large = LoadModel(str(small)), LoadModel(str(large))
+    cancelled = LoadModel(str(large))
+
+    def cut() -> None:
+        probe.weigh("half a load")
+        os.truncate(large / "model.safetensors", 1000)
+
+    # What the libraries take once, they keep: oneDNN has some 80 MB of programs for products, one
+    # for each shape and number of tokens, which the small model has in common with the large one.
+    probe.do("a small load", load_small, ModelLoaded)
+    probe.do("saving", SaveCalibration(null), object)
+    probe.do("before", UnloadModel(), ModelUnloaded)
+    probe.do("loading", load_large, ModelLoaded)
+    probe.do("loading again", load_large, ModelLoaded)
+    probe.do("unloading", UnloadModel(), ModelUnloaded)
+    probe.do("cancelling", cancelled, LoadCancelled, cancelled.cancel.cancel)
+    probe.do("a wrong calibration", replace(load_large, calibration=null), Failed)
+    probe.do("loading once more", load_large, ModelLoaded)
+    probe.do("switching", load_small, ModelLoaded)
+    probe.do("failing", load_large, Failed, cut)
+    sys.stdout.write(json.dumps(probe.weights))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
