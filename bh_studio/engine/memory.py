@@ -16,8 +16,8 @@ from bh_studio.engine.messages import MemoryNeed
 
 # Prompt and answer of a side that an estimate reckons with; longer ones take more.
 CACHE_TOKENS = 2048
-# Above the weights, measured with full-size OLMoE on a CPU from the first load to the end of a
-# comparison (benchmarks/load_model.py): first calibration, prompt activations, the libraries.
+# Beside weights and cache, once the libraries are there: first calibration, activations of prompts.
+# Full-size OLMoE used less in whole runs on a CPU and on a GPU (benchmarks/results/full_size_*.json).
 _HEADROOM = {"cpu": 0.75e9, "cuda": 1.5e9, "mps": 1.0e9}
 # A model of a few megabytes needs no such reserve.
 _MOST_HEADROOM_SHARE = 8
