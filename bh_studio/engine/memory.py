@@ -17,7 +17,7 @@ from bh_studio.engine.messages import MemoryNeed
 # Prompt and answer of a side that an estimate reckons with; longer ones take more.
 CACHE_TOKENS = 2048
 # Beside weights and cache, once the libraries are there: first calibration, activations of prompts.
-# Full-size OLMoE used less in whole runs on a CPU and on a GPU (benchmarks/results/full_size_*.json).
+# Full-size OLMoE used less in whole runs (benchmarks/results/full_size_cpu.json and _h200.json).
 _HEADROOM = {"cpu": 0.75e9, "cuda": 1.5e9, "mps": 1.0e9}
 # A model of a few megabytes needs no such reserve.
 _MOST_HEADROOM_SHARE = 8
