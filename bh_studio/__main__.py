@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from bh_studio import __version__, cli, display, paths
+from bh_studio import __version__, cli, display, options, paths
 from bh_studio.engine.rule_parameters import MixingWeights, Mode
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -99,30 +99,11 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
         group.add_argument(option, dest=destination, default=None, help=help_text, **keywords)
 
     modes, weights = [mode.value for mode in Mode], [weights.value for weights in MixingWeights]
-    add(
-        "--model",
-        '"embedded", a folder with an OLMoE checkpoint, or OWNER/NAME[@REVISION] that was '
-        "downloaded",
-        metavar="SOURCE",
-    )
-    add(
-        "--device",
-        '"auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps"',
-        metavar="DEVICE",
-    )
-    add(
-        "--dtype",
-        "number format of the weights",
-        choices=("auto", "bfloat16", "float16", "float32"),
-    )
-    add(
-        "--calibration",
-        "take nulls from what `bh-studio calibrate --out FILE` saved, not from the text that "
-        "ships with the program",
-        type=Path,
-        metavar="FILE",
-    )
-    add("--load-anyway", "load even if the memory seems too small", action="store_true")
+    add("--model", options.MODEL_HELP, metavar="SOURCE")
+    add("--device", options.DEVICE_HELP, metavar="DEVICE")
+    add("--dtype", options.DTYPE_HELP, choices=options.DTYPES)
+    add("--calibration", options.CALIBRATION_HELP, type=Path, metavar="FILE")
+    add("--load-anyway", options.LOAD_ANYWAY_HELP, action="store_true")
     add("--open", "show a saved session", type=Path, metavar="FILE")
     add("--prompt", "the text to continue, or a message to an instruct model", metavar="TEXT")
     add(
@@ -167,14 +148,14 @@ def _open_window(given: dict[str, Any]) -> int:
         return EXIT_USAGE
     from bh_studio.app import WindowOptions, run_window
 
-    options = WindowOptions(
+    window = WindowOptions(
         session=given.pop("open", None),
         color_scheme=given.pop("theme", None),
         rule={field: given.pop(name) for name, field in _RULE.items() if name in given},
         generation={field: given.pop(name) for name, field in _GENERATION.items() if name in given},
         **given,
     )
-    return run_window(options)
+    return run_window(window)
 
 
 def _size(text: str) -> tuple[int, int]:

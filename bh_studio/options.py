@@ -9,6 +9,18 @@ from bh_studio.engine.messages import GenerationParameters
 from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters
 
 _RULE = RuleParameters()
+# What the window's options and those of commands say alike.
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+MODEL_HELP = (
+    '"embedded", a folder with an OLMoE checkpoint, or OWNER/NAME[@REVISION] that was downloaded'
+)
+DEVICE_HELP = '"auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps"'
+DTYPE_HELP = "number format of the weights"
+LOAD_ANYWAY_HELP = "load even if the memory seems too small"
+CALIBRATION_HELP = (
+    "take nulls from what `bh-studio calibrate --out FILE` saved, not from the text that ships "
+    "with the program"
+)
 
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -17,25 +29,21 @@ def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
         "--model",
         default="embedded",
         metavar="SOURCE",
-        help='"embedded", a folder with an OLMoE checkpoint, or OWNER/NAME[@REVISION] that was '
-        "downloaded (default: %(default)s)",
+        help=f"{MODEL_HELP} (default: %(default)s)",
     )
     parser.add_argument(
         "--device",
         default="auto",
         metavar="DEVICE",
-        help='"auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps" '
-        "(default: %(default)s)",
+        help=f"{DEVICE_HELP} (default: %(default)s)",
     )
     parser.add_argument(
         "--dtype",
         default="auto",
-        choices=("auto", "bfloat16", "float16", "float32"),
-        help="number format of the weights (default: %(default)s)",
+        choices=DTYPES,
+        help=f"{DTYPE_HELP} (default: %(default)s)",
     )
-    parser.add_argument(
-        "--load-anyway", action="store_true", help="load even if the memory seems too small"
-    )
+    parser.add_argument("--load-anyway", action="store_true", help=LOAD_ANYWAY_HELP)
 
 
 def add_calibration_option(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +52,7 @@ def add_calibration_option(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="take nulls from what `bh-studio calibrate --out FILE` saved, not from the text that "
-        "ships with the program",
+        help=CALIBRATION_HELP,
     )
 
 
