@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from bh_studio.engine.memory import free_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -42,7 +44,7 @@ def layout(model: PreTrainedModel, devices: tuple[str, ...], dtype: torch.dtype)
     from accelerate.utils import get_balanced_memory
 
     whole = list(model._no_split_modules or ())
-    limits = {torch.device(name).index: _free(name) for name in devices}
+    limits = {torch.device(name).index: free_bytes(name) for name in devices}
     balanced = get_balanced_memory(
         model, max_memory=limits, no_split_module_classes=whole, dtype=dtype
     )
@@ -56,7 +58,3 @@ def layout(model: PreTrainedModel, devices: tuple[str, ...], dtype: torch.dtype)
         return torch.device("cuda", device_map[name])
 
     return Layout(device_of, lambda filled: dispatch_model(filled, device_map))
-
-
-def _free(device: str) -> int:
-    return torch.cuda.mem_get_info(torch.device(device))[0]
