@@ -22,7 +22,7 @@ _SOURCE = Qt.ItemDataRole.UserRole
 _ABOUT = Qt.ItemDataRole.UserRole + 1
 _STATE = Qt.ItemDataRole.UserRole + 2
 _IS_PATH = Qt.ItemDataRole.UserRole + 3
-_WIDTH_LETTERS = 54
+_WIDTH_LETTERS = 62
 
 _Index = QModelIndex | QPersistentModelIndex
 
