@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-NAME = "bh_selected"
+from bh_studio.engine import experts_cpu
+from bh_studio.engine.experts_cpu import gated
 
-# Up to this size of one expert's weights it is faster to copy the selected experts next to each
-# other and multiply once; above it the copy would cost as much as the product itself.
-_GATHER_LIMIT_BYTES = 2**20
+NAME = "bh_selected"
 
 
 class Experts(Protocol):
@@ -39,11 +37,14 @@ def selected_experts_forward(
 
     hidden_states: (token, hidden). top_k_index, top_k_weights: (token, slot). Returns
     (token, hidden). The signature is that of transformers' experts interface; `self` is the
-    experts module. Slots are added up in float32.
+    experts module. Outputs are weighted and added up in float32, those of one token in an order
+    that does not depend on other tokens.
     """
-    if hidden_states.shape[0] == 1:
-        return _one_row(self, hidden_states, top_k_index[0], top_k_weights[0])
-    return _many_rows(self, hidden_states, top_k_index, top_k_weights)
+    if hidden_states.is_cuda:
+        from bh_studio.engine import experts_cuda
+
+        return experts_cuda.forward(self, hidden_states, top_k_index, top_k_weights)
+    return experts_cpu.forward(self, hidden_states, top_k_index, top_k_weights)
 
 
 def find_experts(model: PreTrainedModel) -> list[Experts]:
@@ -56,7 +57,7 @@ def find_experts(model: PreTrainedModel) -> list[Experts]:
 
 def expert_output(experts: Experts, rows: Tensor, index: int) -> Tensor:
     """What expert `index` makes of `rows`, (row, hidden)."""
-    hidden = _gate(experts, F.linear(rows, experts.gate_up_proj[index]))
+    hidden = gated(experts, F.linear(rows, experts.gate_up_proj[index]))
     return F.linear(hidden, experts.down_proj[index])
 
 
@@ -65,45 +66,17 @@ def use_selected_experts(model: PreTrainedModel) -> None:
     model.set_experts_implementation(NAME)
 
 
-def _one_row(experts: Experts, row: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    if int(weights.count_nonzero()) < weights.numel():
-        used = weights.nonzero().squeeze(1)
-        if not len(used):
-            return torch.zeros_like(row)
-        indices, weights = indices[used], weights[used]
-    gate_up, down = experts.gate_up_proj, experts.down_proj
-    if gate_up[0].nbytes + down[0].nbytes <= _GATHER_LIMIT_BYTES:
-        chosen = gate_up.index_select(0, indices)
-        projected = F.linear(row, chosen.flatten(0, 1)).view(len(indices), -1)
-        hidden = _gate(experts, projected)
-        outputs = torch.bmm(down.index_select(0, indices), hidden.unsqueeze(-1)).squeeze(-1)
-        return torch.mm(weights.float()[None], outputs.float()).to(row.dtype)
-    total = torch.zeros_like(row, dtype=torch.float32)
-    for expert, weight in zip(indices.tolist(), weights, strict=True):
-        total += expert_output(experts, row, expert).float() * weight
-    return total.to(row.dtype)
+def expert_path(model: PreTrainedModel) -> str:
+    """How `model` computes the experts of a token after the prompt, in words for people."""
+    chosen = getattr(model.config, "_experts_implementation", None)
+    if chosen != NAME:
+        return f"all slots, by transformers ({chosen})"
+    experts = find_experts(model)[0]
+    if experts.gate_up_proj.is_cuda:
+        from bh_studio.engine import experts_cuda
 
-
-def _many_rows(experts: Experts, rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    token, slot = weights.nonzero(as_tuple=True)
-    expert = indices[token, slot]
-    order = expert.argsort(stable=True)
-    token, slot = token[order], slot[order]
-    used, sizes = expert[order].unique_consecutive(return_counts=True)
-    # One place a (token, slot), so that slots are added in slot order whatever the grouping.
-    outputs = rows.new_zeros(*weights.shape, rows.shape[1], dtype=torch.float32)
-    start = 0
-    for index, size in zip(used.tolist(), sizes.tolist(), strict=True):
-        at = token[start : start + size], slot[start : start + size]
-        result = expert_output(experts, rows[at[0]], index)
-        outputs[at] = result.float() * weights[at].unsqueeze(-1)
-        start += size
-    return outputs.sum(dim=1).to(rows.dtype)
-
-
-def _gate(experts: Experts, projected: Tensor) -> Tensor:
-    gate, up = projected.chunk(2, dim=-1)
-    return experts.act_fn(gate) * up
+        return experts_cuda.describe(model)
+    return experts_cpu.describe(experts)
 
 
 ALL_EXPERTS_FUNCTIONS.register(NAME, selected_experts_forward)
