@@ -8,6 +8,7 @@ from datetime import datetime
 from bh_studio.engine.chat import encode_prompt
 from bh_studio.engine.environment import describe_environment
 from bh_studio.engine.messages import (
+    CancelToken,
     Event,
     FinishReason,
     RunComparison,
@@ -37,17 +38,12 @@ def compare(loaded: LoadedModel, request: RunComparison) -> Generator[Event, Non
         SideRun(loaded, prompt_ids[side], request.generation, side, routing, request.run_id)
         for side, routing in ((Side.BASELINE, None), (Side.BH, integration))
     ]
-    while any(run.is_active for run in runs):
+    # A run that fails, or that nobody listens to any longer, gives its buffers back too.
+    try:
+        yield from _turns(runs, request.cancel)
+    finally:
         for run in runs:
-            if not run.is_active:
-                continue
-            if request.cancel.is_cancelled:
-                yield run.finish(FinishReason.STOPPED)
-                continue
-            token, reason = run.step()
-            yield token
-            if reason is not None:
-                yield run.finish(reason)
+            run.close()
     yield RunFinished(
         request.run_id,
         Session(
@@ -62,6 +58,20 @@ def compare(loaded: LoadedModel, request: RunComparison) -> Generator[Event, Non
             finished_at=_now(),
         ),
     )
+
+
+def _turns(runs: list[SideRun], cancel: CancelToken) -> Generator[Event, None, None]:
+    while any(run.is_active for run in runs):
+        for run in runs:
+            if not run.is_active:
+                continue
+            if cancel.is_cancelled:
+                yield run.finish(FinishReason.STOPPED)
+                continue
+            token, reason = run.step()
+            yield token
+            if reason is not None:
+                yield run.finish(reason)
 
 
 def _now() -> str:

@@ -64,8 +64,12 @@ class StepUpThresholds:
         self._thresholds = LayerTensors(thresholds)
         self.numbers: list[list[float]] = thresholds.tolist()
 
+    def on(self, device: torch.device, layer: int) -> Tensor:
+        """The thresholds of `layer` on `device`, (expert,)."""
+        return self._thresholds.on(device, layer)
+
     def __call__(self, layer: int, scores: Tensor) -> Tensor:
-        return step_up_counts(scores, self._thresholds.on(scores.device, layer))
+        return step_up_counts(scores, self.on(scores.device, layer))
 
 
 def _bh(context: CounterContext) -> Counter:

@@ -6,6 +6,7 @@ Knows no file and nothing of what a caller keeps from an earlier, interrupted ru
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from bh_studio.engine.chat import check_chat_template, encode_prompt
@@ -131,9 +132,10 @@ def compare_prompts(
 
 def _finished(run: SideRun, cancel: CancelToken) -> Generator[TokenGenerated, None, Answer | None]:
     """The tokens of `run`, and then its answer; None if it was cancelled before it ended."""
-    while not cancel.is_cancelled:
-        token, reason = run.step()
-        yield token
-        if reason is not None:
-            return Answer.of(run.finish(reason).record)
+    with closing(run):
+        while not cancel.is_cancelled:
+            token, reason = run.step()
+            yield token
+            if reason is not None:
+                return Answer.of(run.finish(reason).record)
     return None

@@ -1,27 +1,23 @@
 """The decode loop of one side: its own key-value cache on weights it shares with the other side.
 
 Tokens are chosen with transformers' own logits processors. Greedy and sampled output equal
-`model.generate` on the same model, token for token, where its generation config asks for nothing
-else, such as a repetition penalty.
+`model.generate` on the same model, token for token in float32, where its generation config asks for
+nothing else, such as a repetition penalty.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
-from transformers import (
-    DynamicCache,
-    LogitsProcessorList,
-    PreTrainedModel,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import DynamicCache, PreTrainedModel
 
+from bh_studio.engine.decoding.decode_paths import open_step
+from bh_studio.engine.decoding.decode_step import DecodedToken, DecodeStep, PendingToken
+from bh_studio.engine.decoding.stock_step import chosen_token, read_tokens
+from bh_studio.engine.decoding.token_choice import SampledToken
 from bh_studio.engine.messages import FinishReason, GenerationParameters
 from bh_studio.engine.routers import RouterShape
 from bh_studio.engine.routing import RoutingIntegration
@@ -60,60 +56,92 @@ class SideDecoder:
         integration: RoutingIntegration | None = None,
     ) -> None:
         self._model = model
-        self._tokens = prompt.to(model.device)
-        self._parameters = parameters
+        self._prompt = prompt.to(model.device)
         self._end_token_ids = end_token_ids
+        self._shape = shape
         self._integration = integration
+        context_left = max(1, int(model.config.max_position_embeddings) - prompt.shape[1])
+        self._most_tokens = min(parameters.max_new_tokens, context_left)
+        self._last_reason = (
+            FinishReason.MAX_NEW_TOKENS
+            if parameters.max_new_tokens <= context_left
+            else FinishReason.CONTEXT_LENGTH
+        )
+        # Not a method of this object: a step that holds it must not keep the decoder alive.
+        self._choose = SampledToken(parameters, model.device) if parameters.sampling else None
         self._baseline_row = np.full((1, shape.layers), shape.top_k, dtype=np.uint8)
-        self._cache = DynamicCache(config=model.config)
-        self._processors = _processors(parameters)
-        self._generator = torch.Generator(model.device).manual_seed(parameters.seed)
-        self._prompt_length = prompt.shape[1]
+        if integration is not None:
+            used = integration.parameters.used_counts(shape.experts, shape.top_k)
+            self._used_of_raw = np.array(used, dtype=np.uint8)
+        self._produced = 0
+        self._step: DecodeStep | None = None
+        self._ahead: PendingToken | None = None
+        self._is_closed = False
 
     def step(self) -> Step:
-        """Read what has not been read yet and choose the next token."""
+        """Read what has not been read yet and choose the next token.
+
+        Raises RuntimeError after the last token, after an error and after `close`.
+        """
+        if self._is_closed:
+            raise RuntimeError("This side has ended.")
+        try:
+            step = self._next() if self._produced else self._first()
+        except BaseException:
+            self.close()
+            raise
+        if step.finish_reason is not None:
+            self.close()
+        return step
+
+    def close(self) -> None:
+        """Give buffers back; a token that was computed ahead is dropped."""
+        self._is_closed = True
+        self._ahead = None
+        if self._step is not None:
+            self._step.close()
+            self._step = None
+
+    def _first(self) -> Step:
         start = time.perf_counter()
-        unread = self._tokens[:, self._cache.get_seq_length() :]
-        with torch.inference_mode(), self._integration or nullcontext():
-            logits = self._model(
-                unread, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-            ).logits[:, -1]
-        token = self._choose(logits)
-        self._tokens = torch.cat([self._tokens, token], dim=1)
+        cache = DynamicCache(config=self._model.config)
+        token = chosen_token(
+            read_tokens(self._model, self._prompt, cache, self._integration), self._choose
+        )
         token_id = int(token)  # waits for the device, so the time below is the whole step's
+        self._produced = 1
+        reason = self._finish_reason(token_id)
+        if reason is None:
+            self._step = open_step(self._model, self._shape, self._integration, self._choose)
+            self._step.start(cache, token, self._most_tokens - 1)
         seconds = time.perf_counter() - start
-        counts, raw = self._counts(unread.shape[1])
-        return Step(token_id, counts, raw, seconds, self._finish_reason(token_id))
-
-    def _choose(self, logits: Tensor) -> Tensor:
-        if not self._parameters.sampling:
-            return logits.argmax(dim=-1, keepdim=True)
-        # float32 and the processors' order are those of transformers' sampling loop.
-        scores = self._processors(self._tokens, logits.to(torch.float32, copy=True))
-        probabilities = torch.softmax(scores, dim=-1)
-        return torch.multinomial(probabilities, num_samples=1, generator=self._generator)
-
-    def _counts(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
         if self._integration is None:
-            counts = self._baseline_row.repeat(rows, axis=0)
-            return counts, counts
-        return self._integration.last_counts()
+            counts = raw = self._baseline_row.repeat(self._prompt.shape[1], axis=0)
+        else:
+            counts, raw = self._integration.last_counts()
+        return Step(token_id, counts, raw, seconds, reason)
+
+    def _next(self) -> Step:
+        decoded = self._decoded()
+        self._produced += 1
+        raw = decoded.raw_counts
+        if raw is None:
+            counts = raw = self._baseline_row
+        else:
+            counts = self._used_of_raw[raw]
+        reason = self._finish_reason(decoded.token_id)
+        return Step(decoded.token_id, counts, raw, decoded.seconds, reason)
+
+    def _decoded(self) -> DecodedToken:
+        assert self._step is not None
+        pending = self._ahead or self._step.submit()
+        self._ahead = None
+        # Unless the token that is being computed is the last one whatever it is.
+        if self._step.runs_ahead and self._produced + 1 < self._most_tokens:
+            self._ahead = self._step.submit()
+        return pending.wait()
 
     def _finish_reason(self, token_id: int) -> FinishReason | None:
-        length = self._tokens.shape[1]
         if token_id in self._end_token_ids:
             return FinishReason.END_OF_TEXT
-        if length - self._prompt_length >= self._parameters.max_new_tokens:
-            return FinishReason.MAX_NEW_TOKENS
-        if length >= self._model.config.max_position_embeddings:
-            return FinishReason.CONTEXT_LENGTH
-        return None
-
-
-def _processors(parameters: GenerationParameters) -> LogitsProcessorList:
-    processors = LogitsProcessorList()
-    if parameters.sampling:
-        processors.append(TemperatureLogitsWarper(parameters.temperature))
-        if parameters.top_p < 1.0:
-            processors.append(TopPLogitsWarper(parameters.top_p))
-    return processors
+        return self._last_reason if self._produced >= self._most_tokens else None

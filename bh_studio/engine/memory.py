@@ -55,7 +55,9 @@ def memory_needs(
     reusable: bytes by device that the model loaded now would give back.
     """
     weights = -(-parameters * dtype.itemsize // len(devices))
-    cache, tokens = cache_bytes(config, dtype)
+    # decoding/key_value_buffer.py keeps them in float32 on the CPU.
+    kept = torch.float32 if tuple(devices) == ("cpu",) else dtype
+    cache, tokens = cache_bytes(config, kept)
     return tuple(
         MemoryNeed(
             device=device,

@@ -119,7 +119,8 @@ class ModelInfo:
     none. has_chat_template: whether the model's tokenizer can write conversations.
     null_sha256: hash of the scores of the null that the rule compares with.
     null_samples: scores in the null of one layer; the smallest p-value is 1 / (null_samples + 1).
-    expert_path: the computation that ran the experts.
+    expert_path: the computation that ran the experts. decode_path: the forward that read tokens
+    after the prompt, and why no faster one did; empty in sessions that do not say.
     """
 
     id: str
@@ -138,6 +139,7 @@ class ModelInfo:
     null_samples: int
     revision: str = ""
     has_chat_template: bool = False
+    decode_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

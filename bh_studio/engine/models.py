@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from transformers import (
 
 from bh_studio.engine.calibration import check_null, null_for
 from bh_studio.engine.checkpoint import EMBEDDED
+from bh_studio.engine.decoding.decode_paths import decode_path
 from bh_studio.engine.empty_model import empty_model, layout
 from bh_studio.engine.errors import Cancelled, EngineError
-from bh_studio.engine.experts import NAME as SELECTED_EXPERTS
-from bh_studio.engine.experts import use_selected_experts
+from bh_studio.engine.experts import expert_path, use_selected_experts
 from bh_studio.engine.generation import SideDecoder
 from bh_studio.engine.load_plan import LoadPlan, plan_load
 from bh_studio.engine.messages import (
@@ -36,7 +37,8 @@ from bh_studio.engine.weights_reader import check_weights, materialize, read_wei
 
 log = logging.getLogger(__name__)
 
-_DEFAULT_THREADS = torch.get_num_threads()
+# What torch takes if nobody asks for another number; read_model may.
+DEFAULT_THREADS = torch.get_num_threads()
 _CALIBRATION_ADVICE = "Make one for this model with `bh-studio calibrate --out FILE`."
 
 Report = Callable[[LoadProgress], None]
@@ -126,7 +128,7 @@ def read_model(plan: LoadPlan, report: Report, cancel: CancelToken) -> PreTraine
     if plan.devices == ("cpu",):
         # Waking a second thread takes longer than its share of a small model's products, and many
         # times as long where another program holds its core.
-        torch.set_num_threads(1 if plan.is_small else _DEFAULT_THREADS)
+        torch.set_num_threads(1 if plan.is_small else DEFAULT_THREADS)
 
     def weights_read(share: float) -> None:
         _raise_if(cancel)
@@ -202,11 +204,12 @@ def _describe(
         parameter_count=model.num_parameters(),
         dtype=str(model.dtype).removeprefix("torch."),
         device=", ".join(plan.devices),
-        expert_path=SELECTED_EXPERTS,
+        expert_path=expert_path(model),
         null_sha256=null.sha256,
         null_samples=null.samples,
         revision=plan.checkpoint.revision,
         has_chat_template=bool(tokenizer.chat_template),
+        decode_path=str(decode_path(model)),
     )
 
 
@@ -228,8 +231,9 @@ def _warm_up(model: PreTrainedModel, null: RouterNull, shape: RouterShape) -> No
         decoder = SideDecoder(
             model, prompt, GenerationParameters(sampling=False), frozenset(), shape, side
         )
-        for _ in range(3):
-            decoder.step()
+        with closing(decoder):
+            for _ in range(3):
+                decoder.step()
 
 
 def _raise_if(cancel: CancelToken) -> None:

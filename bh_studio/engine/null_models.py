@@ -242,4 +242,6 @@ def _median(values: Tensor) -> Tensor:
     # torch.quantile refuses no rows as well as very many.
     ordered = values.sort(dim=-1).values
     m = values.shape[-1]
-    return (ordered[..., [(m - 1) // 2]] + ordered[..., [m // 2]]) / 2
+    # Slices, for a list of places would be sent to the device, which a CUDA graph cannot hold.
+    lower, upper = (m - 1) // 2, m // 2
+    return (ordered[..., lower : lower + 1] + ordered[..., upper : upper + 1]) / 2

@@ -8,7 +8,8 @@ on one device or on several.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -86,6 +87,17 @@ class RoutingIntegration:
     def is_patched(self) -> bool:
         return self._is_patched
 
+    @property
+    def rule(self) -> RoutingRule:
+        """The rule, ready to select experts; fits the null first if there is none yet.
+
+        For forwards that are not the model's own: they ask it for each layer, and report each token
+        that they have read with add_decode_pass.
+        """
+        self._prepare()
+        assert self._rule is not None
+        return self._rule
+
     def patch_model(self) -> None:
         """Replace the forward of every router; fits the null first if there is none yet.
 
@@ -95,10 +107,7 @@ class RoutingIntegration:
             raise RuntimeError(
                 "The routers of this model are patched already; call unpatch_model() first."
             )
-        dtype = router_weight(self.routers[0]).dtype
-        if not self._replacements or dtype != self._prepared_for:
-            self._replacements = self._prepared_replacements()
-            self._prepared_for = dtype
+        self._prepare()
         for replacement in self._replacements:
             replacement.apply()
         vars(self.routers[0])[_PATCHED] = True
@@ -168,6 +177,15 @@ class RoutingIntegration:
         used = self.parameters.used_counts(self.shape.experts, self.shape.top_k)
         return np.array(used, dtype=np.uint8)[raw], raw
 
+    def add_decode_pass(self, raw_counts: np.ndarray) -> None:
+        """Count a token that was read without the model's forward, like a pass of the model.
+
+        raw_counts: (1, layer) uint8, what `rule` selected before min_k and max_k. Does nothing
+        without collect_stats.
+        """
+        if self.collect_stats:
+            self._histograms.add(*self._pass.of_one_token(raw_counts))
+
     def _prepared_rule(self) -> RoutingRule:
         if self._null is not None and self._prepared_for is not None:
             # The model has changed its dtype since its null was checked.
@@ -180,15 +198,18 @@ class RoutingIntegration:
             warnings.warn(shortage, stacklevel=4)
         return rule
 
-    def _prepared_replacements(self) -> list[Replacement]:
-        rule = self._rule = self._prepared_rule()
+    def _prepare(self) -> None:
+        dtype = router_weight(self.routers[0]).dtype
+        if self._rule is not None and dtype == self._prepared_for:
+            return
+        rule = self._prepared_rule()
         replacements = [
             Replacement(router, self._router_forward(rule, layer, router))
             for layer, router in enumerate(self.routers)
         ]
         if self.collect_stats:
             replacements.append(Replacement(self.model.base_model, self._counted_pass))
-        return replacements
+        self._rule, self._replacements, self._prepared_for = rule, replacements, dtype
 
     def _router_forward(self, rule: RoutingRule, layer: int, router: nn.Module) -> Wrapper:
         raw_counts = self._pass.layers
@@ -202,7 +223,11 @@ class RoutingIntegration:
             original: RouterForward, hidden_states: Tensor
         ) -> tuple[Tensor, Tensor, Tensor]:
             outputs = original(hidden_states)
-            raw_counts[layer] = rule.counts(layer, outputs[0])[1]
+            logits = outputs[0]
+            if logits.shape[0] == 1 and logits.is_cpu:
+                raw_counts[layer] = rule.count_one(layer, logits)
+            else:
+                raw_counts[layer] = rule.counts(layer, logits)[1]
             return outputs
 
         def patch(_original: RouterForward, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -213,7 +238,9 @@ class RoutingIntegration:
                 indices, weights, raw_counts[layer] = rule.select_one(layer, logits)
             else:
                 indices, weights, _, raw_counts[layer] = rule.select(layer, logits)
-            return logits, weights if stays_float32 else weights.to(logits.dtype), indices
+            if not stays_float32 and logits.dtype != torch.float32:
+                weights = weights.to(logits.dtype)
+            return logits, weights, indices
 
         return analyze if self.parameters.mode is Mode.ANALYZE else patch
 
@@ -222,6 +249,23 @@ class RoutingIntegration:
         output = original(*args, **kwargs)
         self._histograms.add(*self._pass.end())
         return output
+
+    @contextmanager
+    def uncounted(self) -> Iterator[Sequence[Tensor | int | None]]:
+        """Inside the block the routers are patched and no statistics are kept.
+
+        For a pass that is captured: its operations are repeated without coming here again. Yields
+        what the pass will put down, the raw counts of each layer, (row,) int64.
+        """
+        self._prepare()
+        routers = self._replacements[: self.shape.layers]
+        for replacement in routers:
+            replacement.apply()
+        try:
+            yield self._pass.layers
+        finally:
+            for replacement in routers:
+                replacement.undo()
 
     def _undo(self) -> None:
         if self._is_patched:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,6 +145,12 @@ class ForwardPass:
     def end(self) -> tuple[Phase, Tensor, Tensor | None]:
         """Phase, raw counts (layer, row) and kept rows of the pass that ends."""
         self.raw_counts = _gathered(self.layers)
+        return self._phase, self.raw_counts, self._kept_rows
+
+    def of_one_token(self, raw_counts: np.ndarray) -> tuple[Phase, Tensor, Tensor | None]:
+        """The same of a pass that read one token elsewhere. raw_counts: (1, layer) uint8."""
+        self._phase, self._kept_rows = Phase.DECODE, None
+        self.raw_counts = torch.from_numpy(raw_counts.T.astype(np.int64))
         return self._phase, self.raw_counts, self._kept_rows
 
 

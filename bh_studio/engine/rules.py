@@ -17,11 +17,18 @@ from torch import Tensor
 
 from bh_studio.engine.counters import COUNTERS, CounterContext, StepUpThresholds
 from bh_studio.engine.fdr import harmonic_number, step_up_count
+from bh_studio.engine.kernels.triton_support import triton_problem
 from bh_studio.engine.null_models import NullModel, null_model
 from bh_studio.engine.nulls import RouterNull
 from bh_studio.engine.placement import LayerTensors
 from bh_studio.engine.routers import RouterShape
-from bh_studio.engine.rule_parameters import MixingWeights, RuleName, RuleParameters
+from bh_studio.engine.rule_parameters import (
+    MixingWeights,
+    Mode,
+    RuleName,
+    RuleParameters,
+    ScoreName,
+)
 from bh_studio.engine.scores import Scorer
 
 
@@ -37,6 +44,21 @@ class Selection(NamedTuple):
     weights: Tensor
     counts: Tensor
     raw_counts: Tensor
+
+
+class SelectionTables(NamedTuple):
+    """A rule as numbers on the CPU, for kernels that select experts themselves.
+
+    thresholds: (layer, expert) float32, see fdr.score_thresholds; inf if the rule is not a step-up
+    rule, so that raw counts come from RoutingRule.counts. used_of_raw: (layer, expert + 1) int32,
+    experts used for each raw count. settings: (3,) float32: the temperature; 1 if the score is the
+    logit, 0 if it is the probability; how mixing weights are scaled: 0 not at all, 1 to sum 1, 2 to
+    the sum of the model's own top-k.
+    """
+
+    thresholds: Tensor
+    used_of_raw: Tensor
+    settings: Tensor
 
 
 class RoutingRule:
@@ -82,6 +104,10 @@ class RoutingRule:
         self._is_ordered_by_probability = not parameters.score.has_factor and (
             self.null is None or self.null.is_common
         )
+        # The counter, if a token can be counted and its experts taken without sorting all scores.
+        self._step_up: StepUpThresholds | None = None
+        if self._is_ordered_by_probability and isinstance(self._count, StepUpThresholds):
+            self._step_up = self._count
 
     def shortage(self) -> str | None:
         """A sentence if the null is too small to tell p-values apart where one expert is tested."""
@@ -113,14 +139,17 @@ class RoutingRule:
         # The very operations of the model's own router, so that its own counts change no bit. Slots
         # that stay unused keep the index of a real expert: any other value corrupts grouped_mm.
         probabilities, scores = self._judged(layer, logits)
-        counts, raw = self._counts(layer, scores)
         if self._is_ordered_by_probability:
             weights, indices = self._most_probable(probabilities, self.parameters.max_k)
         else:
             indices = self._order(layer, scores)[:, : self.parameters.max_k]
             weights = probabilities.gather(-1, indices)
-        unused = self._slots.on(logits.device, layer) >= counts[:, None]
-        weights = weights.masked_fill(unused, 0.0)
+        if scores is probabilities and self._has_kernel(logits.device):
+            weights, counts, raw = self._limited(layer, probabilities, weights)
+        else:
+            counts, raw = self._counts(layer, scores)
+            unused = self._slots.on(logits.device, layer) >= counts[:, None]
+            weights = weights.masked_fill(unused, 0.0)
         return Selection(indices, self._rescaled(weights, probabilities), counts, raw)
 
     def select_one(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -130,7 +159,7 @@ class RoutingRule:
         in every layer for every token, and leaving unused slots out is cheaper than masking them
         here and looking for them in the experts. Returns indices and weights, both (1, slot).
         """
-        if not (isinstance(self._count, StepUpThresholds) and self._is_ordered_by_probability):
+        if self._step_up is None:
             selection = self.select(layer, logits)
             used = int(selection.counts)
             return (
@@ -139,9 +168,52 @@ class RoutingRule:
                 int(selection.raw_counts),
             )
         probabilities, scores = self._judged(layer, logits)
-        raw = step_up_count(scores.tolist()[0], self._count.numbers[layer])
+        raw = step_up_count(scores.tolist()[0], self._step_up.numbers[layer])
         weights, indices = self._most_probable(probabilities, self._used[raw])
         return indices, self._rescaled(weights, probabilities), raw
+
+    def count_one(self, layer: int, logits: Tensor) -> int:
+        """The raw count of a single token on the processor. logits: (1, expert)."""
+        scores = self._judged(layer, logits)[1]
+        if isinstance(self._count, StepUpThresholds):
+            return step_up_count(scores.tolist()[0], self._count.numbers[layer])
+        return int(self._raw_counts(layer, scores))
+
+    @property
+    def is_step_up(self) -> bool:
+        """Whether thresholds of SelectionTables decide the counts."""
+        return (
+            isinstance(self._count, StepUpThresholds)
+            and not self.parameters.score.has_factor
+            and type(self)._raw_counts is RoutingRule._raw_counts
+        )
+
+    @property
+    def is_ordered_by_probability(self) -> bool:
+        """Whether the experts used are the most probable ones."""
+        return self._is_ordered_by_probability
+
+    def tables(self) -> SelectionTables | None:
+        """This rule as tables; None if they cannot say which experts it takes.
+
+        In analyze mode the raw counts are the rule's, experts and weights the model's own.
+        """
+        parameters, shape = self.parameters, self._shape
+        analyze = parameters.mode is Mode.ANALYZE
+        if not (analyze or self._is_ordered_by_probability):
+            return None
+        thresholds, used, settings = own_tables(shape)
+        if isinstance(self._count, StepUpThresholds) and self.is_step_up:
+            thresholds = torch.tensor(self._count.numbers, dtype=torch.float32, device="cpu")
+            settings[0] = parameters.temperature
+            settings[1] = parameters.score is ScoreName.LOGIT
+        if not analyze:
+            used[:] = torch.tensor(self._used, dtype=torch.int32, device="cpu")
+            if self._renormalize:
+                settings[2] = 1
+            elif parameters.weights is MixingWeights.MATCH:
+                settings[2] = 2
+        return SelectionTables(thresholds, used, settings)
 
     def _judged(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The probabilities that give the mixing weights, and the scores that give the counts."""
@@ -154,6 +226,23 @@ class RoutingRule:
             last = probabilities.topk(self.parameters.max_k).values[:, -1:]
             scores = scores.masked_fill(probabilities < last, -torch.inf)
         return probabilities, scores
+
+    def _has_kernel(self, device: torch.device) -> bool:
+        """Whether a kernel counts, where the scores are the probabilities."""
+        return device.type == "cuda" and self.is_step_up and not triton_problem(device)
+
+    def _limited(
+        self, layer: int, probabilities: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights without those of unused slots, counts and raw counts, by one kernel."""
+        from bh_studio.engine import selection_cuda
+
+        assert isinstance(self._count, StepUpThresholds)
+        device = probabilities.device
+        return selection_cuda.limited(
+            probabilities, weights, self._count.on(device, layer),
+            self._used_of_raw.on(device, layer),
+        )  # fmt: skip
 
     def _raw_counts(self, layer: int, scores: Tensor) -> Tensor:
         return self._count(layer, scores)
@@ -206,6 +295,15 @@ class RoutingRule:
             weights = F.pad(weights, (0, top_k - slots))
         first = weights[:, :top_k].contiguous().sum(-1, keepdim=True)
         return first if slots <= top_k else first + weights[:, top_k:].cumsum(-1)[:, -1:]
+
+
+def own_tables(shape: RouterShape) -> SelectionTables:
+    """The model's own top-k as tables."""
+    return SelectionTables(
+        torch.full((shape.layers, shape.experts), torch.inf, device="cpu"),
+        torch.full((shape.layers, shape.experts + 1), shape.top_k, dtype=torch.int32, device="cpu"),
+        torch.tensor([1.0, 0.0, float(shape.norm_topk_prob)], device="cpu"),
+    )
 
 
 RuleFactory = Callable[[RuleParameters, RouterNull | None, RouterShape], RoutingRule]

@@ -34,12 +34,9 @@ class Scorer:
             )
         self.name = name
         self.temperature = temperature
+        # Whether the score is the very probability that gives the mixing weights.
+        self.is_probability = name is ScoreName.PROBABILITY and temperature == 1.0
         self._factors = LayerTensors(factors[name]) if name in factors else None
-
-    @property
-    def is_probability(self) -> bool:
-        """Whether the score is the very probability that gives the mixing weights."""
-        return self.name is ScoreName.PROBABILITY and self.temperature == 1.0
 
     def __call__(self, layer: int, logits: Tensor) -> Tensor:
         """Scores of `layer` in float32, of the shape of `logits`: (..., expert)."""

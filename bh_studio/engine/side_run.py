@@ -79,8 +79,13 @@ class SideRun:
         )
         return token, step.finish_reason
 
+    def close(self) -> None:
+        """Give the buffers of the side back, wherever it is; it takes no further step."""
+        self._decoder.close()
+
     def finish(self, reason: FinishReason) -> SideFinished:
         """Close the side; `record` is set from here on."""
+        self.close()
         tail = self._detokenizer.finish()
         if tail:
             self._pieces[-1] += tail

@@ -111,14 +111,15 @@ class StatusLine(QStatusBar):
         """Name the loaded model."""
         self._model.setText("No model" if model is None else describe_model(model))
         if model is not None:
-            self._model.setToolTip(
-                plain_tooltip(
-                    f"{model.id}\n{model.architecture}, context of {model.context_length} tokens\n"
-                    f"Experts computed by: {model.expert_path}\n"
-                    f"Null: {model.null_samples} scores a layer, "
-                    f"smallest p-value {1 / (model.null_samples + 1):.2g}"
-                )
-            )
+            lines = [
+                model.id,
+                f"{model.architecture}, context of {model.context_length} tokens",
+                f"Experts computed by: {model.expert_path}",
+                f"Tokens after the prompt by: {model.decode_path}" if model.decode_path else "",
+                f"Null: {model.null_samples} scores a layer, "
+                f"smallest p-value {1 / (model.null_samples + 1):.2g}",
+            ]
+            self._model.setToolTip(plain_tooltip("\n".join(filter(None, lines))))
 
 
 def describe_model(model: ModelInfo) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bh_studio.engine.comparison import compare
+from bh_studio.engine.decoding.stock_step import StockStep
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.messages import (
     FinishReason,
@@ -91,6 +93,26 @@ def test_analyze_answers_twice_the_same(loaded: LoadedModel) -> None:
     assert baseline.token_ids == bh.token_ids
     assert session.first_difference is None
     assert bh.expert_counts.mean() < TOP_K
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5])
+def test_a_run_that_nobody_listens_to_gives_its_buffers_back(
+    tokens: int, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now: set[object] = set()
+    for name, keep in (("start", open_now.add), ("close", open_now.discard)):
+        former = getattr(StockStep, name)
+
+        def noted(self: StockStep, *args: Any, former: Any = former, keep: Any = keep) -> None:
+            keep(self)
+            former(self, *args)
+
+        monkeypatch.setattr(StockStep, name, noted)
+    with closing(compare(loaded, request())) as events:
+        for _ in range(1 + tokens):
+            next(events)
+        assert len(open_now) == min(tokens, 2)
+    assert not open_now
 
 
 def test_the_model_is_restored_whatever_happens(loaded: LoadedModel) -> None:

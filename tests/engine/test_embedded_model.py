@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeForCausalLM
 
 from bh_studio import paths
 from bh_studio.engine.comparison import compare
+from bh_studio.engine.decoding.decode_paths import CPU
 from bh_studio.engine.detokenizer import StreamingDetokenizer
 from bh_studio.engine.generation import SideDecoder
 from bh_studio.engine.messages import GenerationParameters, RunComparison, RunFinished, Side
@@ -87,14 +88,29 @@ def test_it_is_an_ordinary_checkpoint() -> None:
     assert "auto_map" not in json.loads((folder / "config.json").read_text())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_greedy_answers_equal_generate(loaded: LoadedModel, dtype: torch.dtype) -> None:
-    model = loaded.model
-    if dtype != model.dtype:
-        model = load_model(dtype=str(dtype).removeprefix("torch.")).model
+def test_greedy_answers_equal_generate(loaded: LoadedModel) -> None:
+    assert loaded.info.decode_path == CPU
     for prompt in PROMPTS:
         token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
-        assert own_loop(loaded, model, token_ids) == generated(loaded, model, token_ids), prompt
+        expected = generated(loaded, loaded.model, token_ids)
+        assert own_loop(loaded, loaded.model, token_ids) == expected, prompt
+
+
+def test_bfloat16_answers_part_from_generate_only_where_it_hardly_decides(
+    loaded: LoadedModel,
+) -> None:
+    model = load_model(dtype="bfloat16").model
+    for prompt in PROMPTS:
+        token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
+        found, expected = own_loop(loaded, model, token_ids), generated(loaded, model, token_ids)
+        same = next((n for n in range(len(found)) if found[n] != expected[n]), None)
+        if same is None:
+            continue
+        text = torch.cat([token_ids, torch.tensor([found[:same]], dtype=torch.int64)], dim=1)
+        with torch.inference_mode():
+            logits = model(text).logits[0, -1].float()
+        # Logits here are 6 to 10, where bfloat16 has steps of 0.03 and 0.06.
+        assert logits[expected[same]] - logits[found[same]] < 0.25, prompt
 
 
 def test_greedy_answers_equal_those_of_the_untouched_model(loaded: LoadedModel) -> None:

@@ -68,7 +68,8 @@ def test_the_memory_that_is_needed(
     machine.has(cpu=10**9)
     (need,) = plan_load(checkpoint, "cpu", dtype).needs
     assert need.weights == PARAMETERS * size
-    assert need.cache == CACHE_NUMBERS * size
+    # Keys and values are kept in float32 on the CPU.
+    assert need.cache == CACHE_NUMBERS * 4
     assert need.cache_tokens == CONTEXT
     assert need.free == 10**9
     assert need.total == need.weights + need.cache + need.headroom
@@ -77,15 +78,17 @@ def test_the_memory_that_is_needed(
 def test_the_cache_is_reckoned_for_no_more_than_2048_tokens(
     tmp_path: Path, machine: Machine
 ) -> None:
-    machine.has(cpu=10**9)
+    machine.has(cpu=10**9, cuda_0=10**9)
     save_tiny_checkpoint(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config |= {"max_position_embeddings": 32768, "num_key_value_heads": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (need,) = plan_load(str(tmp_path), "cpu", "bfloat16").needs
-    assert need.cache_tokens == 2048
     # One of two heads keeps keys and values: half of the hidden state.
-    assert need.cache == 2 * 2048 * 2 * LAYERS * HIDDEN // 2 * 2
+    numbers = 2 * 2048 * 2 * LAYERS * HIDDEN // 2
+    for device, size in (("cpu", 4), ("cuda:0", 2)):
+        (need,) = plan_load(str(tmp_path), device, "bfloat16").needs
+        assert need.cache_tokens == 2048
+        assert need.cache == numbers * size
 
 
 def test_a_refusal_names_what_is_needed_and_what_is_free(checkpoint: str, machine: Machine) -> None:
@@ -94,7 +97,7 @@ def test_a_refusal_names_what_is_needed_and_what_is_free(checkpoint: str, machin
         load_model(checkpoint, dtype="bfloat16")
     message, advice = caught.value.message, caught.value.advice
     assert f"{PARAMETERS * 2 / 1000:.0f} kB for its weights" in message
-    assert f"{CACHE_NUMBERS * 2 / 1000:.1f} kB to remember {CONTEXT} tokens a side" in message
+    assert f"{CACHE_NUMBERS * 4 / 1000:.0f} kB to remember {CONTEXT} tokens a side" in message
     assert "300 kB are free." in message
     assert "on cpu" in message
     assert "load it anyway" in advice

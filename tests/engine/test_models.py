@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bh_studio.engine.errors import Cancelled, EngineError, failure
+from bh_studio.engine.experts import expert_path
 from bh_studio.engine.messages import CancelToken, LoadProgress
 from bh_studio.engine.models import load_model
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, save_tiny_checkpoint, tiny_tokenizer
@@ -31,6 +32,7 @@ def test_a_folder_is_loaded_with_its_null(
     assert (loaded.info.layers, loaded.info.experts, loaded.info.top_k) == (LAYERS, EXPERTS, TOP_K)
     assert loaded.info.dtype == "float32"
     assert loaded.info.fingerprint == loaded.null.origin.model_fingerprint
+    assert loaded.info.expert_path == expert_path(loaded.model)
     assert loaded.info.null_samples == loaded.null.samples > 10_000
     assert loaded.end_token_ids == {256}
     shares = [p.fraction for p in progress if p.stage.startswith("Preparing")]

@@ -125,10 +125,16 @@ def to_version_2(document: dict[str, Any]) -> None:
     """As the program wrote it before there were conversations."""
     document["schema_version"] = 2
     assert document.pop("conversation") is None
+    to_early_version_3(document)
     for name in ("revision", "has_chat_template"):
         document["model"].pop(name)
     for side in document["sides"].values():
         document["prompt_token_ids"] = side.pop("prompt_token_ids")
+
+
+def to_early_version_3(document: dict[str, Any]) -> None:
+    """As the program wrote it before it said which forward read the tokens."""
+    assert document["model"].pop("decode_path") == ""
 
 
 def to_version_1(document: dict[str, Any]) -> None:
@@ -141,7 +147,7 @@ def to_version_1(document: dict[str, Any]) -> None:
         rule.pop(name)
 
 
-@pytest.mark.parametrize("age", [to_version_2, to_version_1])
+@pytest.mark.parametrize("age", [to_early_version_3, to_version_2, to_version_1])
 def test_older_sessions_are_read(
     age: Callable[[dict[str, Any]], None], session: Session, tmp_path: Path
 ) -> None:
@@ -149,6 +155,12 @@ def test_older_sessions_are_read(
     save_session(session, path)
     again = load_session(rewritten(path, age))
     assert again.to_json() == session.to_json()
+
+
+def test_the_forward_that_read_the_tokens_is_kept(session: Session, tmp_path: Path) -> None:
+    model = dataclasses.replace(session.model, decode_path="transformers' forward (a reason)")
+    save_session(dataclasses.replace(session, model=model), tmp_path / "a.bhsession")
+    assert load_session(tmp_path / "a.bhsession").model == model
 
 
 @pytest.mark.parametrize("age", [to_version_2, to_version_1])

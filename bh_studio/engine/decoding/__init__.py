@@ -1,0 +1,1 @@
+"""One token after another: the ways to compute the next one, and which a model takes."""

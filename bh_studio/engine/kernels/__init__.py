@@ -1,0 +1,1 @@
+"""Kernels in Triton, and whether they can run on this machine."""
