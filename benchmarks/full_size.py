@@ -1,10 +1,10 @@
-"""A full-size checkpoint on this machine: what has to be identical is, and how fast it answers.
+"""A full-size checkpoint on this machine: what has to be identical is, and how fast it decodes.
 
     python -m benchmarks.full_size FOLDER --device auto --out FILE.json
 
 Loads the model (its null is fitted if this machine has none yet), checks that nothing changes where
-nothing should, evaluates a rule on a few windows, and measures both sides of comparisons in turn
-with stock `generate` on the same weights. Exits with 1 if a check fails.
+nothing should, evaluates a rule on a few windows, and measures what `bh-studio bench` does. Exits
+with 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -22,25 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bh_studio.engine.benchmark.bench import run_bench
+from bh_studio.engine.benchmark.bench_document import document
+from bh_studio.engine.benchmark.bench_request import BenchRequest
 from bh_studio.engine.calibration import calibration_text
-from bh_studio.engine.comparison import compare
 from bh_studio.engine.environment import describe_environment
 from bh_studio.engine.evaluation import EvaluationRequest, evaluate
-from bh_studio.engine.experts import use_selected_experts
-from bh_studio.engine.messages import (
-    GenerationParameters,
-    LoadProgress,
-    RunComparison,
-    RunFinished,
-    Side,
-)
+from bh_studio.engine.messages import LoadProgress
 from bh_studio.engine.models import LoadedModel, load_model
 from bh_studio.engine.routing import RoutingIntegration
 from bh_studio.engine.rule_parameters import Mode, RuleParameters
 from bh_studio.engine.teacher_forcing import Text
-
-PROMPT = "The old house stood at the edge of the wood, and nobody had lived in it since"
-ALPHAS = (0.05, 0.001)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prefill", type=int, default=512, help="tokens of a long prompt")
     parser.add_argument("--windows", type=int, default=8, help="to evaluate, of 256 tokens")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
@@ -64,16 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "checks": checks(loaded),
     }
     write(result, arguments.out)
-    result["tokens_per_second"], result["mean_experts"] = speeds(
-        loaded, arguments.rounds, arguments.tokens
-    )
-    write(result, arguments.out)
     result["evaluation"] = evaluated(loaded, arguments.windows)
-    # Resident memory of the whole run: loading, first calibration, comparisons, evaluation.
+    # Of loading, first calibration, checks and evaluation.
     result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if torch.cuda.is_available():
         result["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
     result["environment"] = describe_environment()
+    write(result, arguments.out)
+    request = BenchRequest(arguments.tokens, arguments.rounds, prefill_tokens=arguments.prefill)
+    result["bench"] = document(run_bench(loaded, request))
     write(result, arguments.out)
     print(json.dumps(result, indent=1))
     return 0 if all(result["checks"].values()) else 1
@@ -145,52 +136,6 @@ def checks(loaded: LoadedModel) -> dict[str, bool]:
     }
 
 
-def speeds(
-    loaded: LoadedModel, rounds: int, tokens: int
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Tokens a second, prompt included, of every contender in turn; mean experts of the rules."""
-    found: dict[str, list[float]] = {}
-    means: dict[str, float] = {}
-    for number in range(rounds + 1):
-        figures = {"generate, grouped_mm": generated(loaded, tokens)}
-        for alpha in ALPHAS:
-            rule = RuleParameters(level=alpha)
-            generation = GenerationParameters(tokens, sampling=False)
-            *_, last = compare(loaded, RunComparison(number, PROMPT, rule, generation))
-            if not isinstance(last, RunFinished):
-                raise AssertionError("A comparison ends with RunFinished.")
-            for side, record in last.session.sides.items():
-                name = f"{side.value}, alpha {alpha}"
-                figures[name] = len(record.token_ids) / float(record.token_seconds[-1])
-                if side is Side.BH:
-                    means[name] = float(record.expert_counts.mean())
-        if number:  # the first round warms up
-            for name, value in figures.items():
-                found.setdefault(name, []).append(value)
-    return {name: spread(values) for name, values in found.items()}, means
-
-
-def generated(loaded: LoadedModel, tokens: int) -> float:
-    """Tokens a second of stock `generate` with its default expert computation."""
-    prompt = loaded.tokenizer(PROMPT, return_tensors="pt").input_ids.to(loaded.model.device)
-    loaded.model.set_experts_implementation("grouped_mm")
-    try:
-        synchronize()
-        start = time.perf_counter()
-        loaded.model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            pad_token_id=0,
-        )
-        synchronize()
-        return tokens / (time.perf_counter() - start)
-    finally:
-        use_selected_experts(loaded.model)
-
-
 def evaluated(loaded: LoadedModel, count: int) -> dict[str, Any]:
     """Two rules on a few windows; the losses of random weights mean nothing, that it runs does."""
     top_k = loaded.shape.top_k
@@ -206,21 +151,6 @@ def evaluated(loaded: LoadedModel, count: int) -> dict[str, Any]:
     return {
         "seconds": round(time.perf_counter() - start, 2),
         "scores": dict(zip(labels, scores, strict=True)),
-    }
-
-
-def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and extremes."""
-    return {
-        "median": round(statistics.median(values), 2),
-        "lowest": round(min(values), 2),
-        "highest": round(max(values), 2),
     }
 
 

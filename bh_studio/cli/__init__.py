@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bh_studio.cli import (
+    bench,
     budget,
     calibrate,
     chat,
@@ -27,7 +28,7 @@ from bh_studio.engine.errors import failure
 
 log = logging.getLogger(__name__)
 
-_COMMANDS = (compare, chat, sweep, evaluate, budget, calibrate, replay, download, models)
+_COMMANDS = (compare, chat, sweep, evaluate, budget, calibrate, replay, bench, download, models)
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
