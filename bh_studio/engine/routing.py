@@ -171,9 +171,10 @@ class RoutingIntegration:
         Both (row, layer) uint8. Raises RuntimeError without a finished pass or without
         collect_stats.
         """
-        if self._pass.raw_counts is None:
+        counts = self._pass.raw_counts
+        if counts is None:
             raise RuntimeError("No forward pass has been counted.")
-        raw = self._pass.raw_counts.T.to("cpu", torch.uint8).numpy()
+        raw = counts.T.to("cpu", torch.uint8).numpy()
         used = self.parameters.used_counts(self.shape.experts, self.shape.top_k)
         return np.array(used, dtype=np.uint8)[raw], raw
 

@@ -12,8 +12,11 @@ from torch import Tensor
 from bh_studio.engine.rule_parameters import RuleParameters
 
 # Decoding adds one small pass a token; folding many at once costs hardly more than folding one.
-_PASSES_AT_ONCE = 64
+_PASSES_AT_ONCE = 256
 _CPU = torch.device("cpu")
+
+# Raw counts of one pass: (layer, row) int64, or the numbers of its only row, layer by layer.
+PassCounts = Tensor | list[int]
 
 
 class Phase(IntEnum):
@@ -37,14 +40,11 @@ class CountHistograms:
     def reset(self) -> None:
         """Forget everything."""
         self._histogram: Tensor | None = None
-        self._waiting: dict[Phase, list[tuple[Tensor, Tensor | None]]] = {p: [] for p in Phase}
+        self._waiting: dict[Phase, list[tuple[PassCounts, Tensor | None]]] = {p: [] for p in Phase}
         self.forward_passes = 0
 
-    def add(self, phase: Phase, raw_counts: Tensor, kept_rows: Tensor | None) -> None:
-        """Count one forward pass.
-
-        raw_counts: (layer, row) int64. kept_rows: (row,) int64 of 0 and 1, or None for all rows.
-        """
+    def add(self, phase: Phase, raw_counts: PassCounts, kept_rows: Tensor | None) -> None:
+        """Count one forward pass. kept_rows: (row,) int64 of 0 and 1, or None for all rows."""
         self.forward_passes += 1
         waiting = self._waiting[phase]
         waiting.append((raw_counts, kept_rows))
@@ -55,16 +55,12 @@ class CountHistograms:
         waiting = self._waiting[phase]
         if not waiting:
             return
-        # A mask lies where the tokens do, which need not be where the counts are gathered.
-        device = waiting[-1][0].device
-        raw = torch.cat([counts.to(device) for counts, _ in waiting], dim=1)
-        kept = [torch.ones_like(c[0]) if rows is None else rows for c, rows in waiting]
-        added = torch.zeros(self._shape, dtype=torch.int64, device=device)
-        kept_rows = torch.cat([rows.to(device) for rows in kept])
-        added[phase].scatter_add_(1, raw, kept_rows.expand_as(raw))
+        raw = _joined([counts for counts, _ in waiting])
+        added = torch.zeros(self._shape, dtype=torch.int64, device=raw.device)
+        added[phase].scatter_add_(1, raw, _kept(waiting, raw).expand_as(raw))
         # Never in place: a tensor made under inference mode may not be changed outside it.
         former = self._histogram
-        self._histogram = added if former is None else former.to(device) + added
+        self._histogram = added if former is None else former.to(raw.device) + added
         waiting.clear()
 
     def summary(self, parameters: RuleParameters, top_k: int) -> dict[str, Any]:
@@ -84,6 +80,32 @@ class CountHistograms:
             "prefill": _describe(histogram[Phase.PREFILL], used),
             "decode": _describe(histogram[Phase.DECODE], used),
         }
+
+
+def _joined(passes: list[PassCounts]) -> Tensor:
+    """The counts of many passes, (layer, row), on the device of the last."""
+    rows = [counts for counts in passes if isinstance(counts, list)]
+    if len(rows) == len(passes):
+        return torch.tensor(rows, dtype=torch.int64, device=_CPU).T
+    tensors = [_as_tensor(counts) for counts in passes]
+    return torch.cat([counts.to(tensors[-1].device) for counts in tensors], dim=1)
+
+
+def _kept(waiting: list[tuple[PassCounts, Tensor | None]], raw: Tensor) -> Tensor:
+    """Which rows of `raw` count, (row,) int64 of 0 and 1."""
+    if all(rows is None for _, rows in waiting):
+        return torch.ones_like(raw[0])
+    # A mask lies where the tokens do, which need not be where the counts are gathered.
+    kept = [
+        torch.ones_like(_as_tensor(counts)[0]) if rows is None else rows for counts, rows in waiting
+    ]
+    return torch.cat([rows.to(raw.device) for rows in kept])
+
+
+def _as_tensor(counts: PassCounts) -> Tensor:
+    if isinstance(counts, Tensor):
+        return counts
+    return torch.tensor(counts, dtype=torch.int64, device=_CPU)[:, None]
 
 
 def _describe(raw: Tensor, used: Tensor) -> dict[str, Any]:
@@ -125,12 +147,17 @@ class ForwardPass:
         self.layers: list[Tensor | int | None] = [None] * layers
         self._phase = Phase.PREFILL
         self._kept_rows: Tensor | None = None
-        self.raw_counts: Tensor | None = None
+        self._counts: PassCounts | None = None
+
+    @property
+    def raw_counts(self) -> Tensor | None:
+        """Raw counts of the pass that ended last, (layer, row) int64; None during a pass."""
+        return None if self._counts is None else _as_tensor(self._counts)
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start a pass of the decoder, called with `args` and `kwargs`."""
         self.layers[:] = [None] * len(self.layers)
-        self.raw_counts = None
+        self._counts = None
         tokens: Any = kwargs.get("input_ids", args[0] if args else None)
         if tokens is None:
             tokens = kwargs["inputs_embeds"]
@@ -142,16 +169,18 @@ class ForwardPass:
         if isinstance(mask, Tensor) and mask.ndim == 2:
             self._kept_rows = (mask[:, -length:] != 0).reshape(-1).long()
 
-    def end(self) -> tuple[Phase, Tensor, Tensor | None]:
-        """Phase, raw counts (layer, row) and kept rows of the pass that ends."""
-        self.raw_counts = _gathered(self.layers)
-        return self._phase, self.raw_counts, self._kept_rows
+    def end(self) -> tuple[Phase, PassCounts, Tensor | None]:
+        """Phase, raw counts and kept rows of the pass that ends."""
+        numbers = [counts for counts in self.layers if isinstance(counts, int)]
+        # Numbers stay numbers: a tensor for each token would cost more than the counting.
+        self._counts = numbers if len(numbers) == len(self.layers) else _gathered(self.layers)
+        return self._phase, self._counts, self._kept_rows
 
-    def of_one_token(self, raw_counts: np.ndarray) -> tuple[Phase, Tensor, Tensor | None]:
+    def of_one_token(self, raw_counts: np.ndarray) -> tuple[Phase, PassCounts, Tensor | None]:
         """The same of a pass that read one token elsewhere. raw_counts: (1, layer) uint8."""
         self._phase, self._kept_rows = Phase.DECODE, None
-        self.raw_counts = torch.from_numpy(raw_counts.T.astype(np.int64))
-        return self._phase, self.raw_counts, self._kept_rows
+        self._counts = raw_counts[0].tolist()
+        return self._phase, self._counts, self._kept_rows
 
 
 def _gathered(layers: list[Tensor | int | None]) -> Tensor:

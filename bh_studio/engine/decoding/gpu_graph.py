@@ -50,6 +50,7 @@ class GpuGraph:
         select: SelectLayer | None = None,
     ) -> None:
         self.capacity = capacity
+        self._addresses = _addresses(model)
         self._count, self._select = count, select
         self._decoder: Any = model.base_model
         self._head: Tensor = model.get_output_embeddings().weight
@@ -99,6 +100,10 @@ class GpuGraph:
         self._used = new(1, dtype=torch.int32)
         self._raw_counts = new(layers, dtype=torch.int32)
         self._activated = new(experts, self._decoder.layers[0].mlp.experts.down_proj.shape[-1])
+
+    def reads_from(self, model: PreTrainedModel) -> bool:
+        """Whether the weights of `model` lie where they lay when this graph was made."""
+        return self._addresses == _addresses(model)
 
     def set_rule(self, tables: SelectionTables) -> None:
         """What the routers select from now on; nothing is captured anew."""
@@ -240,3 +245,7 @@ class GpuGraph:
     def _shared(self, rows: int, at_once: int) -> int:
         """Programs that share a product of so many rows."""
         return min(self._programs, triton.cdiv(rows, at_once))
+
+
+def _addresses(model: PreTrainedModel) -> tuple[int, ...]:
+    return tuple(parameter.data_ptr() for parameter in model.parameters())

@@ -124,7 +124,9 @@ def _graph(model: PreTrainedModel, rule: RoutingRule | None, tokens: int) -> Gpu
         if rule.is_ordered_by_probability or rule.parameters.mode is Mode.ANALYZE:
             return GpuGraph(model, capacity, count=lambda layer, x: rule.counts(layer, x)[1])
         return GpuGraph(model, capacity, select=rule.select)
-    free = _FREE_GRAPHS.get(model, [])
+    # Weights that were moved since are no longer where a graph reads them.
+    free = [graph for graph in _FREE_GRAPHS.pop(model, []) if graph.reads_from(model)]
+    _FREE_GRAPHS[model] = free
     for graph in free:
         if graph.capacity >= tokens:
             free.remove(graph)
