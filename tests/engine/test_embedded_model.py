@@ -88,19 +88,11 @@ def test_it_is_an_ordinary_checkpoint() -> None:
     assert "auto_map" not in json.loads((folder / "config.json").read_text())
 
 
-def test_greedy_answers_equal_generate(loaded: LoadedModel) -> None:
-    assert loaded.info.decode_path == CPU
-    for prompt in PROMPTS:
-        token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
-        expected = generated(loaded, loaded.model, token_ids)
-        assert own_loop(loaded, loaded.model, token_ids) == expected, prompt
-
-
 def test_bfloat16_answers_part_from_generate_only_where_it_hardly_decides(
     loaded: LoadedModel,
 ) -> None:
     model = load_model(dtype="bfloat16").model
-    for prompt in PROMPTS:
+    for prompt in PROMPTS[::3]:
         token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
         found, expected = own_loop(loaded, model, token_ids), generated(loaded, model, token_ids)
         same = next((n for n in range(len(found)) if found[n] != expected[n]), None)
@@ -116,6 +108,7 @@ def test_bfloat16_answers_part_from_generate_only_where_it_hardly_decides(
 def test_greedy_answers_equal_those_of_the_untouched_model(loaded: LoadedModel) -> None:
     folder = paths.resource("models/olmoe-nano")
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert loaded.info.decode_path == CPU
     for prompt in PROMPTS:
         token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
         assert own_loop(loaded, loaded.model, token_ids) == generated(loaded, stock, token_ids)
