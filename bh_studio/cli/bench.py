@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bh_studio.cli.bench_table import table
@@ -20,6 +19,7 @@ from bh_studio.cli.terminal import (
     print_result,
     say,
 )
+from bh_studio.cli.whole_number import whole_number_from
 from bh_studio.engine.benchmark.bench_document import document
 from bh_studio.engine.benchmark.bench_request import BenchProgress, BenchRequest
 from bh_studio.engine.errors import Cancelled
@@ -53,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ):
         parser.add_argument(
             f"--{name}",
-            type=_whole_from(least),
+            type=whole_number_from(least),
             default=getattr(_DEFAULT, name.replace("-", "_")),
             metavar="N",
             help=f"{text} (%(default)s)",
@@ -114,14 +114,3 @@ def _measure(loaded: LoadedModel, request: BenchRequest) -> BenchResult:
             return run_bench(loaded, request, report)
     finally:
         stages.clear()
-
-
-def _whole_from(least: int) -> Callable[[str], int]:
-    """An argparse type: whole numbers from `least` on."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
-        return int(text)
-
-    return parse

@@ -23,6 +23,7 @@ from bh_studio.cli.terminal import (
     say,
 )
 from bh_studio.cli.text_files import read_texts
+from bh_studio.cli.whole_number import whole_number_from
 from bh_studio.engine.errors import Cancelled
 from bh_studio.engine.level_search import check_searchable
 from bh_studio.engine.rule_parameters import RuleParameters
@@ -75,7 +76,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="also find a level for each layer, so that together they lose the least",
     )
     parser.add_argument(
-        "--tokens", type=_positive, metavar="N", help="read about N tokens of each, spread evenly"
+        "--tokens",
+        type=whole_number_from(1),
+        metavar="N",
+        help="read about N tokens of each, spread evenly",
     )
     add_model_option(parser)
     add_calibration_option(parser)
@@ -148,9 +152,3 @@ def _mean(text: str) -> float:
     if not 1 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of experts from 1")
     return value
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return int(text)

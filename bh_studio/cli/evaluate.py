@@ -16,6 +16,7 @@ from bh_studio.cli.progress import Progress
 from bh_studio.cli.rule_option import RULE_HELP, rule
 from bh_studio.cli.terminal import EXIT_INTERRUPTED, EXIT_OK, print_result, say
 from bh_studio.cli.text_files import read_texts
+from bh_studio.cli.whole_number import whole_number_from
 from bh_studio.engine.evaluation_result import Evaluation
 from bh_studio.engine.rule_parameters import RuleParameters
 from bh_studio.engine.session_file import write_atomically
@@ -58,13 +59,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_model_option(parser)
     add_calibration_option(parser)
     parser.add_argument(
-        "--window", type=_positive, metavar="N", help="tokens the model sees at once (up to 2048)"
+        "--window",
+        type=whole_number_from(1),
+        metavar="N",
+        help="tokens the model sees at once (up to 2048)",
     )
     parser.add_argument(
-        "--stride", type=_positive, metavar="N", help="tokens scored in each (half the window)"
+        "--stride",
+        type=whole_number_from(1),
+        metavar="N",
+        help="tokens scored in each (half the window)",
     )
     parser.add_argument(
-        "--tokens", type=_positive, metavar="N", help="score about N tokens, spread evenly"
+        "--tokens",
+        type=whole_number_from(1),
+        metavar="N",
+        help="score about N tokens, spread evenly",
     )
     parser.add_argument(
         "--out", type=output_file((".json", ".csv")), metavar="FILE", help="save as .json or .csv"
@@ -121,9 +131,3 @@ def _save(evaluation: Evaluation, out: Path) -> None:
     else:
         text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False)
     write_output(lambda path: write_atomically(path, text.encode()), out)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return int(text)

@@ -12,6 +12,7 @@ from bh_studio.cli.progress import Progress
 from bh_studio.cli.replay_table import NOTE, csv_text, table
 from bh_studio.cli.rule_option import RULE_HELP, rule
 from bh_studio.cli.terminal import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
+from bh_studio.cli.whole_number import whole_number_from
 from bh_studio.engine.session_file import write_atomically
 
 if TYPE_CHECKING:
@@ -55,11 +56,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="fit the null of each token on all others; for small recordings",
     )
     parser.add_argument(
-        "--skip", type=_whole, default=0, metavar="N", help="leave out the first N positions"
+        "--skip",
+        type=whole_number_from(0),
+        default=0,
+        metavar="N",
+        help="leave out the first N positions",
     )
     parser.add_argument(
         "--top-k",
-        type=_whole,
+        type=whole_number_from(0),
         metavar="K",
         help=f"experts the model's own router keeps (the null's, else {_DEFAULT_TOP_K})",
     )
@@ -209,9 +214,3 @@ def _save(document: dict[str, Any], rows: list[ArenaRow], out: Path) -> None:
     else:
         text = json.dumps(document, indent=1, allow_nan=False)
     write_output(lambda path: write_atomically(path, text.encode()), out)
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
-    return int(text)
