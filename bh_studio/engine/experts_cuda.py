@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bh_studio.engine.experts import Experts, find_experts
-from bh_studio.engine.kernels.triton_support import launching_on, triton_problem
+from bh_studio.engine.experts_cpu import gated
+from bh_studio.engine.kernels.triton_support import LONGEST_ROW, launching_on, triton_problem
 
 # More rows share experts, which the kernels would read once a row.
 FEW_ROWS = 4
@@ -20,8 +21,6 @@ FEW_ROWS = 4
 _SILU = ("SiLU", "SiLUActivation")
 # From here on PyTorch makes grouped products in bfloat16 by one kernel, others one by one.
 _GROUPED_ON_DEVICE = (9, 0)
-# A program holds rows of a matrix as long as this at once.
-_LONGEST_ROW = 4096
 
 
 def forward(experts: Experts, rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
@@ -89,8 +88,7 @@ def many_rows(experts: Experts, rows: Tensor, indices: Tensor, weights: Tensor) 
         order = order[: int(ends[-1])]
     used = torch.arange(len(order), device=order.device) < ends[-1]
     projected = F.grouped_mm(rows[order // slots], experts.gate_up_proj.transpose(1, 2), offs=ends)
-    gate, up = projected.chunk(2, dim=-1)
-    hidden = experts.act_fn(gate) * up
+    hidden = gated(experts, projected)
     output = F.grouped_mm(hidden, experts.down_proj.transpose(1, 2), offs=ends)
     # What lies beyond the groups was never written, and may be anything.
     output.masked_fill_(~used[:, None], 0.0)
@@ -111,8 +109,8 @@ def _kernel_problem(experts: Experts) -> str:
     activation = type(experts.act_fn).__name__
     if activation not in _SILU:
         return f"the experts' activation is {activation}"
-    if max(matrix.shape[-1], experts.down_proj.shape[-1]) > _LONGEST_ROW:
-        return f"rows of the experts are longer than {_LONGEST_ROW}"
+    if max(matrix.shape[-1], experts.down_proj.shape[-1]) > LONGEST_ROW:
+        return f"rows of the experts are longer than {LONGEST_ROW}"
     return ""
 
 

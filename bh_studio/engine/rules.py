@@ -68,6 +68,8 @@ class RoutingRule:
     score with factors, among the max_k most probable; and the smallest p-value, then the largest
     score, where every expert has a null of its own. A temperature changes counts, never the order
     or the mixing weights.
+
+    is_ordered_by_probability: whether the experts used are the most probable ones.
     """
 
     def __init__(
@@ -100,13 +102,12 @@ class RoutingRule:
         layers = (shape.layers, -1)
         self._used_of_raw = LayerTensors(torch.tensor(self._used, device="cpu").expand(layers))
         self._slots = LayerTensors(torch.arange(parameters.max_k, device="cpu").expand(layers))
-        # In both cases experts are taken in the order of their probabilities.
-        self._is_ordered_by_probability = not parameters.score.has_factor and (
+        self.is_ordered_by_probability = not parameters.score.has_factor and (
             self.null is None or self.null.is_common
         )
         # The counter, if a token can be counted and its experts taken without sorting all scores.
         self._step_up: StepUpThresholds | None = None
-        if self._is_ordered_by_probability and isinstance(self._count, StepUpThresholds):
+        if self.is_ordered_by_probability and isinstance(self._count, StepUpThresholds):
             self._step_up = self._count
 
     def shortage(self) -> str | None:
@@ -139,7 +140,7 @@ class RoutingRule:
         # The very operations of the model's own router, so that its own counts change no bit. Slots
         # that stay unused keep the index of a real expert: any other value corrupts grouped_mm.
         probabilities, scores = self._judged(layer, logits)
-        if self._is_ordered_by_probability:
+        if self.is_ordered_by_probability:
             weights, indices = self._most_probable(probabilities, self.parameters.max_k)
         else:
             indices = self._order(layer, scores)[:, : self.parameters.max_k]
@@ -182,16 +183,7 @@ class RoutingRule:
     @property
     def is_step_up(self) -> bool:
         """Whether thresholds of SelectionTables decide the counts."""
-        return (
-            isinstance(self._count, StepUpThresholds)
-            and not self.parameters.score.has_factor
-            and type(self)._raw_counts is RoutingRule._raw_counts
-        )
-
-    @property
-    def is_ordered_by_probability(self) -> bool:
-        """Whether the experts used are the most probable ones."""
-        return self._is_ordered_by_probability
+        return self._step_up is not None and type(self)._raw_counts is RoutingRule._raw_counts
 
     def tables(self) -> SelectionTables | None:
         """This rule as tables; None if they cannot say which experts it takes.
@@ -200,11 +192,11 @@ class RoutingRule:
         """
         parameters, shape = self.parameters, self._shape
         analyze = parameters.mode is Mode.ANALYZE
-        if not (analyze or self._is_ordered_by_probability):
+        if not (analyze or self.is_ordered_by_probability):
             return None
         thresholds, used, settings = own_tables(shape)
-        if isinstance(self._count, StepUpThresholds) and self.is_step_up:
-            thresholds = torch.tensor(self._count.numbers, dtype=torch.float32, device="cpu")
+        if self._step_up is not None and self.is_step_up:
+            thresholds = torch.tensor(self._step_up.numbers, dtype=torch.float32, device="cpu")
             settings[0] = parameters.temperature
             settings[1] = parameters.score is ScoreName.LOGIT
         if not analyze:
@@ -237,10 +229,10 @@ class RoutingRule:
         """Weights without those of unused slots, counts and raw counts, by one kernel."""
         from bh_studio.engine import selection_cuda
 
-        assert isinstance(self._count, StepUpThresholds)
+        assert self._step_up is not None
         device = probabilities.device
         return selection_cuda.limited(
-            probabilities, weights, self._count.on(device, layer),
+            probabilities, weights, self._step_up.on(device, layer),
             self._used_of_raw.on(device, layer),
         )  # fmt: skip
 

@@ -67,6 +67,24 @@ class GpuQueue:
         return PendingGpuToken(result, start, end, self._integration)
 
 
+class QueuedStep:
+    """What steps that queue passes of a graph have in common; see DecodeStep.
+
+    A subclass sets _queue when it starts, and takes it away when it is closed.
+    """
+
+    runs_ahead = True
+
+    def __init__(self) -> None:
+        self._queue: GpuQueue | None = None
+
+    def submit(self) -> PendingGpuToken:
+        """See DecodeStep. At most two tokens may be pending."""
+        if self._queue is None:
+            raise RuntimeError("This step was not started, or was closed.")
+        return self._queue.submit()
+
+
 class PendingGpuToken:
     """A token whose pass is queued between two events. result: (1 + layer,) int64, on the host."""
 

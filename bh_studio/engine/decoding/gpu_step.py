@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from bh_studio.engine.decoding.decode_step import Choose
-from bh_studio.engine.decoding.gpu_queue import GpuQueue, PendingGpuToken
+from bh_studio.engine.decoding.gpu_queue import GpuQueue, QueuedStep
 from bh_studio.engine.decoding.olmoe_layers import layout_problem
 from bh_studio.engine.decoding.rotary_rows import CHANGING_ROTATIONS
-from bh_studio.engine.kernels.triton_support import triton_problem
+from bh_studio.engine.kernels.triton_support import LONGEST_ROW, triton_problem
 from bh_studio.engine.routers import RouterShape
 from bh_studio.engine.routing import RoutingIntegration
 from bh_studio.engine.rule_parameters import Mode
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # Tokens of room that a graph is made for at least, and by whose multiples it grows.
 _ROOM = 1024
-# A program holds rows of a matrix as long as this at once.
-_LONGEST_ROW = 4096
 
 _FREE_GRAPHS: weakref.WeakKeyDictionary[PreTrainedModel, list[GpuGraph]] = (
     weakref.WeakKeyDictionary()
@@ -53,19 +51,17 @@ def _shape_problem(model: PreTrainedModel) -> str:
     if width & (width - 1) or width < 16:
         return f"heads are {width} wide"
     rows = attention.q_proj.weight.shape[0], attention.k_proj.weight.shape[0]
-    if max(config.hidden_size, config.intermediate_size, *rows) > _LONGEST_ROW:
-        return f"rows of the weights are longer than {_LONGEST_ROW}"
+    if max(config.hidden_size, config.intermediate_size, *rows) > LONGEST_ROW:
+        return f"rows of the weights are longer than {LONGEST_ROW}"
     return ""
 
 
-class GpuStep:
+class GpuStep(QueuedStep):
     """A DecodeStep for a model that has no `problem`.
 
     integration: whose rule routes; None for the model's own routers. choose: None takes the most
     probable token. What is done to the model's modules later, hooks among them, has no effect.
     """
-
-    runs_ahead = True
 
     def __init__(
         self,
@@ -74,6 +70,7 @@ class GpuStep:
         integration: RoutingIntegration | None,
         choose: Choose | None,
     ) -> None:
+        super().__init__()
         self._graph: GpuGraph | None = None
         self._model = model
         self._integration = integration
@@ -82,7 +79,6 @@ class GpuStep:
         self._tables = own_tables(shape)
         if self._rule is not None:
             self._tables = self._rule.tables() or self._tables
-        self._queue: GpuQueue | None = None
 
     def start(self, cache: DynamicCache, token: Tensor, room: int) -> None:
         """See DecodeStep; keys and values are copied once, here."""
@@ -92,12 +88,6 @@ class GpuStep:
             self._graph.set_rule(self._tables)
             self._graph.set_prompt(cache, token)
             self._queue = GpuQueue(self._graph, self._integration, self._choose)
-
-    def submit(self) -> PendingGpuToken:
-        """See DecodeStep. At most two tokens may be pending."""
-        if self._queue is None:
-            raise RuntimeError("This step was not started, or was closed.")
-        return self._queue.submit()
 
     def close(self) -> None:
         """See DecodeStep; the graph waits for the next side."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedModel
 from transformers.models.olmoe import modeling_olmoe as olmoe
 
+from bh_studio.engine.decoding.module_hooks import hook_problem
 from bh_studio.engine.experts import NAME as SELECTED_EXPERTS
 from bh_studio.engine.experts import Experts
 
@@ -31,7 +31,6 @@ _CLASSES = (
     nn.Embedding,
     nn.ModuleList,
 )
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _ATTENTION = ("sdpa", "eager")
 
 
@@ -71,7 +70,7 @@ def layout_problem(model: PreTrainedModel) -> str:
         return f"the layers of {type(model).__name__} are not those of OlmoeForCausalLM"
     if len({parameter.dtype for parameter in model.parameters()}) > 1:
         return "the weights have several dtypes"
-    return _setting_problem(model) or _module_problem(model)
+    return _setting_problem(model) or hook_problem(model) or _module_problem(model)
 
 
 def read_layers(model: PreTrainedModel) -> list[Layer]:
@@ -94,17 +93,11 @@ def _setting_problem(model: PreTrainedModel) -> str:
 
 
 def _module_problem(model: PreTrainedModel) -> str:
-    if torch_modules._has_any_global_hook():
-        return "PyTorch calls a hook in every module"
     for name, module in model.named_modules():
         attributes, called = vars(module), name or "the model"
         # The experts call their activation, whatever it is.
         if type(module) not in _CLASSES and not name.endswith(".act_fn"):
             return f"{called} is a {type(module).__name__}"
-        if "forward" in attributes or attributes.get("_compiled_call_impl") is not None:
-            return f"the forward of {called} was replaced"
-        if any(attributes[hooks] for hooks in _HOOKS):
-            return f"{called} has a forward hook"
         if attributes["_parameters"].get("bias") is not None:
             return f"{called} has a bias"
         if module.training:

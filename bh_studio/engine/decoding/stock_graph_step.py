@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.modules import module as torch_modules
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from bh_studio.engine import experts_cuda
 from bh_studio.engine.decoding.decode_step import Choose
-from bh_studio.engine.decoding.gpu_queue import GpuQueue, PendingGpuToken
+from bh_studio.engine.decoding.gpu_queue import GpuQueue, QueuedStep
+from bh_studio.engine.decoding.module_hooks import hook_problem
 from bh_studio.engine.decoding.rotary_rows import CHANGING_ROTATIONS
 from bh_studio.engine.experts import NAME as SELECTED_EXPERTS
 from bh_studio.engine.routing import RoutingIntegration
@@ -31,29 +31,16 @@ def problem(model: PreTrainedModel) -> str:
         return "the rotary embedding changes with the length of the text"
     if any(type(layer) is not StaticLayer for layer in StaticCache(model.config, 1).layers):
         return "some layers look at the nearest tokens only"
-    return _hook_problem(model) or experts_cuda.capture_problem(model)
-
-
-def _hook_problem(model: PreTrainedModel) -> str:
     # What a hook does on the host would be done once, and never again.
-    if torch_modules._has_any_global_hook():
-        return "PyTorch calls a hook in every module"
-    for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks:
-            return f"{name or 'the model'} has a forward hook"
-        if "forward" in vars(module):
-            return f"the forward of {name or 'the model'} was replaced"
-    return ""
+    return hook_problem(model) or experts_cuda.capture_problem(model)
 
 
-class StockGraphStep:
+class StockGraphStep(QueuedStep):
     """A DecodeStep for a model that has no `problem`.
 
     integration: whose rule routes; None for the model as it is. choose: None takes the most
     probable token.
     """
-
-    runs_ahead = True
 
     def __init__(
         self,
@@ -61,22 +48,16 @@ class StockGraphStep:
         integration: RoutingIntegration | None,
         choose: Choose | None,
     ) -> None:
+        super().__init__()
         self._model = model
         self._integration = integration
         self._choose = choose
-        self._queue: GpuQueue | None = None
 
     def start(self, cache: DynamicCache, token: Tensor, room: int) -> None:
         """See DecodeStep; keys and values are copied once, here."""
         with torch.cuda.device(self._model.device):
             graph = StockGraph(self._model, self._integration, cache, token, room)
             self._queue = GpuQueue(graph, self._integration, self._choose)
-
-    def submit(self) -> PendingGpuToken:
-        """See DecodeStep. At most two tokens may be pending."""
-        if self._queue is None:
-            raise RuntimeError("This step was not started, or was closed.")
-        return self._queue.submit()
 
     def close(self) -> None:
         """See DecodeStep."""

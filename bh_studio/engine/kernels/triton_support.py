@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 # The first generation of GPUs with bfloat16.
 _OLDEST = (8, 0)
+# A program holds rows of a matrix up to this length at once.
+LONGEST_ROW = 4096
 
 
 @functools.cache
