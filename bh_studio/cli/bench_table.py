@@ -108,13 +108,10 @@ def _findings(result: BenchResult) -> Iterator[tuple[str, str]]:
 
 
 def _both_sides(result: BenchResult, pair: list[float]) -> str:
-    baseline = result.contender(BASELINE).step_seconds
-    bh = result.contender(BH_MEAN).step_seconds
-    both = [a + b for a, b in zip(baseline, bh, strict=True)]
     return (
         f"baseline and {BH_MEAN}, {_seconds(spread(pair).median)} for a token of each: "
-        f"{_times(ratio(pair, baseline))} as long as a token of the baseline alone, "
-        f"{_times(ratio(pair, both))} as long as both alone"
+        f"{_times(result.over_steps(pair, BASELINE))} as long as a token of the baseline alone, "
+        f"{_times(result.over_steps(pair, BASELINE, BH_MEAN))} as long as both alone"
     )
 
 

@@ -47,6 +47,7 @@ from bh_studio.engine.decoding.decode_paths import decode_path
 from bh_studio.engine.environment import describe_environment
 from bh_studio.engine.errors import Cancelled, EngineError
 from bh_studio.engine.load_plan import SMALL_MODEL_PARAMETERS
+from bh_studio.engine.mean_experts import UnreportedRule
 from bh_studio.engine.memory import bytes_by_device
 from bh_studio.engine.models import LoadedModel
 from bh_studio.engine.rule_parameters import RuleParameters
@@ -163,7 +164,7 @@ class _Bench:
         """The level at which this very answer uses _MEAN experts; without one, two are left out."""
 
         def decoded_mean(rule: RuleParameters) -> float:
-            side = one_side(self._loaded, BH_MEAN, rule, self._before_token)
+            side = one_side(self._loaded, BH_MEAN, rule, self._before_token, UnreportedRule)
             return side.answer(self._prompt, self._request.tokens).mean_experts
 
         try:

@@ -21,6 +21,7 @@ from bh_studio.engine.messages import GenerationParameters
 from bh_studio.engine.models import LoadedModel
 from bh_studio.engine.routing import RoutingIntegration
 from bh_studio.engine.rule_parameters import RuleParameters
+from bh_studio.engine.rules import RoutingRule, RuleFactory
 
 # Called before each token; what it raises ends the answer.
 BeforeToken = Callable[[], None]
@@ -76,10 +77,18 @@ def stock(
 
 
 def one_side(
-    loaded: LoadedModel, name: str, parameters: RuleParameters | None, before_token: BeforeToken
+    loaded: LoadedModel,
+    name: str,
+    parameters: RuleParameters | None,
+    before_token: BeforeToken,
+    make_rule: RuleFactory = RoutingRule,
 ) -> Contender:
     """A side as a run has it, alone: the baseline, or BH with `parameters`."""
-    integration = _integration(loaded, parameters)
+    integration = None
+    if parameters is not None:
+        integration = RoutingIntegration(
+            loaded.model, parameters, null=loaded.null, make_rule=make_rule
+        )
 
     def answer(prompt: Tensor, tokens: int) -> Answer:
         return _turns(loaded, prompt, tokens, (integration,), before_token)
@@ -91,20 +100,12 @@ def both_sides(
     loaded: LoadedModel, name: str, parameters: RuleParameters, before_token: BeforeToken
 ) -> Contender:
     """The baseline and BH taking turns, as a comparison runs them; a token is one of each."""
-    integration = _integration(loaded, parameters)
+    integration = RoutingIntegration(loaded.model, parameters, null=loaded.null)
 
     def answer(prompt: Tensor, tokens: int) -> Answer:
         return _turns(loaded, prompt, tokens, (None, integration), before_token)
 
     return Contender(name, torch.get_num_threads(), answer)
-
-
-def _integration(
-    loaded: LoadedModel, parameters: RuleParameters | None
-) -> RoutingIntegration | None:
-    if parameters is None:
-        return None
-    return RoutingIntegration(loaded.model, parameters, null=loaded.null)
 
 
 def _turns(

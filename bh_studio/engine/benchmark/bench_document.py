@@ -85,14 +85,11 @@ def _both_sides(result: BenchResult) -> dict[str, Any] | None:
     pair = result.pair_step_seconds
     if pair is None:
         return None
-    baseline = result.contender(BASELINE).step_seconds
-    bh = result.contender(BH_MEAN).step_seconds
-    sums = [a + b for a, b in zip(baseline, bh, strict=True)]
     return {
         "seconds_per_pair": asdict(spread(pair)),
-        "pair / baseline step": asdict(ratio(pair, baseline)),
-        "pair / (2 x baseline step)": asdict(ratio(pair, [2 * step for step in baseline])),
-        "pair / (baseline step + BH step)": asdict(ratio(pair, sums)),
+        "pair / baseline step": asdict(result.over_steps(pair, BASELINE)),
+        "pair / (2 x baseline step)": asdict(result.over_steps(pair, BASELINE, BASELINE)),
+        "pair / (baseline step + BH step)": asdict(result.over_steps(pair, BASELINE, BH_MEAN)),
         "rounds": {"seconds_per_pair": pair},
     }
 

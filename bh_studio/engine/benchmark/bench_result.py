@@ -165,6 +165,11 @@ class BenchResult:
             return None
         return [seconds / (self.tokens - 1) for seconds in self.pair_seconds]
 
+    def over_steps(self, seconds: Sequence[float], *names: str) -> Spread:
+        """`seconds`, (round,), over the time of one token of each of these contenders together."""
+        steps = (self.contender(name).step_seconds for name in names)
+        return ratio(seconds, [sum(of_round) for of_round in zip(*steps, strict=True)])
+
     def contender(self, name: str) -> ContenderResult:
         """The contender of this name. Raises KeyError if it was left out."""
         return {contender.name: contender for contender in self.contenders}[name]

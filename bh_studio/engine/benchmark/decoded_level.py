@@ -7,7 +7,6 @@ corrected by what the last one missed by, until one is near enough.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 from bh_studio.engine.benchmark.bench_result import MeanLevel
@@ -47,7 +46,7 @@ def level_for_mean(
     goal, means = target, []
     for run in range(1, _MOST_RUNS + 1):
         tried = loosened(rule, _looseness(estimated, goal))
-        means.append(_unwarned(decoded_mean, tried))
+        means.append(decoded_mean(tried))
         miss = target - means[-1]
         if abs(miss) <= TOLERANCE and isinstance(tried.level, float):
             return MeanLevel(target, tried.level, means[-1], run)
@@ -57,13 +56,6 @@ def level_for_mean(
         f"No level was found at which decoding uses {target:g} experts of a layer: after "
         f"{_MOST_RUNS} tries the nearest mean was {min(means, key=lambda m: abs(m - target)):.2f}."
     )
-
-
-def _unwarned(decoded_mean: Callable[[RuleParameters], float], rule: RuleParameters) -> float:
-    with warnings.catch_warnings():
-        # That a null is too small for a level is of interest for the level that is kept.
-        warnings.filterwarnings("ignore", message="The null holds")
-        return decoded_mean(rule)
 
 
 def _looseness(estimated: Callable[[float], float], goal: float) -> float:
