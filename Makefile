@@ -11,18 +11,24 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: run test
+.PHONY: run test static suite
 
 run:
 	@command -v "$(PYTHON)" >/dev/null || { echo "make run needs python3 (3.11 to 3.13)." >&2; exit 1; }
 	@"$(PYTHON)" tools/environment.py --venv "$(VENV)" --screen
 	@"$(VENV)/bin/bh-studio" $(ARGS)
 
+# The static checks need a core and so do the tests, which compute with one thread: side by side.
 test:
 	@command -v "$(PYTHON)" >/dev/null || { echo "make test needs python3 (3.11 to 3.13)." >&2; exit 1; }
 	@"$(PYTHON)" tools/environment.py --venv "$(VENV)" --test
+	@$(MAKE) --no-print-directory --jobs=2 static suite
+
+static:
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/lint-imports"
 	"$(VENV)/bin/mypy"
+
+suite:
 	"$(VENV)/bin/python" -m pytest
