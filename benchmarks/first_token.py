@@ -44,14 +44,14 @@ from PySide6.QtWidgets import QApplication
 
 from bh_studio import __main__ as program
 from bh_studio import app
-from bh_studio.engine.messages import (
+from bh_studio.engine.protocol.events import (
     Event,
     LoadProgress,
     ModelLoaded,
     RunFinished,
     TokenGenerated,
 )
-from bh_studio.ui.token_text import TokenText
+from bh_studio.ui.compare.token_text import TokenText
 
 PROMPT = "Once upon a time there was a little girl who"
 FLOOR = "import_torch"
@@ -144,7 +144,7 @@ def lines_of(command: list[str], home: str) -> list[tuple[float, str]]:
 def summary(rounds: list[dict[str, Marks]], environment: dict[str, Any]) -> dict[str, Any]:
     """The result as it is written."""
     # Not above, for the window that is measured has no use for it.
-    from bh_studio.engine.benchmark.bench_result import ratio, spread
+    from bh_studio.engine.records.benchmark_result import ratio, spread
 
     seconds = {
         way: {mark: [marks[way][mark] for marks in rounds] for mark in marks_of_way}
@@ -217,7 +217,7 @@ def watched_window(started: float) -> int:
     def make_engine() -> app.EngineLike:
         watcher.note("window_painted")
         # As late as the program does it.
-        from bh_studio.engine.worker import Engine
+        from bh_studio.ui.engine_thread import Engine
 
         engine = Engine()
         engine.reported.connect(watcher.take)

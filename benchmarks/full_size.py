@@ -21,17 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bh_studio.engine.benchmark.bench import run_bench
-from bh_studio.engine.benchmark.bench_document import document
-from bh_studio.engine.benchmark.bench_request import BenchRequest
-from bh_studio.engine.calibration import calibration_text
-from bh_studio.engine.environment import describe_environment
-from bh_studio.engine.evaluation import EvaluationRequest, evaluate
-from bh_studio.engine.messages import LoadProgress
-from bh_studio.engine.models import LoadedModel, load_model
-from bh_studio.engine.routing import RoutingIntegration
-from bh_studio.engine.rule_parameters import Mode, RuleParameters
-from bh_studio.engine.teacher_forcing import Text
+from bh_studio.engine.calibration.recorder import calibration_text
+from bh_studio.engine.experiments.benchmark.benchmark import run_bench
+from bh_studio.engine.experiments.environment import describe_environment
+from bh_studio.engine.experiments.evaluation.evaluation import evaluate
+from bh_studio.engine.loading import LoadedModel, load_model
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.protocol.events import LoadProgress
+from bh_studio.engine.protocol.experiments import BenchRequest, EvaluationRequest
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.benchmark_document import document
+from bh_studio.engine.rules.parameters import Mode, RuleParameters
 
 
 def main(argv: Sequence[str] | None = None) -> int:

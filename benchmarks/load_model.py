@@ -52,7 +52,7 @@ def _run(way: str, folder: Path) -> dict[str, float]:
 
 
 def _summary(rounds: list[dict[str, dict[str, float]]], folder: Path) -> dict[str, Any]:
-    from bh_studio.engine.environment import describe_environment
+    from bh_studio.engine.experiments.environment import describe_environment
 
     ratios = {
         f"load / {way}": _spread([r["load"]["seconds"] / r[way]["seconds"] for r in rounds])
@@ -80,9 +80,9 @@ def _measure(way: str, folder: Path) -> dict[str, float]:
     import psutil
     import torch
 
-    from bh_studio.engine.load_plan import plan_load
-    from bh_studio.engine.messages import CancelToken
-    from bh_studio.engine.models import read_model
+    from bh_studio.engine.errors import CancelToken
+    from bh_studio.engine.loading import read_model
+    from bh_studio.engine.models.plan import plan_load
 
     started = time.perf_counter()
     if way == "load":

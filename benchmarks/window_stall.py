@@ -20,8 +20,8 @@ import numpy as np
 from PySide6.QtCore import QObject, Qt, QTimer, Slot
 
 from bh_studio import app as studio
-from bh_studio.engine.messages import Event, RunFinished, TokenGenerated
-from bh_studio.engine.worker import Engine
+from bh_studio.engine.protocol.events import Event, RunFinished, TokenGenerated
+from bh_studio.ui.engine_thread import Engine
 
 INTERVAL_S = 0.005
 

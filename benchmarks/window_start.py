@@ -56,7 +56,7 @@ def compare(rounds: int, out: Path | None) -> None:
         "studio / bare": quartiles(ratios.tolist()),
     }
     # Imported last: it brings torch, which the starts above must not find in memory.
-    from bh_studio.engine.environment import describe_environment
+    from bh_studio.engine.experiments.environment import describe_environment
 
     result["environment"] = describe_environment()
     print(json.dumps({key: result[key] for key in list(result)[2:5]}, indent=1))

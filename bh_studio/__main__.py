@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from bh_studio import __version__, cli, display, options, paths
-from bh_studio.engine.rule_parameters import MixingWeights, Mode
+from bh_studio import __version__, cli, display, paths
+from bh_studio.cli import options
+from bh_studio.engine.rules.parameters import MixingWeights, Mode
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -34,7 +35,7 @@ exit codes:
   {EXIT_INTERRUPTED}  interrupted with Ctrl+C
 """
 _WINDOW = "window_"
-# Window options that are fields of messages.RuleParameters and messages.GenerationParameters.
+# Window options that are fields of RuleParameters and of GenerationParameters.
 _RULE = {
     "alpha": "level",
     "temperature": "temperature",

@@ -17,15 +17,16 @@ from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal, SignalInstance, 
 from PySide6.QtWidgets import QApplication
 
 from bh_studio import __version__
-from bh_studio.engine.messages import Failed, LoadModel, Request
+from bh_studio.engine.protocol.events import Failed
+from bh_studio.engine.protocol.requests import LoadModel, Request
 from bh_studio.settings import load_settings, save_settings
+from bh_studio.ui.compare.token_text import release_copied_text
 from bh_studio.ui.errand import Errand
 from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.session_model import SessionModel
-from bh_studio.ui.theme import Theme
-from bh_studio.ui.token_text import release_copied_text
-from bh_studio.ui.window_memory import remember
+from bh_studio.ui.remembered import remember, restore
+from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.widgets.theme import Theme
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class WindowOptions:
     prompt: put into the editor. run: start as soon as the model is loaded. save: file for the
     session after the run. screenshot: file for a picture of the window, after the run if there is
     one, else when the model is loaded. quit: end after that; the exit code is 1 if anything failed.
-    model, device, dtype, load_anyway, calibration: as in messages.LoadModel. rule, generation:
+    model, device, dtype, load_anyway, calibration: as in requests.LoadModel. rule, generation:
     values that replace the remembered ones, by the field names of RuleParameters and
     GenerationParameters. session: file to open. chat: take the prompt as a message (True) or as
     plain text (False). system: system prompt of a chat.
@@ -92,6 +93,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     theme = Theme(app, _SCHEMES.get(options.color_scheme or ""), settings.text_percent)
     model = SessionModel()
     window = MainWindow(model, theme, settings)
+    restore(window, settings)
     uncaught = UncaughtErrors()
     uncaught.caught.connect(window.report)
     uncaught.install()
@@ -233,6 +235,6 @@ class _Launcher(QObject):
 
 
 def _real_engine() -> EngineLike:
-    from bh_studio.engine.worker import Engine
+    from bh_studio.ui.engine_thread import Engine
 
     return Engine()

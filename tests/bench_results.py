@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bh_studio.engine.benchmark.bench_result import (
+from bh_studio.engine.records.benchmark_result import (
     BASELINE,
     BH,
     BH_MEAN,
@@ -17,7 +17,7 @@ from bh_studio.engine.benchmark.bench_result import (
     PrefillResult,
     RouterTimes,
 )
-from bh_studio.engine.messages import ModelInfo
+from bh_studio.engine.records.terms import ModelInfo
 
 LAYERS, TOKENS = 16, 65
 

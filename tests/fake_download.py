@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bh_studio.engine.download_messages import (
+from bh_studio.engine.errors import EngineError
+from bh_studio.engine.hub.catalogue import HubModel
+from bh_studio.engine.hub.events import (
     DownloadEvent,
     DownloadFailed,
     DownloadFinished,
@@ -14,10 +16,8 @@ from bh_studio.engine.download_messages import (
     DownloadStopped,
     PlannedFile,
 )
-from bh_studio.engine.errors import EngineError
-from bh_studio.engine.hub_models import HubModel
-from bh_studio.engine.hub_source import KNOWN_MODELS, HubSource, parse_hub_source
-from bh_studio.engine.hub_status import HubState, HubStatus
+from bh_studio.engine.hub.source import KNOWN_MODELS, HubSource, parse_hub_source
+from bh_studio.engine.hub.status import HubState, HubStatus
 
 TOTAL = 13_840_000_000
 COMMIT = "3c67ecb" + "0" * 33

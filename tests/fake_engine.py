@@ -7,30 +7,24 @@ import dataclasses
 import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
-from bh_studio.engine.messages import (
+from bh_studio.engine.protocol.events import (
     CalibrationSaved,
     Failed,
-    FinishReason,
-    InspectModel,
     LoadCancelled,
-    LoadModel,
     LoadProgress,
     LoadRefused,
-    MemoryNeed,
-    ModelInfo,
     ModelInspected,
     ModelLoaded,
     ModelUnloaded,
-    Request,
-    RunComparison,
     RunFinished,
     RunStarted,
-    SaveCalibration,
-    Side,
     SideFinished,
     TokenGenerated,
 )
-from bh_studio.engine.session import Session, SideRecord
+from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.requests import InspectModel, LoadModel, Request, SaveCalibration
+from bh_studio.engine.records.session import Session, SideRecord
+from bh_studio.engine.records.terms import FinishReason, MemoryNeed, ModelInfo, Side
 
 MODEL = ModelInfo(
     id="embedded",

@@ -62,22 +62,44 @@ def test_import_contracts_hold() -> None:
     assert answer.returncode == 0, answer.stdout
 
 
-def test_only_the_window_and_the_worker_know_qt() -> None:
+def test_only_the_window_knows_qt() -> None:
     strays = {}
     for path, name in SOURCES.items():
         qt = {imported for imported in imports_of(path) if imported.startswith(QT)}
-        if name == "engine/worker.py":
-            qt = {imported for imported in qt if not imported.startswith("PySide6.QtCore.")}
         if qt and name != "app.py" and not name.startswith("ui/"):
             strays[name] = qt
     assert strays == {}
+
+
+def test_state_knows_no_widget() -> None:
+    allowed = ("PySide6.QtCore.", "PySide6.QtGui.")
+    strays = {}
+    for path, name in SOURCES.items():
+        if name.startswith("ui/state/"):
+            qt = {imported for imported in imports_of(path) if imported.startswith(QT)}
+            if not all(imported.startswith(allowed) for imported in qt):
+                strays[name] = qt
+    assert strays == {}
+
+
+def test_the_engine_thread_knows_no_widget() -> None:
+    found = imports_of(PACKAGE / "ui" / "engine_thread.py")
+    assert {name.rpartition(".")[0] for name in found if name.startswith(QT)} == {"PySide6.QtCore"}
+
+
+def test_rooms_stay_small_enough_to_be_seen_at_once() -> None:
+    folders = {path.parent for path in SOURCES}
+    crowded = {str(f): len(list(f.glob("*.py"))) for f in folders if len(list(f.glob("*.py"))) > 20}
+    assert crowded == {}
+    ground = {path.stem for path in (PACKAGE / "engine").glob("*.py")} - {"__init__"}
+    assert len(ground) <= 7
 
 
 def test_engine_imports_without_pyside_and_triton() -> None:
     modules = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in sorted((PACKAGE / "engine").rglob("*.py"))
-        if path.stem not in ("__init__", "worker") and not needs_triton(path)
+        if path.stem != "__init__" and not needs_triton(path)
     ]
     run_python(
         "import importlib, sys\n"
@@ -104,13 +126,16 @@ def test_engine_compares_without_pyside() -> None:
     assert "mean experts" in output
 
 
-@pytest.mark.parametrize("module", ["bh_studio.app", "bh_studio.engine.worker"])
+@pytest.mark.parametrize("module", ["bh_studio.app", "bh_studio.ui.engine_thread"])
 def test_window_loads_without_torch(module: str) -> None:
     assert loaded_after(f"import {module}").isdisjoint(HEAVY)
 
 
 def test_every_widget_loads_without_torch() -> None:
-    modules = [f"bh_studio.ui.{path.stem}" for path in PACKAGE.glob("ui/*.py")]
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in PACKAGE.glob("ui/**/*.py")
+    ]
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     assert loaded_after(code, *modules).isdisjoint(HEAVY)
 

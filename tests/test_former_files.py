@@ -22,23 +22,22 @@ import torch
 
 from bh_studio.__main__ import build_parser
 from bh_studio.cli import run
-from bh_studio.cli.prompts_file import read_prompts
-from bh_studio.engine.hub_cache import RepositoryCache
-from bh_studio.engine.hub_record import SnapshotRecord, load_records, recorded_repos
-from bh_studio.engine.hub_source import HubSource
-from bh_studio.engine.hub_status import HubState, hub_folder, hub_status
-from bh_studio.engine.messages import (
+from bh_studio.engine.hub.cache import RepositoryCache
+from bh_studio.engine.hub.snapshots import SnapshotRecord, load_records, recorded_repos
+from bh_studio.engine.hub.source import HubSource
+from bh_studio.engine.hub.status import HubState, hub_folder, hub_status
+from bh_studio.engine.protocol.prompts_file import read_prompts
+from bh_studio.engine.records.session_file import load_session, save_session
+from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
     GenerationParameters,
     Side,
     Turn,
 )
-from bh_studio.engine.nulls import NullError, NullOrigin, load_null
-from bh_studio.engine.router_logits import load_router_logits
-from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters, ScoreName
-from bh_studio.engine.rule_text import parse_rule
-from bh_studio.engine.session_file import load_session, save_session
+from bh_studio.engine.routing.recordings import NullError, NullOrigin, load_null, load_router_logits
+from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters, ScoreName
+from bh_studio.engine.rules.text import parse_rule
 from bh_studio.paths import data_dir
 from bh_studio.settings import Settings, load_settings
 

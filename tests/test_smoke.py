@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PySide6.QtGui import QImage
 
-from bh_studio.engine.messages import Side
-from bh_studio.engine.session_file import load_session
+from bh_studio.engine.records.session_file import load_session
+from bh_studio.engine.records.terms import Side
 from tests.tiny_olmoe import save_tiny_chat_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from bh_studio.engine.download import Download, Patience
-from bh_studio.engine.download_messages import (
+from bh_studio.engine.hub.cache import RepositoryCache
+from bh_studio.engine.hub.download import Download, Patience
+from bh_studio.engine.hub.events import (
     DownloadEvent,
     DownloadFailed,
     DownloadFinished,
     DownloadStopped,
 )
-from bh_studio.engine.hub_cache import RepositoryCache
-from bh_studio.engine.hub_source import HubSource
+from bh_studio.engine.hub.source import HubSource
 from tests.hub_server import REPO, HubServer
 
 SOURCE = HubSource(REPO)

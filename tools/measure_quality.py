@@ -25,20 +25,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from bh_studio.engine.bootstrap import PairedBootstrap
-from bh_studio.engine.calibration import calibration_text, check_null, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, fit_null
 from bh_studio.engine.errors import EngineError
-from bh_studio.engine.evaluation import EvaluationRequest, evaluate
-from bh_studio.engine.evaluation_result import Evaluation
-from bh_studio.engine.level_search import loosened, search
-from bh_studio.engine.mean_experts import Replay, UnreportedRule
-from bh_studio.engine.models import LoadedModel, load_model
-from bh_studio.engine.nulls import load_null
-from bh_studio.engine.routing import RoutingIntegration
-from bh_studio.engine.rule_parameters import RuleParameters, ScoreName
-from bh_studio.engine.rule_text import format_rule, parse_rule
-from bh_studio.engine.teacher_forcing import Text, encode
-from bh_studio.engine.windows import batches, thinned, windows
+from bh_studio.engine.experiments.budget.level_search import loosened, search
+from bh_studio.engine.experiments.budget.mean_experts import Replay, UnreportedRule
+from bh_studio.engine.experiments.evaluation.evaluation import evaluate
+from bh_studio.engine.experiments.evaluation.teacher_forcing import encode
+from bh_studio.engine.experiments.evaluation.windows import batches, thinned, windows
+from bh_studio.engine.loading import LoadedModel, load_model
+from bh_studio.engine.moe.fingerprint import check_null
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.protocol.experiments import EvaluationRequest
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.estimates import PairedBootstrap
+from bh_studio.engine.records.evaluation import Evaluation
+from bh_studio.engine.routing.recordings import load_null
+from bh_studio.engine.rules.parameters import RuleParameters, ScoreName
+from bh_studio.engine.rules.text import format_rule, parse_rule
 
 WINDOW = 1024
 TARGETS = (5.0, 4.0)

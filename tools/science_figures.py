@@ -20,14 +20,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from bh_studio.engine.diagnostics import diagnose
-from bh_studio.engine.models import load_model
-from bh_studio.engine.nulls import RouterNull
-from bh_studio.engine.pareto import on_front
-from bh_studio.engine.replay import ReplayedCounts, replay, replay_leave_one_out
-from bh_studio.engine.router_logits import load_router_logits
-from bh_studio.engine.rule_parameters import NullName, ScoreName
-from bh_studio.engine.rule_text import parse_rule
+from bh_studio.engine.calibration.diagnostics import diagnose
+from bh_studio.engine.loading import load_model
+from bh_studio.engine.records.estimates import on_front
+from bh_studio.engine.routing.recordings import RouterNull, load_router_logits
+from bh_studio.engine.routing.replay import ReplayedCounts, replay, replay_leave_one_out
+from bh_studio.engine.rules.parameters import NullName, ScoreName
+from bh_studio.engine.rules.text import parse_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY, INK = (

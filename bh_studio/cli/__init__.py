@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from bh_studio.cli import (
+from bh_studio.cli.commands import (
     bench,
     budget,
     calibrate,
@@ -23,8 +23,9 @@ from bh_studio.cli import (
     replay,
     sweep,
 )
-from bh_studio.cli.terminal import EXIT_FAILED, CommandError, say
-from bh_studio.engine.errors import failure
+from bh_studio.cli.terminal.streams import EXIT_FAILED, EXIT_USAGE, CommandError, say
+from bh_studio.engine.errors import InputError
+from bh_studio.engine.protocol.events import failure
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     except CommandError as error:
         say(f"bh-studio: {error}")
         return error.exit_code
+    except InputError as error:
+        say(f"bh-studio: {error}")
+        return EXIT_USAGE
     except Exception as error:  # noqa: BLE001 - said in one sentence instead
         failed = failure(error)
         log.info("%s", failed.details)

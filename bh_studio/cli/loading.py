@@ -6,16 +6,16 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
-from bh_studio.cli.interrupt import stop_on_interrupt
-from bh_studio.cli.progress import StageProgress
-from bh_studio.cli.terminal import EXIT_INTERRUPTED, CommandError, say
-from bh_studio.engine.errors import Cancelled, EngineError
-from bh_studio.engine.messages import CancelToken, LoadProgress
+from bh_studio.cli.terminal.interrupt import stop_on_interrupt
+from bh_studio.cli.terminal.progress import StageProgress
+from bh_studio.cli.terminal.streams import EXIT_INTERRUPTED, CommandError, say
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.protocol.events import LoadProgress
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bh_studio.engine.models import LoadedModel
+    from bh_studio.engine.loading import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def load(arguments: argparse.Namespace, calibration: Path | None = None) -> Load
     about it, CommandError after Ctrl+C.
     """
     say("Loading the model ...")
-    from bh_studio.engine.load_plan import MemoryShortageError
-    from bh_studio.engine.models import load_model
+    from bh_studio.engine.loading import load_model
+    from bh_studio.engine.models.plan import MemoryShortageError
 
     progress = StageProgress()
 

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bh_studio.engine.routing import BHRoutingIntegration, RoutingIntegration
+    from bh_studio.engine.notebook import BHRoutingIntegration, RoutingIntegration
 
 # Weights in pages of 2 MiB instead of 4 KiB: they are read into memory and from memory faster.
 # PyTorch looks at this once, when it is imported; elsewhere than on Linux it has no effect.
@@ -21,7 +21,7 @@ __all__ = ["BHRoutingIntegration", "RoutingIntegration"]
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        from bh_studio.engine import routing
+        from bh_studio.engine import notebook
 
-        return getattr(routing, name)
+        return getattr(notebook, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,11 @@
-"""Errors that a person can act on, and the signal that a request was cancelled."""
+"""Errors that a person can act on, and how a request is asked to stop."""
 
 from __future__ import annotations
 
-import traceback
+import threading
 
-from bh_studio.engine.messages import Failed
+# Whoever wrote what was raised: a chat template, a library.
+_LONGEST_REASON = 200
 
 
 class EngineError(Exception):
@@ -16,36 +17,31 @@ class EngineError(Exception):
         self.advice = advice
 
 
+class InputError(EngineError):
+    """A file or a value that was given cannot be used; nothing was begun."""
+
+
 class Cancelled(Exception):  # noqa: N818 - not an error
     """The request was asked to stop before it had a result."""
 
 
-def failure(error: Exception, run_id: int | None = None) -> Failed:
-    """What a person is told about `error`."""
-    details = "".join(traceback.format_exception(error))
-    if isinstance(error, EngineError):
-        return Failed(error.message, error.advice, details, run_id)
-    if _is_out_of_memory(error):
-        return Failed(
-            "There is not enough memory for this.",
-            "Close other programs, shorten the prompt or the answer, or use a smaller model.",
-            details,
-            run_id,
-        )
-    if isinstance(error, ValueError):
-        return Failed(str(error), "", details, run_id)
-    return Failed(
-        f"Something went wrong in the engine: {str(error) or type(error).__name__}",
-        "The log has the full report.",
-        details,
-        run_id,
-    )
+class CancelToken:
+    """Asks a running request to stop; set from any thread, polled by the engine."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask for the stop; safe to call more than once."""
+        self._event.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._event.is_set()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch's CPU allocator raises a plain RuntimeError; its CUDA error is a RuntimeError too.
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(phrase in text for phrase in ("out of memory", "can't allocate memory"))
-    )
+def reason(error: Exception) -> str:
+    """What a foreign `error` says, as a short line that is safe to show."""
+    line = " ".join((str(error) or type(error).__name__).split())
+    safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return safe if len(safe) <= _LONGEST_REASON else safe[: _LONGEST_REASON - 1].rstrip() + "…"

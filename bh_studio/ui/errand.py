@@ -11,9 +11,9 @@ from typing import Any
 from PySide6.QtCore import QObject, QTimer, Slot
 from PySide6.QtWidgets import QApplication
 
-from bh_studio.engine.messages import Failed, LoadRefused
+from bh_studio.engine.protocol.events import Failed, LoadRefused
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.session_model import State
+from bh_studio.ui.state.session_model import State
 
 # Long enough for the last frame and the layout it causes.
 _SETTLE_MS = 120

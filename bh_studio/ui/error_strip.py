@@ -18,9 +18,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from bh_studio.engine.messages import Failed
-from bh_studio.ui.icons import icon
-from bh_studio.ui.theme import GAP, GAP_SMALL, GAP_TINY, Theme
+from bh_studio.engine.protocol.events import Failed
+from bh_studio.ui.widgets.icons import icon
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 
 @dataclass(frozen=True, slots=True)

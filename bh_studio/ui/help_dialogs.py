@@ -19,8 +19,8 @@ from PySide6.QtWidgets import (
 )
 
 from bh_studio import __version__
-from bh_studio.engine.messages import ModelInfo
-from bh_studio.ui.theme import GAP, GAP_LARGE, GAP_SMALL
+from bh_studio.engine.records.terms import ModelInfo
+from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_SMALL
 
 _READING = (
     (

@@ -17,31 +17,30 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from bh_studio.engine.messages import Failed, LoadProgress, LoadRefused
-from bh_studio.engine.session import Session
+from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
+from bh_studio.engine.records.session import Session
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
-from bh_studio.ui.answer_panel import AnswerPanel
-from bh_studio.ui.conversation_model import ConversationModel
-from bh_studio.ui.downloads import Downloads
+from bh_studio.ui.charts.heat_map import HeatMap
+from bh_studio.ui.charts.layer_chart import LayerChart
+from bh_studio.ui.compare.answer_panel import AnswerPanel
+from bh_studio.ui.compare.prompt_bar import PromptBar
+from bh_studio.ui.compare.settings_panel import SettingsPanel
+from bh_studio.ui.compare.statistics_strip import StatisticsStrip
 from bh_studio.ui.error_strip import ErrorStrip, Remedy
-from bh_studio.ui.frame_clock import FrameClock
-from bh_studio.ui.heat_map import HeatMap
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
-from bh_studio.ui.icons import window_icon
-from bh_studio.ui.layer_chart import LayerChart
-from bh_studio.ui.model_commands import ModelCommands
-from bh_studio.ui.prompt_bar import PromptBar
+from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.session_files import SessionFiles
-from bh_studio.ui.session_model import SessionModel, State
-from bh_studio.ui.settings_panel import SettingsPanel
-from bh_studio.ui.statistics_strip import StatisticsStrip
+from bh_studio.ui.state.conversation_model import ConversationModel
+from bh_studio.ui.state.downloads import Downloads
+from bh_studio.ui.state.frame_clock import FrameClock
+from bh_studio.ui.state.session_model import SessionModel, State
 from bh_studio.ui.status_line import StatusLine
-from bh_studio.ui.theme import GAP, GAP_SMALL, Theme
-from bh_studio.ui.window_memory import restore
+from bh_studio.ui.widgets.icons import window_icon
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 if TYPE_CHECKING:
-    from bh_studio.ui.hub_statuses import HubStatuses
+    from bh_studio.ui.state.hub_statuses import HubStatuses
 
 _FIRST_SIZE = (1280, 800)
 
@@ -85,7 +84,6 @@ class MainWindow(QMainWindow):
         self._connect_model()
         self._connect_actions()
         self.resize(*_FIRST_SIZE)
-        restore(self, settings)
         self.refresh()
         self._sync()
 

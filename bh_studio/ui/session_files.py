@@ -14,9 +14,9 @@ from PySide6.QtCore import QObject, Signal, Slot
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from bh_studio import paths
-from bh_studio.engine.messages import Failed
-from bh_studio.engine.session import Session, SessionError
-from bh_studio.engine.session_file import (
+from bh_studio.engine.protocol.events import Failed
+from bh_studio.engine.records.session import Session, SessionError
+from bh_studio.engine.records.session_file import (
     SUFFIX,
     export_csv,
     export_json,
@@ -24,7 +24,7 @@ from bh_studio.engine.session_file import (
     save_session,
 )
 from bh_studio.settings import Settings
-from bh_studio.ui.session_model import SessionModel
+from bh_studio.ui.state.session_model import SessionModel
 
 _log = logging.getLogger(__name__)
 

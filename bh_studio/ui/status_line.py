@@ -5,12 +5,13 @@ from __future__ import annotations
 from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QSizePolicy, QStatusBar, QWidget
 
-from bh_studio.engine.messages import LoadProgress, ModelInfo
-from bh_studio.ui.download_text import progress_words, short_state, trouble
-from bh_studio.ui.downloads import DownloadView
-from bh_studio.ui.elided_label import ElidedLabel
-from bh_studio.ui.plain_tooltip import plain_tooltip
-from bh_studio.ui.theme import GAP_SMALL
+from bh_studio.engine.protocol.events import LoadProgress
+from bh_studio.engine.records.terms import ModelInfo
+from bh_studio.ui.state.downloads import DownloadView
+from bh_studio.ui.state.words import describe_model, progress_words, short_state, trouble
+from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.theme import GAP_SMALL
+from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _BRIEFLY_MS = 6000
 _STEPS = 1000
@@ -120,20 +121,3 @@ class StatusLine(QStatusBar):
                 f"smallest p-value {1 / (model.null_samples + 1):.2g}",
             ]
             self._model.setToolTip(plain_tooltip("\n".join(filter(None, lines))))
-
-
-def describe_model(model: ModelInfo) -> str:
-    """The model in one line."""
-    return (
-        f"{model.name}  ·  {format_parameters(model.parameter_count)} parameters  ·  "
-        f"{model.layers} layers × {model.experts} experts, top-{model.top_k}  ·  "
-        f"{model.dtype} on {model.device}"
-    )
-
-
-def format_parameters(count: int) -> str:
-    """A parameter count with three digits, such as 11.2 M."""
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g} {letter}"
-    return str(count)

@@ -11,9 +11,9 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
-from bh_studio.cli.progress import StageProgress
-from bh_studio.engine.calibration import calibration_text, fit_null
-from bh_studio.engine.nulls import save_null
+from bh_studio.cli.terminal.progress import StageProgress
+from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.routing.recordings import save_null
 from tests.tiny_olmoe import TOP_K, tiny_model, tiny_tokenizer
 
 OPTIONS = ("--max-k", str(TOP_K), "--max-new-tokens", "2", "--json")
@@ -42,7 +42,7 @@ def test_a_number_format_that_is_none_is_refused(capsys: pytest.CaptureFixture[s
 def test_short_memory_is_refused_unless_one_insists(
     checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bh_studio.engine.memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("bh_studio.engine.models.memory.free_bytes", lambda device: 1000)
     arguments = ("--model", checkpoint, "--device", "cpu")
     assert compare(*arguments) == 1
     captured = capsys.readouterr()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
-from bh_studio.engine.calibration import calibration_text, fit_null
-from bh_studio.engine.nulls import RouterNull
+from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.routing.recordings import RouterNull
 from tests.tiny_olmoe import tiny_model, tiny_tokenizer
 
 # Products of this size are not worth a second thread, least of all on a busy machine.

@@ -16,14 +16,19 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
 from bh_studio.engine.decoding import gpu_graph
-from bh_studio.engine.kernels import expert_kernels, gpu_kernels, selection_kernels, trial_kernels
+from bh_studio.engine.kernels import (
+    decoder_kernels,
+    expert_kernels,
+    selection_kernels,
+    trial_kernels,
+)
 from bh_studio.engine.kernels.triton_support import triton_problem
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 
 _WITH_KERNELS = (
-    tl, tl.standard, gpu_kernels, expert_kernels, selection_kernels, trial_kernels,
+    tl, tl.standard, decoder_kernels, expert_kernels, selection_kernels, trial_kernels,
 )  # fmt: skip
 # That of 3.6 fails with NumPy 2.4.
 _OLDEST_INTERPRETER = (3, 7)

@@ -17,19 +17,18 @@ from typing import Any
 import psutil
 from PySide6.QtCore import QObject, Slot
 
-from bh_studio.engine import load_plan, models
-from bh_studio.engine.calibration import calibration_text, fit_null
-from bh_studio.engine.messages import (
+from bh_studio.engine import loading
+from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.models import plan
+from bh_studio.engine.protocol.events import (
     Failed,
     LoadCancelled,
-    LoadModel,
     LoadProgress,
     ModelLoaded,
     ModelUnloaded,
-    SaveCalibration,
-    UnloadModel,
 )
-from bh_studio.engine.worker import _Worker
+from bh_studio.engine.protocol.requests import LoadModel, SaveCalibration, UnloadModel
+from bh_studio.ui.engine_thread import _Worker
 
 
 class Probe(QObject):
@@ -74,11 +73,11 @@ class Probe(QObject):
 def main(large: Path, small: Path) -> None:
     """Do what people do with models of the two checkpoints."""
     # The whole text takes minutes with the large one, and no more memory at a time.
-    vars(models)["null_for"] = lambda model, tokenizer, *_: fit_null(
+    vars(loading)["null_for"] = lambda model, tokenizer, *_: fit_null(
         model, tokenizer, calibration_text()[:600]
     )
     # Both checkpoints are computed as large ones are, or the libraries would not be warm.
-    load_plan.SMALL_MODEL_PARAMETERS = 0
+    plan.SMALL_MODEL_PARAMETERS = 0
     probe = Probe()
     null = small.parent / "null.npz"
     load_small, load_large = LoadModel(str(small)), LoadModel(str(large))

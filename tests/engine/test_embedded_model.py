@@ -10,14 +10,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeForCausalLM
 
 from bh_studio import paths
-from bh_studio.engine.comparison import compare
-from bh_studio.engine.decoding.decode_paths import CPU
-from bh_studio.engine.detokenizer import StreamingDetokenizer
-from bh_studio.engine.generation import SideDecoder
-from bh_studio.engine.messages import GenerationParameters, RunComparison, RunFinished, Side
-from bh_studio.engine.models import LoadedModel, load_model
-from bh_studio.engine.routing import BHRoutingIntegration
-from bh_studio.engine.rule_parameters import RuleParameters
+from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer
+from bh_studio.engine.decoding.paths import CPU
+from bh_studio.engine.decoding.side import SideDecoder
+from bh_studio.engine.experiments.comparison import compare
+from bh_studio.engine.loading import LoadedModel, load_model
+from bh_studio.engine.notebook import BHRoutingIntegration
+from bh_studio.engine.protocol.events import RunFinished
+from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.records.terms import GenerationParameters, Side
+from bh_studio.engine.rules.parameters import RuleParameters
 
 NEW_TOKENS = 32
 PROMPTS = [

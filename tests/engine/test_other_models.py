@@ -11,27 +11,32 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from bh_studio.engine.budget import BudgetRequest, find_budget
-from bh_studio.engine.calibration import calibration_text, check_null, fit_null
-from bh_studio.engine.comparison import compare
-from bh_studio.engine.evaluation import EvaluationRequest, evaluate
-from bh_studio.engine.expert_rows import ExpertRows
-from bh_studio.engine.experts import expert_output, find_experts, use_selected_experts
-from bh_studio.engine.generation import SideDecoder
-from bh_studio.engine.messages import GenerationParameters, RunComparison, RunFinished, Side
-from bh_studio.engine.models import LoadedModel, load_model
-from bh_studio.engine.nulls import NullError, RouterNull
-from bh_studio.engine.routers import RouterShape, find_routers, router_shape
-from bh_studio.engine.routing import RoutingIntegration
-from bh_studio.engine.rule_parameters import (
+from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.decoding.side import SideDecoder
+from bh_studio.engine.experiments.budget.budget import find_budget
+from bh_studio.engine.experiments.comparison import compare
+from bh_studio.engine.experiments.evaluation.evaluation import evaluate
+from bh_studio.engine.loading import LoadedModel, load_model
+from bh_studio.engine.moe.expert_rows import ExpertRows
+from bh_studio.engine.moe.expert_weights import find_experts
+from bh_studio.engine.moe.experts import expert_output, use_selected_experts
+from bh_studio.engine.moe.fingerprint import check_null
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.moe.routers import find_routers, router_shape
+from bh_studio.engine.protocol.events import RunFinished
+from bh_studio.engine.protocol.experiments import BudgetRequest, EvaluationRequest, RunComparison
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.terms import GenerationParameters, Side
+from bh_studio.engine.routing.recordings import NullError, RouterNull
+from bh_studio.engine.rules.parameters import (
     MixingWeights,
     Mode,
+    RouterShape,
     RuleName,
     RuleParameters,
     ScoreName,
 )
-from bh_studio.engine.rule_text import parse_rule
-from bh_studio.engine.teacher_forcing import Text
+from bh_studio.engine.rules.text import parse_rule
 from tests.tiny_moe import save_tiny_of_type, tiny_of_type
 from tests.tiny_olmoe import CONTEXT, EXPERTS, HIDDEN, TOP_K, tiny_tokenizer
 

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import pytest
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import GenerationParameters, ModelInfo, RunComparison, Side
-from bh_studio.engine.rule_parameters import RuleParameters
-from bh_studio.engine.session import Session
+from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.terms import GenerationParameters, ModelInfo, Side
+from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
-from bh_studio.ui.downloads import Downloads
-from bh_studio.ui.hub_statuses import HubStatuses
+from bh_studio.ui.compare.token_text import release_copied_text
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.session_model import SessionModel
-from bh_studio.ui.theme import Theme
-from bh_studio.ui.token_text import release_copied_text
+from bh_studio.ui.remembered import restore
+from bh_studio.ui.state.downloads import Downloads
+from bh_studio.ui.state.hub_statuses import HubStatuses
+from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.widgets.theme import Theme
 from tests.fake_download import FakeHub
 from tests.fake_engine import CHAT_MODEL, MODEL, FakeEngine
 
@@ -112,6 +114,7 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
             Downloads(hub.make),
             HubStatuses(hub.look_up, hub.list_models, hub.discard),
         )
+        restore(window, settings or Settings())
         desk = Desk(window, model, engine, theme, hub)
         desks.append(desk)
         if show:

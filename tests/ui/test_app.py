@@ -15,9 +15,11 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from bh_studio.app import UncaughtErrors, WindowOptions, run_window
-from bh_studio.engine.hub_source import HubSource
-from bh_studio.engine.messages import Failed, FinishReason, LoadModel, LoadRefused, Side
-from bh_studio.engine.session_file import load_session
+from bh_studio.engine.hub.source import HubSource
+from bh_studio.engine.protocol.events import Failed, LoadRefused
+from bh_studio.engine.protocol.requests import LoadModel
+from bh_studio.engine.records.session_file import load_session
+from bh_studio.engine.records.terms import FinishReason, Side
 from bh_studio.settings import load_settings
 from bh_studio.ui.interrupt import EXIT_CODE
 from bh_studio.ui.main_window import MainWindow
@@ -119,7 +121,7 @@ def test_closing_the_window_ends_a_download(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = FakeHub()
-    monkeypatch.setattr("bh_studio.ui.downloads._real_download", hub.make)
+    monkeypatch.setattr("bh_studio.ui.state.downloads._real_download", hub.make)
 
     def close_later() -> None:
         window().models.downloads.start(HubSource("a/b"))

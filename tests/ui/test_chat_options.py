@@ -10,8 +10,8 @@ from PySide6.QtWidgets import QApplication
 
 from bh_studio import __main__ as program
 from bh_studio.app import WindowOptions, run_window
-from bh_studio.engine.messages import Conversation, ModelInfo, Side, Turn
-from bh_studio.engine.session_file import load_session
+from bh_studio.engine.records.session_file import load_session
+from bh_studio.engine.records.terms import Conversation, ModelInfo, Side, Turn
 from bh_studio.settings import Settings, save_settings
 from tests.fake_engine import CHAT_MODEL, MODEL, FakeEngine
 

@@ -12,14 +12,14 @@ from PySide6.QtGui import QFont, QTextCursor
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import Conversation, FinishReason, Side, Turn
-from bh_studio.engine.rule_parameters import RuleParameters
-from bh_studio.engine.session import Session
+from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.terms import Conversation, FinishReason, Side, Turn
+from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings, load_settings, save_settings
-from bh_studio.ui.prompt_bar import CHAT_EXAMPLES, EXAMPLES
-from bh_studio.ui.session_model import State
-from bh_studio.ui.token_text import TokenText
-from bh_studio.ui.window_memory import remember
+from bh_studio.ui.compare.prompt_bar import CHAT_EXAMPLES, EXAMPLES
+from bh_studio.ui.compare.token_text import TokenText
+from bh_studio.ui.remembered import remember
+from bh_studio.ui.state.session_model import State
 from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
 

@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bh_studio.engine.messages import (
-    Failed,
-    GenerationParameters,
-    InspectModel,
-    LoadModel,
-    LoadProgress,
-    LoadRefused,
-    ModelInspected,
-    RunComparison,
-    UnloadModel,
-)
-from bh_studio.engine.rule_parameters import RuleParameters
-from bh_studio.ui.model_inspection import ModelInspection
-from bh_studio.ui.session_model import SessionModel, State
+from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused, ModelInspected
+from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.requests import InspectModel, LoadModel, UnloadModel
+from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.ui.state.model_inspection import ModelInspection
+from bh_studio.ui.state.session_model import SessionModel, State
 from tests.fake_engine import MODEL, FakeEngine
 
 RULE, GENERATION = RuleParameters(), GenerationParameters()

@@ -14,9 +14,9 @@ import pytest
 from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import Side
-from bh_studio.engine.rule_parameters import RuleParameters
-from bh_studio.engine.session_file import load_session
+from bh_studio.engine.records.session_file import load_session
+from bh_studio.engine.records.terms import Side
+from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui import session_files
 from bh_studio.ui.session_files import autosave_dir

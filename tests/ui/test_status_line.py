@@ -8,7 +8,8 @@ import pytest
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from bh_studio.ui.status_line import StatusLine, describe_model
+from bh_studio.ui.state.words import describe_model
+from bh_studio.ui.status_line import StatusLine
 from tests.fake_engine import MODEL
 
 

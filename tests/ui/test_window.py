@@ -20,22 +20,16 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.messages import (
-    FinishReason,
-    GenerationParameters,
-    LoadProgress,
-    ModelInfo,
-    Side,
-)
-from bh_studio.engine.rule_parameters import MixingWeights, Mode, RuleParameters
+from bh_studio.engine.protocol.events import LoadProgress
+from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.settings import Settings
-from bh_studio.ui.figure import Figure
-from bh_studio.ui.figure_row import FigureRow
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.run_pair import ANALYZE_NOTE
-from bh_studio.ui.session_model import State
-from bh_studio.ui.theme import DARK, LIGHT
-from bh_studio.ui.window_memory import remember
+from bh_studio.ui.remembered import remember
+from bh_studio.ui.state.run_pair import ANALYZE_NOTE
+from bh_studio.ui.state.session_model import State
+from bh_studio.ui.widgets.figure_row import Figure, FigureRow
+from bh_studio.ui.widgets.theme import DARK, LIGHT
 from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
 

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bh_studio.engine.decoding.decode_step import Choose, DecodedToken
 from bh_studio.engine.decoding.key_value_buffer import KeyValueBuffer, Place
 from bh_studio.engine.decoding.olmoe_layers import Layer, Norm, read_layers, read_norm
 from bh_studio.engine.decoding.rotary_rows import RotaryRows, half_swap, turned
-from bh_studio.engine.experts import selected_experts_forward
-from bh_studio.engine.routing import RoutingIntegration
-from bh_studio.engine.row_products import fastest_row_product
-from bh_studio.engine.rule_parameters import Mode
-from bh_studio.engine.rules import RoutingRule
+from bh_studio.engine.decoding.step import Choose, DecodedToken
+from bh_studio.engine.moe.experts import selected_experts_forward
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.moe.row_products import fastest_row_product
+from bh_studio.engine.routing.selection import RoutingRule
+from bh_studio.engine.rules.parameters import Mode
 
 # (layer number, layer, row) to mixing weights and indices, (1, slot), and the rule's raw count.
 Route = Callable[[int, Layer, Tensor], tuple[Tensor, Tensor, int]]

@@ -13,8 +13,8 @@ import triton
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bh_studio.engine.kernels import expert_kernels, gpu_kernels, selection_kernels
-from bh_studio.engine.rules import Selection, SelectionTables
+from bh_studio.engine.kernels import decoder_kernels, expert_kernels, selection_kernels
+from bh_studio.engine.routing.selection import Selection, SelectionTables
 
 # Rows of a matrix that a program multiplies at once, and warps of a program, by kernel: the fastest
 # of those tried on an H200 with full-size OLMoE in bfloat16.
@@ -79,7 +79,7 @@ class GpuGraph:
         self.position = new(1, dtype=torch.int64)
         self.logits = new(1, self._head.shape[0])
         self.outcome = new(1 + layers, dtype=torch.int64)
-        self._best = new(1, dtype=torch.int64).fill_(gpu_kernels.NO_TOKEN.value)
+        self._best = new(1, dtype=torch.int64).fill_(decoder_kernels.NO_TOKEN.value)
         self._keys = new(layers, kv_heads, self.capacity, width)
         self._values = new(layers, kv_heads, self.capacity, width)
         places = torch.arange(self.capacity, device=device)[None]
@@ -149,20 +149,20 @@ class GpuGraph:
         config, size = self._config, self._head.shape[1]
         padded = triton.next_power_of_2(size)
         embedding = self._decoder.embed_tokens.weight
-        gpu_kernels.embed[(1,)](
+        decoder_kernels.embed[(1,)](
             self.token, embedding, self._state, SIZE=size, PADDED=padded, **self._launch
         )
         for number, layer in enumerate(self._decoder.layers):
             self._queue_attention(number, layer, size, padded)
             self._queue_experts(number, layer, size, padded)
         rows = _ROWS["predict"]
-        gpu_kernels.predict[(self._shared(config.vocab_size, rows),)](
+        decoder_kernels.predict[(self._shared(config.vocab_size, rows),)](
             self._state, self._decoder.norm.weight, self._head, self.logits, self._best,
             EPSILON=config.rms_norm_eps, SIZE=size, PADDED=padded, VOCABULARY=config.vocab_size,
             BLOCK=rows, num_warps=_WARPS["predict"], **self._launch,
         )  # fmt: skip
         layers = config.num_hidden_layers
-        gpu_kernels.finish[(1,)](
+        decoder_kernels.finish[(1,)](
             self._best, self.token, self.position, self._raw_counts, self.outcome,
             LAYERS=layers, PADDED_LAYERS=triton.next_power_of_2(layers),
             num_warps=1, **self._launch,
@@ -171,14 +171,14 @@ class GpuGraph:
     def _queue_attention(self, number: int, layer: Any, size: int, padded: int) -> None:
         attention, epsilon = layer.self_attn, self._config.rms_norm_eps
         queries, keys, rows = self._queries, self._keys_width, _ROWS["qkv"]
-        gpu_kernels.project_qkv[(self._shared(queries + 2 * keys, rows),)](
+        decoder_kernels.project_qkv[(self._shared(queries + 2 * keys, rows),)](
             self._state, layer.input_layernorm.weight,
             attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight,
             self._projected,
             EPSILON=epsilon, SIZE=size, PADDED=padded, QUERIES=queries, KEYS=keys, BLOCK=rows,
             num_warps=_WARPS["qkv"], **self._launch,
         )  # fmt: skip
-        gpu_kernels.attend[(queries // self._width, _SPLITS)](
+        decoder_kernels.attend[(queries // self._width, _SPLITS)](
             self._projected, attention.q_norm.weight, attention.k_norm.weight,
             self._cosines, self._sines, self.position, self._keys[number], self._values[number],
             self.capacity, self._parts, self._arrived, self._attended,
@@ -189,7 +189,7 @@ class GpuGraph:
             BLOCK=_KEYS_AT_ONCE, num_warps=_WARPS["attend"], **self._launch,
         )  # fmt: skip
         rows = _ROWS["out"]
-        gpu_kernels.project_out[(triton.cdiv(size, rows),)](
+        decoder_kernels.project_out[(triton.cdiv(size, rows),)](
             self._attended, attention.o_proj.weight, self._state,
             ROWS=size, SIZE=queries, PADDED=triton.next_power_of_2(queries), BLOCK=rows,
             num_warps=_WARPS["out"], **self._launch,
@@ -198,7 +198,7 @@ class GpuGraph:
     def _queue_experts(self, number: int, layer: Any, size: int, padded: int) -> None:
         gate, experts = layer.mlp.gate, layer.mlp.experts
         count, width, rows = gate.weight.shape[0], experts.down_proj.shape[-1], _ROWS["route"]
-        gpu_kernels.route[(triton.cdiv(count, rows),)](
+        decoder_kernels.route[(triton.cdiv(count, rows),)](
             self._state, layer.post_attention_layernorm.weight, gate.weight, self._normed,
             self._router_logits, self._arrived[-1:],
             self._thresholds, self._used_of_raw, self._settings, number,

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bh_studio.engine.decoding.decode_step import Choose, DecodedToken
-from bh_studio.engine.routing import RoutingIntegration
+from bh_studio.engine.decoding.step import Choose, DecodedToken
+from bh_studio.engine.moe.integration import RoutingIntegration
 
 
 class TokenGraph(Protocol):

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bh_studio.engine.decoding.decode_step import Choose
 from bh_studio.engine.decoding.gpu_queue import GpuQueue, QueuedStep
 from bh_studio.engine.decoding.olmoe_layers import layout_problem
 from bh_studio.engine.decoding.rotary_rows import CHANGING_ROTATIONS
+from bh_studio.engine.decoding.step import Choose
 from bh_studio.engine.kernels.triton_support import LONGEST_ROW, triton_problem
-from bh_studio.engine.routers import RouterShape
-from bh_studio.engine.routing import RoutingIntegration
-from bh_studio.engine.rule_parameters import Mode
-from bh_studio.engine.rules import RoutingRule, own_tables
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.routing.selection import RoutingRule, own_tables
+from bh_studio.engine.rules.parameters import Mode, RouterShape
 
 if TYPE_CHECKING:
     from bh_studio.engine.decoding.gpu_graph import GpuGraph

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.olmoe import modeling_olmoe as olmoe
 
-from bh_studio.engine.decoding.module_hooks import hook_problem
-from bh_studio.engine.experts import NAME as SELECTED_EXPERTS
-from bh_studio.engine.experts import Experts
+from bh_studio.engine.decoding.step import hook_problem
+from bh_studio.engine.moe.expert_weights import Experts
+from bh_studio.engine.moe.experts import NAME as SELECTED_EXPERTS
 
 _CLASSES = (
     olmoe.OlmoeForCausalLM,

@@ -11,13 +11,12 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
-from bh_studio.engine import experts_cuda
-from bh_studio.engine.decoding.decode_step import Choose
 from bh_studio.engine.decoding.gpu_queue import GpuQueue, QueuedStep
-from bh_studio.engine.decoding.module_hooks import hook_problem
 from bh_studio.engine.decoding.rotary_rows import CHANGING_ROTATIONS
-from bh_studio.engine.experts import NAME as SELECTED_EXPERTS
-from bh_studio.engine.routing import RoutingIntegration
+from bh_studio.engine.decoding.step import Choose, hook_problem
+from bh_studio.engine.moe import experts_cuda
+from bh_studio.engine.moe.experts import NAME as SELECTED_EXPERTS
+from bh_studio.engine.moe.integration import RoutingIntegration
 
 
 def problem(model: PreTrainedModel) -> str:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bh_studio.engine.decoding.decode_step import Choose, DecodedToken
-from bh_studio.engine.routing import RoutingIntegration
+from bh_studio.engine.decoding.step import Choose, DecodedToken
+from bh_studio.engine.moe.integration import RoutingIntegration
 
 
 @dataclass(frozen=True, slots=True, eq=False)

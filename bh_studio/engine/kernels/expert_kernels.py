@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bh_studio.engine.kernels.gpu_kernels import matrix_rows, rounded, start_next, wait
+from bh_studio.engine.kernels.decoder_kernels import matrix_rows, rounded, start_next, wait
 
 # Arguments are grouped by kind, a line each.
 # fmt: off

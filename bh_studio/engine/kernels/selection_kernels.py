@@ -20,7 +20,7 @@ def rule_of_layer(
     """What select_row compares with and looks up, for one layer.
 
     thresholds: (EXPERTS,) float32, see fdr.score_thresholds. used_of_raw: (EXPERTS + 1,) int32, see
-    RuleParameters.used_counts. settings: see rules.StepUpTables.
+    RuleParameters.used_counts. settings: see selection.SelectionTables.
     """
     rank = tl.arange(0, PADDED)
     threshold = tl.load(thresholds + rank, mask=rank < EXPERTS, other=float("inf"))

@@ -1,0 +1,1 @@
+"""One module a command: its arguments, what it runs, what it prints."""

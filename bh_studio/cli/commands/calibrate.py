@@ -1,0 +1,164 @@
+"""`bh-studio calibrate`: router logits recorded on texts, what nulls they give, and their file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bh_studio.cli.loading import load
+from bh_studio.cli.options import add_model_option, output_file, write_output
+from bh_studio.cli.tables.calibration import table
+from bh_studio.cli.terminal.interrupt import stop_on_interrupt
+from bh_studio.cli.terminal.streams import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandError,
+    print_result,
+    say,
+)
+from bh_studio.engine.errors import Cancelled, CancelToken
+from bh_studio.engine.protocol.texts import read_texts
+from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
+
+if TYPE_CHECKING:
+    from bh_studio.engine.loading import LoadedModel
+    from bh_studio.engine.routing.recordings import RouterNull
+
+SCHEMA_VERSION = 1
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of this command."""
+    parser = commands.add_parser(
+        "calibrate",
+        prog="bh-studio calibrate",
+        help="record what nulls are fitted on, and judge the nulls",
+        description="Record the router logits of a model on text files, or on the text that ships "
+        "with the program, and print how well a null fitted on one half of them describes the "
+        "other.",
+    )
+    parser.add_argument(
+        "texts", nargs="*", type=Path, metavar="PATH", help="text files, or folders of .txt files"
+    )
+    add_model_option(parser)
+    parser.add_argument(
+        "--out",
+        type=output_file((".npz",)),
+        metavar="FILE.npz",
+        help="save the recording; any null can be fitted on it later",
+    )
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE.npz",
+        help="judge a saved recording, if it is of this model, instead of making one",
+    )
+    parser.add_argument(
+        "--null",
+        choices=[null.value for null in NullName],
+        default=NullName.DISCARDED.value,
+        help="the null to judge (%(default)s)",
+    )
+    parser.add_argument(
+        "--score",
+        choices=[score.value for score in ScoreName],
+        default=ScoreName.PROBABILITY.value,
+        help="what experts are judged by; its factor of each expert, if it has one, is measured "
+        "and saved too (%(default)s)",
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=0.05, metavar="A", help="level to judge for (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        parameters = RuleParameters(
+            level=arguments.alpha, null=NullName(arguments.null), score=ScoreName(arguments.score)
+        )
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from error
+    if arguments.check is not None and (arguments.texts or arguments.out is not None):
+        raise CommandError("--check takes neither texts nor --out.", EXIT_USAGE)
+    texts = read_texts(arguments.texts)
+    loaded = load(arguments, arguments.check)
+    record = loaded.null
+    if texts or (arguments.check is None and parameters.score.has_factor):
+        try:
+            record = _recorded(loaded, [text.content for text in texts], parameters.score)
+        except Cancelled:
+            say("Stopped; nothing was written.")
+            return EXIT_INTERRUPTED
+    # Saved before it is judged: the recording is good whatever null cannot be fitted on it.
+    if arguments.out is not None:
+        _save(record, arguments.out)
+        say(f"Saved {arguments.out}")
+    _judge(arguments, parameters, loaded, record, [text.name for text in texts])
+    return EXIT_OK
+
+
+def _recorded(loaded: LoadedModel, texts: list[str], score: ScoreName) -> RouterNull:
+    """A recording of `texts`, or without any of the text that ships, with the factors of `score`.
+
+    Raises EngineError for texts that are too short, Cancelled after Ctrl+C.
+    """
+    from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+
+    factors = (score,) if score.has_factor else ()
+    texts = texts or [calibration_text()]
+    cancel = CancelToken()
+    with stop_on_interrupt(cancel):
+        try:
+            return fit_null(loaded.model, loaded.tokenizer, texts, _report, cancel, factors)
+        finally:
+            _report(None)
+
+
+def _report(share: float | None) -> None:
+    """Say on a terminal what share of the texts is read; None takes it away again."""
+    if sys.stderr.isatty():
+        text = "" if share is None else f"{share:.0%} of the texts read"
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _save(record: RouterNull, out: Path) -> None:
+    from bh_studio.engine.routing.recordings import save_null
+
+    write_output(lambda path: save_null(record, path), out)
+
+
+def _judge(
+    arguments: argparse.Namespace,
+    parameters: RuleParameters,
+    loaded: LoadedModel,
+    record: RouterNull,
+    names: list[str],
+) -> None:
+    """Print the diagnostics. Raises NullError where the null cannot be fitted."""
+    from bh_studio.engine.calibration.diagnostics import diagnose
+
+    diagnostics = diagnose(record, parameters.null, parameters.score, arguments.alpha)
+    if not arguments.json:
+        print_result(table(diagnostics, record.logits.shape[2], record.origin.top_k))
+        return
+    info = replace(loaded.info, null_sha256=record.sha256, null_samples=record.samples)
+    layers, _, experts = record.logits.shape
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "model": asdict(info),
+        "recording": {
+            "texts": names,
+            "layers": layers,
+            "experts": experts,
+            **asdict(record.origin),
+        },
+        "diagnostics": diagnostics.to_dict(),
+    }
+    print_result(json.dumps(document, allow_nan=False))

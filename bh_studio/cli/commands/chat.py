@@ -1,0 +1,104 @@
+"""`bh-studio chat`: a conversation with an instruct model, both answers in two columns."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bh_studio.cli.commands.chat_turns import COMMANDS, Chat
+from bh_studio.cli.conversation import add_system_option, system_prompt
+from bh_studio.cli.loading import load
+from bh_studio.cli.options import (
+    SESSION_WRITERS,
+    add_calibration_option,
+    add_generation_options,
+    add_model_option,
+    add_rule_options,
+    generation_parameters,
+    output_file,
+    rule_parameters,
+)
+from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
+from bh_studio.cli.terminal.columns import shorten
+from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
+from bh_studio.engine.records.session import SessionError
+from bh_studio.engine.records.session_file import SUFFIX, load_session
+from bh_studio.engine.records.terms import Conversation
+from bh_studio.engine.units import counted
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of this command."""
+    parser = commands.add_parser(
+        "chat",
+        prog="bh-studio chat",
+        help="talk to an instruct model with both routings",
+        description="Talk to an instruct model, a line a turn, from the terminal or a pipe.\n"
+        "Both answers are printed side by side, and each side remembers its own.",
+        epilog=f"instead of a message:\n{COMMANDS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model_option(parser)
+    add_calibration_option(parser)
+    add_system_option(parser)
+    parser.add_argument(
+        "--continue",
+        dest="former",
+        type=Path,
+        metavar="FILE",
+        help=f"go on with the conversation of a saved {SUFFIX}",
+    )
+    add_rule_options(parser)
+    add_generation_options(parser)
+    parser.add_argument(
+        "--out",
+        type=output_file(SESSION_WRITERS),
+        metavar="FILE",
+        help=f"save after each turn: {SUFFIX} (all that was said, the counts of the last turn), "
+        ".json or .csv",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        rule, generation = rule_parameters(arguments), generation_parameters(arguments)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from error
+    conversation = _first_conversation(arguments)
+    loaded = load(arguments, arguments.calibration)
+    from bh_studio.engine.experiments.prompt import check_chat_template
+
+    check_chat_template(loaded)
+    rule.check_shape(loaded.info.layers, loaded.info.experts)
+    if is_typed():
+        say(f"A conversation with {loaded.info.name}. /help lists what else can be typed.")
+    chat = Chat(loaded, rule, generation, conversation, arguments.out)
+    for line in read_lines():
+        chat.take(line)
+        if chat.is_over:
+            break
+    if chat.has_saved:
+        say(f"Saved {arguments.out}")
+    return chat.exit_code
+
+
+def _first_conversation(arguments: argparse.Namespace) -> Conversation:
+    """What precedes the first line. Raises CommandError for a session that is no conversation."""
+    system = system_prompt(arguments)
+    if arguments.former is None:
+        return Conversation(system)
+    try:
+        former = load_session(arguments.former).continued
+    except SessionError as error:
+        raise CommandError(str(error), EXIT_USAGE) from error
+    except OSError as error:
+        raise CommandError(
+            f"{arguments.former} cannot be read: {error.strerror}.", EXIT_USAGE
+        ) from error
+    if former is None:
+        raise CommandError(f"{arguments.former} is a run of plain text, no chat.", EXIT_USAGE)
+    if former.turns:
+        turns = counted(len(former.turns), "earlier turn")
+        say(f"After {turns}, the last of them: {shorten(former.turns[-1].prompt, 60)}")
+    return former if arguments.system is None else Conversation(system, former.turns)

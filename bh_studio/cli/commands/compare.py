@@ -1,0 +1,123 @@
+"""`bh-studio compare`: its options, and one prompt answered in two columns as they grow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from bh_studio.cli.commands.compare_file import compare_file
+from bh_studio.cli.conversation import (
+    add_conversation_options,
+    check_conversation_options,
+    conversation,
+)
+from bh_studio.cli.loading import load
+from bh_studio.cli.options import (
+    SESSION_WRITERS,
+    add_calibration_option,
+    add_generation_options,
+    add_model_option,
+    add_rule_options,
+    generation_parameters,
+    output_file,
+    rule_parameters,
+    write_session,
+)
+from bh_studio.cli.resuming import add_restart_option
+from bh_studio.cli.tables.comparison import summary
+from bh_studio.cli.terminal.side_by_side import run_side_by_side
+from bh_studio.cli.terminal.streams import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandError,
+    print_result,
+    read_prompt,
+    say,
+)
+from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.prompts_file import ENDINGS
+from bh_studio.engine.records.session_file import SUFFIX
+from bh_studio.engine.records.terms import FinishReason
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of this command."""
+    parser = commands.add_parser(
+        "compare",
+        prog="bh-studio compare",
+        help="answer prompts with both routings in the terminal",
+        description="Answer PROMPT with top-k and with BH routing, side by side, and print how "
+        "many experts each token used. Or do so for every prompt of a file, and print the numbers "
+        "of each and of all.",
+    )
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument(
+        "prompt",
+        nargs="?",
+        metavar="PROMPT",
+        help='the text to continue, or a message to an instruct model; "-" reads it from standard '
+        "input",
+    )
+    asked.add_argument(
+        "--prompts-file",
+        type=_prompts_path,
+        metavar="FILE",
+        help='many prompts: .txt (one a line), .csv (a column "prompt") or .jsonl (strings, or '
+        'objects with "prompt")',
+    )
+    add_model_option(parser)
+    add_calibration_option(parser)
+    add_conversation_options(parser)
+    add_rule_options(parser)
+    add_generation_options(parser)
+    parser.add_argument(
+        "--out",
+        type=output_file(SESSION_WRITERS),
+        metavar="FILE",
+        help=f"save the result: {SUFFIX} (whole session), .json or .csv; of a prompts file .json "
+        "or .csv, each prompt as soon as it is answered, and after an interruption the same "
+        "command goes on",
+    )
+    add_restart_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(run=_run)
+
+
+def _prompts_path(text: str) -> Path:
+    """An argparse type: the path of a prompts file that exists."""
+    path = Path(text)
+    if path.suffix not in ENDINGS:
+        raise argparse.ArgumentTypeError(f"{text}: use one of {', '.join(ENDINGS)} as the ending")
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: there is no such file")
+    return path
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        rule, generation = rule_parameters(arguments), generation_parameters(arguments)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from error
+    check_conversation_options(arguments)
+    if arguments.prompts_file is not None:
+        return compare_file(arguments, rule, generation)
+    if arguments.restart:
+        raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
+    prompt = read_prompt(arguments.prompt)
+    loaded = load(arguments, arguments.calibration)
+    precedes = conversation(arguments, loaded.info)
+    request = RunComparison(0, prompt, rule, generation, precedes)
+    session = run_side_by_side(loaded, request, quiet=arguments.json)
+    # The file first: standard output may be a pipe whose reader has gone.
+    if arguments.out is not None:
+        write_session(session, arguments.out)
+        say(f"Saved {arguments.out}")
+    if arguments.json:
+        # ASCII with escapes is valid whatever the encoding of standard output.
+        print_result(json.dumps(session.to_json(), allow_nan=False))
+    else:
+        print_result(summary(session))
+    stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.sides.values())
+    return EXIT_INTERRUPTED if stopped else EXIT_OK

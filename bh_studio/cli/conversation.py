@@ -1,0 +1,72 @@
+"""The --chat and --system options: is a prompt a message to the model, or the start of a text?
+
+An instruct model chats and a base model continues, unless the options say otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
+from bh_studio.engine.records.terms import Conversation, ModelInfo
+
+_CHAT = "Chat: a prompt is a message, in the model's chat template; --no-chat continues it as text."
+_PLAIN = "Plain text: the model continues the prompt, without its chat template."
+
+
+def add_conversation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `conversation` reads."""
+    group = parser.add_argument_group("instruct models")
+    add_system_option(group)
+    group.add_argument(
+        "--chat",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="take the prompt as a message, in the model's chat template (the default for a model "
+        "that has one), or continue it as plain text",
+    )
+
+
+def add_system_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --system."""
+    parser.add_argument(
+        "--system", metavar="TEXT", help="system prompt, which precedes the conversation"
+    )
+
+
+def check_conversation_options(arguments: argparse.Namespace) -> None:
+    """Raise CommandError for options that contradict each other or are no text."""
+    if arguments.system is not None and arguments.chat is False:
+        raise CommandError("--system is part of a chat; leave out --no-chat.", EXIT_USAGE)
+    system_prompt(arguments)
+
+
+def system_prompt(arguments: argparse.Namespace) -> str:
+    """The system prompt; empty for none. Raises CommandError if it is not valid text."""
+    system: str = arguments.system or ""
+    try:
+        system.encode()
+    except UnicodeEncodeError:
+        raise CommandError("The system prompt is not valid UTF-8 text.", EXIT_USAGE) from None
+    return system if system.strip() else ""
+
+
+def conversation(arguments: argparse.Namespace, model: ModelInfo) -> Conversation | None:
+    """What precedes a prompt to `model`; None continues it as plain text.
+
+    Says which it is, if the model can do both.
+    """
+    chats = arguments.chat
+    if chats is None:
+        chats = model.has_chat_template or arguments.system is not None
+    if model.has_chat_template:
+        say(_CHAT if chats else _PLAIN)
+    return Conversation(system_prompt(arguments)) if chats else None
+
+
+def conversation_settings(conversation: Conversation | None) -> dict[str, Any]:
+    """What a result says of it; other settings give other rows."""
+    if conversation is None:
+        return {"prompt_format": "plain text"}
+    return {"prompt_format": "chat", "system_prompt": conversation.system}

@@ -1,0 +1,237 @@
+"""Options that commands share, and the parameters that follow from them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from bh_studio.cli.terminal.streams import CommandError
+from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.session_file import SUFFIX, export_csv, export_json, save_session
+from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
+from bh_studio.engine.rules.text import parse_rule
+
+_RULE = RuleParameters()
+# What the window's options and those of commands say alike.
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+MODEL_HELP = (
+    '"embedded", a folder with an OLMoE checkpoint, or OWNER/NAME[@REVISION] that was downloaded'
+)
+DEVICE_HELP = '"auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps"'
+DTYPE_HELP = "number format of the weights"
+LOAD_ANYWAY_HELP = "load even if the memory seems too small"
+CALIBRATION_HELP = (
+    "take nulls from what `bh-studio calibrate --out FILE` saved, not from the text that ships "
+    "with the program"
+)
+
+
+def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add --model and how it is loaded."""
+    parser.add_argument(
+        "--model",
+        default="embedded",
+        metavar="SOURCE",
+        help=f"{MODEL_HELP} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help=f"{DEVICE_HELP} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=DTYPES,
+        help=f"{DTYPE_HELP} (default: %(default)s)",
+    )
+    parser.add_argument("--load-anyway", action="store_true", help=LOAD_ANYWAY_HELP)
+
+
+def add_calibration_option(parser: argparse.ArgumentParser) -> None:
+    """Add --calibration."""
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help=CALIBRATION_HELP,
+    )
+
+
+def add_rule_options(
+    parser: argparse.ArgumentParser, *, has_alpha: bool = True, max_k: int = _RULE.max_k
+) -> None:
+    """Add the options that rule_parameters reads.
+
+    has_alpha: False for a command with levels of its own. max_k: the default of --max-k.
+    """
+    group = parser.add_argument_group("rule")
+    default = _RULE
+    if has_alpha:
+        group.add_argument(
+            "--alpha", type=float, default=default.level, metavar="A", help="BH level (%(default)s)"
+        )
+    group.add_argument(
+        "--temperature",
+        type=float,
+        default=default.temperature,
+        metavar="T",
+        help="divides the router logits before they are scored (%(default)s)",
+    )
+    group.add_argument(
+        "--min-k",
+        type=int,
+        default=default.min_k,
+        metavar="N",
+        help="fewest experts of a token in a layer (%(default)s)",
+    )
+    group.add_argument(
+        "--max-k",
+        type=int,
+        default=max_k,
+        metavar="N",
+        help="most experts of a token in a layer (%(default)s)",
+    )
+    group.add_argument(
+        "--mode",
+        choices=[mode.value for mode in Mode],
+        default=default.mode.value,
+        help="patch: BH decides; analyze: only count what BH would do (%(default)s)",
+    )
+    group.add_argument(
+        "--weights",
+        choices=[weights.value for weights in MixingWeights],
+        default=default.weights.value,
+        help="mixing weights: the model's own, renormalized to sum 1, or matched to the sum that "
+        "the model's own top-k would have (%(default)s)",
+    )
+
+
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that generation_parameters reads."""
+    group = parser.add_argument_group("generation")
+    default = GenerationParameters()
+    group.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=default.max_new_tokens,
+        metavar="N",
+        help="most tokens of an answer (%(default)s)",
+    )
+    group.add_argument(
+        "--sample",
+        action=argparse.BooleanOptionalAction,
+        default=default.sampling,
+        help="draw tokens (the default), or take the most probable",
+    )
+    group.add_argument(
+        "--sampling-temperature",
+        type=float,
+        default=default.temperature,
+        metavar="T",
+        help="divides the vocabulary logits before drawing (%(default)s)",
+    )
+    group.add_argument(
+        "--top-p",
+        type=float,
+        default=default.top_p,
+        metavar="P",
+        help="draw from the most probable tokens that together hold P (%(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=default.seed, metavar="N", help="of the draws (%(default)s)"
+    )
+
+
+def rule_parameters(arguments: argparse.Namespace, alpha: float | None = None) -> RuleParameters:
+    """The rule that the options ask for, at `alpha` if given instead of --alpha.
+
+    Raises ValueError for values out of range.
+    """
+    return RuleParameters(
+        level=arguments.alpha if alpha is None else alpha,
+        temperature=arguments.temperature,
+        min_k=arguments.min_k,
+        max_k=arguments.max_k,
+        mode=Mode(arguments.mode),
+        weights=MixingWeights(arguments.weights),
+    )
+
+
+def generation_parameters(arguments: argparse.Namespace) -> GenerationParameters:
+    """The generation that the options ask for. Raises ValueError for values out of range."""
+    return GenerationParameters(
+        max_new_tokens=arguments.max_new_tokens,
+        sampling=arguments.sample,
+        temperature=arguments.sampling_temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+    )
+
+
+def output_file(endings: Iterable[str]) -> Callable[[str], Path]:
+    """An argparse type: the path of a file with one of `endings`, in a folder that exists."""
+    endings = tuple(endings)
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if path.suffix not in endings:
+            raise argparse.ArgumentTypeError(
+                f"{text}: use one of {', '.join(endings)} as the ending"
+            )
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"{text}: the folder {path.parent} does not exist")
+        return path
+
+    return parse
+
+
+def write_output(write: Callable[[Path], None], path: Path) -> None:
+    """Call `write` with `path`. Raises CommandError with a sentence if the disk refuses."""
+    try:
+        write(path)
+    except OSError as error:
+        raise CommandError(f"{path} could not be written: {error.strerror}.") from error
+
+
+RULE_HELP = (
+    'RULE:LEVEL[,KEY=VALUE]..., as in "bh:0.05", "top-k:5" or '
+    '"top-p:0.45,max_k=16,weights=match"; one level a layer with slashes'
+)
+
+
+def rule(text: str) -> RuleParameters:
+    """An argparse type: the rule that `text` describes."""
+    try:
+        return parse_rule(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+SESSION_WRITERS: dict[str, Callable[[Session, Path], None]] = {
+    SUFFIX: save_session,
+    ".json": export_json,
+    ".csv": export_csv,
+}
+
+
+def write_session(session: Session, path: Path) -> None:
+    """Write `session` to `path`, whose ending is one of SESSION_WRITERS.
+
+    Raises CommandError with a sentence if the disk refuses.
+    """
+    write_output(lambda target: SESSION_WRITERS[target.suffix](session, target), path)
+
+
+def whole_number_from(least: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers from `least`, which is not below 0."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least}")
+        return int(text)
+
+    return parse

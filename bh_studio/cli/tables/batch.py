@@ -1,0 +1,75 @@
+"""The rows of `bh-studio compare --prompts-file`: as JSON, as CSV and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from bh_studio.cli.tables.answer_columns import (
+    CSV_AGREEMENT,
+    CSV_ANSWER,
+    TITLES,
+    WIDTHS,
+    Cell,
+    cells,
+    csv_agreement,
+    csv_answer,
+)
+from bh_studio.cli.tables.table import line
+from bh_studio.cli.terminal.columns import shorten
+from bh_studio.cli.terminal.streams import terminal_width
+from bh_studio.engine.records.rows import PromptRow, SkippedRow
+from bh_studio.engine.records.terms import Side
+
+_WIDTHS = (5, *WIDTHS)
+
+
+def table_head() -> str:
+    """The titles of the table."""
+    return f"{line(['line', *TITLES], _WIDTHS)}  prompt"
+
+
+def table_row(row: PromptRow) -> str:
+    """The numbers of BH's answer, and as much of the prompt as there is room for."""
+    numbers = line([str(row.line), *cells(row.bh, row.agreement)], _WIDTHS)
+    room = max(12, terminal_width() - len(numbers) - 2)
+    return f"{numbers}  {shorten(row.asked.prompt, room)}"
+
+
+def to_csv(rows: Sequence[PromptRow], skipped: Sequence[SkippedRow]) -> bytes:
+    """One line a row of the prompts file, in its order; skipped rows have only their reason."""
+    fields = list(dict.fromkeys(name for row in rows for name in row.asked.fields))
+    answers = [f"{side.value}_{name}" for side in Side for name in CSV_ANSWER]
+    columns = ["line", "prompt", "skipped", *CSV_AGREEMENT, *answers]
+    # A field of the prompts file that is called as one of ours must not be mistaken for it.
+    named = [f"input_{name}" if name in columns else name for name in fields]
+    lines: list[tuple[int, list[Cell]]] = [(row.line, _csv_row(row, fields)) for row in rows]
+    empty = [None] * (len(columns) - 3)
+    lines += [
+        (row.line, [row.line, *[None] * len(fields), None, row.reason, *empty]) for row in skipped
+    ]
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow([columns[0], *named, *columns[1:]])
+    writer.writerows(row_cells for _, row_cells in sorted(lines, key=lambda numbered: numbered[0]))
+    return file.getvalue().encode()
+
+
+def _csv_row(row: PromptRow, fields: Sequence[str]) -> list[Cell]:
+    return [
+        row.line,
+        *(_csv_cell(row.asked.fields.get(name)) for name in fields),
+        row.asked.prompt,
+        None,
+        *csv_agreement(row.agreement),
+        *csv_answer(row.baseline),
+        *csv_answer(row.bh),
+    ]
+
+
+def _csv_cell(value: Any) -> Cell:
+    """What a JSON value is in a table: text and numbers as they are, the rest as JSON."""
+    return value if value is None or isinstance(value, (str, int, float)) else json.dumps(value)

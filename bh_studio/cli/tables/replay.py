@@ -1,0 +1,117 @@
+"""Replayed rules as a table for the terminal and as rows for a CSV file. Knows no torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bh_studio.cli.tables.table import line, number, share
+from bh_studio.engine.rules.text import format_rule
+
+if TYPE_CHECKING:
+    from bh_studio.engine.records.replays import ArenaRow
+
+NOTE = "Selections, not quality: what a rule costs in loss is measured by `bh-studio evaluate`."
+_HEADINGS = (
+    ("experts", 9), ("std", 6), ("mass", 8), ("fixed", 8), ("overlap", 9), ("empty", 7),
+    ("at min", 8), ("at max", 8), ("front", 7),
+)  # fmt: skip
+_LEGEND = """\
+experts, std: over (token, layer). mass: probability that the selected experts hold, of what the
+model's own top-k holds; fixed: what a fixed top-k of that mean would hold. overlap: shared experts
+over experts in either of the two sets. empty: nothing selected; at min, at max: decided by a limit.
+front: no other row holds as much with as few experts. "cut" holds the most by construction."""
+_NULLS = {
+    "none": "no null",
+    "leave-one-out": "the null of each token from all others",
+    "own recording": "nulls from the same recording",
+    "calibration": "nulls from another recording",
+}
+_WIDTH = 100
+_LONGEST_LABEL = 29
+
+
+def table(document: dict[str, Any], rows: Sequence[ArenaRow], with_layers: bool) -> str:
+    """A line a rule, and how to read it. document: what the rows were made from."""
+    first = min(max(len(_label(row)) for row in rows), _LONGEST_LABEL) + 1
+    widths = [width for _, width in _HEADINGS]
+    lines = [
+        *_wrapped(_title(document)),
+        "",
+        " " * first + line((name for name, _ in _HEADINGS), widths),
+    ]
+    for row in rows:
+        statistics = row.statistics
+        cells = (
+            number(statistics.mean, 2),
+            number(statistics.std, 2),
+            share(row.relative_mass),
+            share(row.fixed_relative_mass),
+            number(row.overlap, 2),
+            share(row.share_empty),
+            share(statistics.share_clamped_min),
+            share(statistics.share_clamped_max),
+            "*" if row.on_front else "",
+        )
+        label = _label(row)
+        if len(label) >= first:  # a line of its own
+            lines.append(label)
+            label = ""
+        lines.append((f"{label:<{first}}" + line(cells, widths)).rstrip())
+    if with_layers:
+        lines += ["", "Mean experts of each layer, from 0:", *_layer_lines(rows)]
+    return "\n".join([*lines, "", _LEGEND, *_shortage_lines(rows), NOTE])
+
+
+def csv_text(rows: Sequence[ArenaRow]) -> str:
+    """A row a rule, the mean of each layer in a column of its own."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    names = [
+        "rule", "mean", "std", "share_empty", "share_clamped_min", "share_clamped_max", "mass",
+        "relative_mass", "fixed_relative_mass", "overlap", "on_front",
+    ]  # fmt: skip
+    layers = range(len(rows[0].statistics.per_layer_mean))
+    writer.writerow([*names, *(f"mean_layer_{layer}" for layer in layers)])
+    for row in rows:
+        values = row.to_dict()
+        writer.writerow([*(values[name] for name in names), *row.statistics.per_layer_mean])
+    return text.getvalue()
+
+
+def _title(document: dict[str, Any]) -> str:
+    logits = document["logits"]
+    skipped = f", the first {logits['skipped']} left out" if logits["skipped"] else ""
+    return (
+        f"{logits['file']}: {logits['tokens']:,} tokens{skipped}, {logits['layers']} layers of "
+        f"{logits['experts']} experts, top {document['top_k']}; {_NULLS[document['null']['kind']]}."
+    )
+
+
+def _label(row: ArenaRow) -> str:
+    return format_rule(row.rule) + (" !" if row.shortage else "")
+
+
+def _layer_lines(rows: Sequence[ArenaRow]) -> Iterator[str]:
+    for row in rows:
+        yield format_rule(row.rule)
+        means = " ".join(f"{mean:5.2f}" for mean in row.statistics.per_layer_mean)
+        yield from textwrap.wrap(means, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _shortage_lines(rows: Sequence[ArenaRow]) -> list[str]:
+    """What "!" means, with the first row it stands at for an example."""
+    for row in rows:
+        if row.shortage:
+            sentence = (
+                f"! The null is small for this level. {format_rule(row.rule)}: {row.shortage}"
+            )
+            return _wrapped(sentence)
+    return []
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH)

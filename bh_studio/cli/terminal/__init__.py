@@ -1,0 +1,1 @@
+"""Standard streams, widths, progress and Ctrl+C. Knows no command."""

@@ -1,0 +1,1 @@
+"""Recording router logits, what experts weigh, and how good a null is."""

@@ -1,0 +1,31 @@
+"""Drawing a token from logits, with transformers' own processors. Knows no model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from bh_studio.engine.records.terms import GenerationParameters
+
+
+class SampledToken:
+    """A step.Choose that draws as transformers' sampling loop does, with a seed of its own.
+
+    device: where the logits lie that it is called with.
+    """
+
+    def __init__(self, parameters: GenerationParameters, device: torch.device) -> None:
+        self._processors = LogitsProcessorList([TemperatureLogitsWarper(parameters.temperature)])
+        if parameters.top_p < 1.0:
+            self._processors.append(TopPLogitsWarper(parameters.top_p))
+        self._generator = torch.Generator(device).manual_seed(parameters.seed)
+        # The processors are handed the text so far; neither of these looks at it.
+        self._text = torch.empty((1, 0), dtype=torch.int64, device=device)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The next token, (1, 1) int64. logits: (1, vocabulary)."""
+        # float32 and the processors' order are those of transformers' sampling loop.
+        scores = self._processors(self._text, logits.to(torch.float32, copy=True))
+        probabilities = torch.softmax(scores, dim=-1)
+        return torch.multinomial(probabilities, num_samples=1, generator=self._generator)

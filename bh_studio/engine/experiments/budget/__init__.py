@@ -1,0 +1,1 @@
+"""Levels that use a given mean number of experts."""

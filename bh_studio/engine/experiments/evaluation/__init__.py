@@ -1,0 +1,1 @@
+"""What rules cost on true texts."""

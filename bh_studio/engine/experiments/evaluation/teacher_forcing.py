@@ -1,0 +1,130 @@
+"""Reading true texts with a model: what it makes of every next token, and with how many experts.
+
+Nothing is generated. Knows windows and batches; what is compared with what is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bh_studio.engine.errors import EngineError
+from bh_studio.engine.experiments.evaluation.windows import Window, batches
+from bh_studio.engine.loading import LoadedModel
+from bh_studio.engine.moe.expert_rows import ExpertRows
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.evaluation import WindowSums
+
+# Log-probabilities of a batch over the whole vocabulary, for the baseline and for a contender.
+_BATCH_BYTES = {"cpu": 2**27, "cuda": 2**31}
+
+
+def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
+    """Token ids of each text, (token,) int64."""
+    if not texts:
+        raise EngineError("There is no text to read.", "Name a text file or a folder.")
+    documents = []
+    for text in texts:
+        ids = torch.tensor(loaded.tokenizer(text.content, verbose=False).input_ids)
+        if len(ids) < 2:
+            raise EngineError(
+                f"{text.name} has fewer than two tokens, so there is nothing to predict.",
+                "Give a longer text or leave it out.",
+            )
+        documents.append(ids)
+    return documents
+
+
+def readers(
+    loaded: LoadedModel, documents: Sequence[Tensor], found: Sequence[Window]
+) -> Iterator[tuple[list[Window], Reader]]:
+    """The windows `found` in batches that fit into memory, in order, each with its reader."""
+    context = max(window.end - window.start for window in found)
+    for batch in batches(found, _windows_at_once(loaded, context)):
+        inputs = torch.stack([documents[w.document][w.start : w.end] for w in batch])
+        targets = [documents[w.document][w.first + 1 : w.end + 1] for w in batch]
+        yield batch, Reader(loaded, inputs, targets)
+
+
+class Reader:
+    """One batch of windows, read by one contender after the other.
+
+    inputs: (window, position) int64. targets: the true next tokens of each window's scored
+    positions, which are its last ones.
+    """
+
+    def __init__(self, loaded: LoadedModel, inputs: Tensor, targets: list[Tensor]) -> None:
+        self._model = loaded.model
+        self._layers, self._top_k = loaded.shape.layers, loaded.shape.top_k
+        self._inputs = inputs.to(loaded.model.device)
+        self._sizes = [len(of_window) for of_window in targets]
+        self._targets = torch.cat(targets).to(loaded.model.device)
+        self._baseline: Tensor | None = None
+
+    @torch.inference_mode()
+    def read(self, integration: RoutingIntegration | None) -> WindowSums:
+        """Sums of this batch under `integration`; None, the baseline, comes first."""
+        with ExpertRows(self._model) as counter, integration or nullcontext():
+            log_p = self._log_probabilities()
+        if self._baseline is None:
+            self._baseline = log_p
+        quality = self._quality(log_p, self._baseline)
+        return WindowSums(
+            quality=np.stack([values.sum(1) for values in quality]),
+            counts=np.stack([_count_sums(*pair) for pair in self._counts(integration)]),
+            rows_read=self._inputs.numel() * self._layers,
+            expert_rows=sum(counter.rows),
+        )
+
+    def _log_probabilities(self) -> Tensor:
+        """Of all scored positions, window by window: (token, vocabulary) float32."""
+        logits = self._model(self._inputs, use_cache=False, logits_to_keep=max(self._sizes)).logits
+        scored = [row[-size:] for row, size in zip(logits, self._sizes, strict=True)]
+        return torch.cat(scored).log_softmax(-1, torch.float32)
+
+    def _quality(self, log_p: Tensor, baseline: Tensor) -> list[np.ndarray]:
+        """nats, KL and agreement of each scored token, (3, token) for each window."""
+        nats = -log_p.gather(-1, self._targets[:, None]).squeeze(-1)
+        if not torch.isfinite(nats).all():
+            raise EngineError(
+                "The model gives probabilities that are not finite, so nothing can be scored.",
+                "The checkpoint is damaged, or this number format is too narrow for it.",
+            )
+        kl = (baseline.exp() * (baseline - log_p)).sum(-1)
+        agrees = log_p.argmax(-1) == baseline.argmax(-1)
+        values = torch.stack([nats.double(), kl.double(), agrees.double()]).cpu()
+        return [of_window.numpy() for of_window in values.split(self._sizes, dim=1)]
+
+    def _counts(
+        self, integration: RoutingIntegration | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Counts of the scored tokens, after and before the limits: (token, layer) a window."""
+        shape = (*self._inputs.shape, self._layers)
+        if integration is None:
+            used = raw = np.full(shape, self._top_k, dtype=np.uint8)
+        else:
+            used, raw = (counts.reshape(shape) for counts in integration.last_counts())
+        for window, size in enumerate(self._sizes):
+            yield used[window, -size:], raw[window, -size:]
+
+
+def _count_sums(used: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """The rows of WindowSums.counts from counts of one window, both (token, layer) uint8."""
+    values = used.astype(np.float64)
+    return np.stack(
+        [
+            values.sum(0), (values**2).sum(0),
+            (raw == 0).sum(0), (raw < used).sum(0), (raw > used).sum(0),
+        ]
+    )  # fmt: skip
+
+
+def _windows_at_once(loaded: LoadedModel, window: int) -> int:
+    vocabulary = int(loaded.model.config.vocab_size)
+    budget = _BATCH_BYTES.get(loaded.model.device.type, _BATCH_BYTES["cpu"])
+    return max(1, budget // (4 * vocabulary * window))

@@ -1,0 +1,119 @@
+"""The tokens that a side reads of a prompt: plain text, or a conversation in the model's own words.
+
+Knows no routing; of a side only that each remembers its own earlier answers.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from transformers import PreTrainedTokenizerBase
+
+from bh_studio.engine.errors import EngineError, reason
+from bh_studio.engine.loading import LoadedModel
+from bh_studio.engine.records.terms import Conversation, Side
+
+
+def encode_prompt(
+    loaded: LoadedModel,
+    prompt: str,
+    conversation: Conversation | None = None,
+    side: Side = Side.BASELINE,
+) -> list[int]:
+    """The tokens of `prompt`, with what precedes it for `side` in `conversation`.
+
+    Plain text is read as the tokenizer reads any text, names of special tokens included. In a
+    conversation only the chat template writes special tokens; their names in what a person or the
+    model wrote are words like others.
+    Raises EngineError if the prompt is empty, if it is too long for the model, and if the model
+    has no chat template for a conversation or one that refuses it.
+    """
+    if not prompt.strip():
+        advice = "Type the beginning of a text." if conversation is None else "Type a message."
+        raise EngineError("The prompt is empty.", advice)
+    if conversation is None:
+        token_ids: list[int] = loaded.tokenizer(prompt, verbose=False).input_ids
+    else:
+        token_ids = _encode_chat(loaded, prompt, conversation, side)
+    if len(token_ids) >= loaded.info.context_length:
+        has_turns = conversation is not None and bool(conversation.turns)
+        what = "conversation, this prompt included," if has_turns else "prompt"
+        raise EngineError(
+            f"The {what} has {len(token_ids)} tokens; this model reads at most "
+            f"{loaded.info.context_length}, the answer included.",
+            "Start a new conversation." if has_turns else "Shorten the prompt.",
+        )
+    return token_ids
+
+
+def check_chat_template(loaded: LoadedModel) -> None:
+    """Raise EngineError for a model that cannot have conversations."""
+    if not loaded.tokenizer.chat_template:
+        raise EngineError(
+            f"{loaded.info.name} continues texts; it has no chat template for a conversation.",
+            "Give it plain text, or load an instruct model.",
+        )
+
+
+def _encode_chat(
+    loaded: LoadedModel, prompt: str, conversation: Conversation, side: Side
+) -> list[int]:
+    check_chat_template(loaded)
+    try:
+        token_ids = _apply_template(loaded.tokenizer, _messages(prompt, conversation, side))
+        if not token_ids:
+            raise ValueError("it writes nothing")
+        return token_ids
+    except Exception as error:
+        # A template is a program from a file, which can raise whatever it wants.
+        advice = "Leave the system prompt out, or use" if conversation.system else "Use"
+        raise EngineError(
+            f"The model's chat template refuses this conversation: {reason(error).rstrip('.')}.",
+            f"{advice} plain text.",
+        ) from error
+
+
+def _messages(prompt: str, conversation: Conversation, side: Side) -> list[dict[str, str]]:
+    messages = []
+    if conversation.system:
+        messages.append({"role": "system", "content": conversation.system})
+    for turn in conversation.turns:
+        messages.append({"role": "user", "content": turn.prompt})
+        messages.append({"role": "assistant", "content": turn.answer(side)})
+    messages.append({"role": "user", "content": prompt})
+    return messages
+
+
+def _apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
+) -> list[int]:
+    """The tokens that the template makes of `messages`, with no special token but its own."""
+    special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
+    # Longer names first: one may contain another.
+    special.sort(key=len, reverse=True)
+    # A name that is broken in two is no name any more. Nobody can have typed the break.
+    gap = secrets.token_hex(16)
+    broken = [
+        {**message, "content": _break_names(message["content"], special, gap)}
+        for message in messages
+    ]
+    if broken == messages:
+        token_ids: list[int] = tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            return_dict=False,
+            tokenizer_kwargs={"verbose": False},
+        )
+        return token_ids
+    text = tokenizer.apply_chat_template(broken, add_generation_prompt=True, tokenize=False)
+    parts = [
+        tokenizer(part, add_special_tokens=False, verbose=False).input_ids
+        for part in text.split(gap)
+    ]
+    return [token_id for part in parts for token_id in part]
+
+
+def _break_names(text: str, names: list[str], gap: str) -> str:
+    for name in names:
+        text = text.replace(name, f"{name[:1]}{gap}{name[1:]}")
+    return text

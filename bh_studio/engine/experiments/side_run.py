@@ -1,0 +1,104 @@
+"""One side of a run: its decoder, its text so far, and the record it leaves.
+
+Knows neither the other side nor whose turn it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer
+from bh_studio.engine.decoding.side import SideDecoder, Step
+from bh_studio.engine.loading import LoadedModel
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.protocol.events import SideFinished, TokenGenerated
+from bh_studio.engine.records.session import SideRecord
+from bh_studio.engine.records.terms import FinishReason, GenerationParameters, Side
+
+
+class SideRun:
+    """Produces the events of one side, and its record once it has finished.
+
+    integration: routing in force during the steps of this side only; None for the baseline.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        prompt_ids: list[int],
+        generation: GenerationParameters,
+        side: Side,
+        integration: RoutingIntegration | None,
+        run_id: int = 0,
+    ) -> None:
+        self.side = side
+        self.record: SideRecord | None = None
+        self._decoder = SideDecoder(
+            loaded.model,
+            torch.tensor([prompt_ids]),
+            generation,
+            loaded.end_token_ids,
+            loaded.shape,
+            integration,
+        )
+        self._run_id = run_id
+        self._prompt_ids = tuple(prompt_ids)
+        self._detokenizer = StreamingDetokenizer(loaded.tokenizer, prompt_ids)
+        self._empty = np.empty((0, loaded.shape.layers), dtype=np.uint8)
+        self._steps: list[Step] = []
+        self._pieces: list[str] = []
+        self._seconds = 0.0
+
+    @property
+    def is_active(self) -> bool:
+        return self.record is None
+
+    def step(self) -> tuple[TokenGenerated, FinishReason | None]:
+        """Produce the next token; why it is the last one, or None."""
+        step = self._decoder.step()
+        self._seconds += step.seconds
+        self._steps.append(step)
+        # The token that ends a text is no part of it, though not every tokenizer calls it special.
+        is_end = step.finish_reason is FinishReason.END_OF_TEXT
+        self._pieces.append("" if is_end else self._detokenizer.add(step.token_id))
+        token = TokenGenerated(
+            run_id=self._run_id,
+            side=self.side,
+            index=len(self._steps) - 1,
+            token_id=step.token_id,
+            text=self._pieces[-1],
+            expert_counts=step.expert_counts[-1],
+            raw_counts=step.raw_counts[-1],
+            seconds=self._seconds,
+        )
+        return token, step.finish_reason
+
+    def close(self) -> None:
+        """Give the buffers of the side back, wherever it is; it takes no further step."""
+        self._decoder.close()
+
+    def finish(self, reason: FinishReason) -> SideFinished:
+        """Close the side; `record` is set from here on."""
+        self.close()
+        tail = self._detokenizer.finish()
+        if tail:
+            self._pieces[-1] += tail
+        first = self._steps[:1]
+        self.record = SideRecord(
+            prompt_token_ids=self._prompt_ids,
+            text="".join(self._pieces),
+            token_ids=tuple(step.token_id for step in self._steps),
+            token_texts=tuple(self._pieces),
+            expert_counts=_stack([step.expert_counts[-1:] for step in self._steps], self._empty),
+            raw_counts=_stack([step.raw_counts[-1:] for step in self._steps], self._empty),
+            prompt_expert_counts=_stack([step.expert_counts[:-1] for step in first], self._empty),
+            prompt_raw_counts=_stack([step.raw_counts[:-1] for step in first], self._empty),
+            token_seconds=np.cumsum([step.seconds for step in self._steps], dtype=np.float64),
+            finish_reason=reason,
+        )
+        return SideFinished(self._run_id, self.side, tail, self.record)
+
+
+def _stack(rows: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
+    return np.concatenate([empty, *rows])

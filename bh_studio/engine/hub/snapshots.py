@@ -1,0 +1,105 @@
+"""What BH Studio knows of the snapshots it fetched: their files, and that they were verified.
+
+Kept in the user's data folder, one file a commit, beside no other program's files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bh_studio import paths
+from bh_studio.engine.hub.cache import RepositoryCache, cached_repos, write_whole
+from bh_studio.engine.hub.files import HubFile, is_etag, is_inside
+from bh_studio.engine.hub.source import HubSource, is_commit
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """The files of a commit.
+
+    revision: what was asked for when it was fetched; empty for the default branch. times: when each
+    file was last written (ns) as it was verified; empty if the snapshot has not been.
+    """
+
+    source: HubSource
+    commit: str
+    files: tuple[HubFile, ...]
+    times: tuple[int, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def still_holds(self, folder: Path) -> bool:
+        """Whether the snapshot was verified and no file of it has been written since."""
+        return len(self.times) == len(self.files) and all(
+            _version(folder / file.name) == (file.size, time)
+            for file, time in zip(self.files, self.times, strict=True)
+        )
+
+
+def verified(record: SnapshotRecord, folder: Path) -> SnapshotRecord:
+    """`record` with the files in `folder` verified as they are now. Raises OSError."""
+    times = tuple((folder / file.name).stat().st_mtime_ns for file in record.files)
+    return SnapshotRecord(record.source, record.commit, record.files, times)
+
+
+def save_record(record: SnapshotRecord) -> None:
+    """Keep `record`, in place of an earlier one of its commit. Raises OSError."""
+    document = {
+        "format": _FORMAT,
+        "repo": record.source.repo,
+        "revision": record.source.revision,
+        "files": [asdict(file) for file in record.files],
+        "times": list(record.times),
+    }
+    path = _folder(record.source.repo) / f"{record.commit}.json"
+    write_whole(path, json.dumps(document, indent=1))
+
+
+def load_records(repo: str) -> list[SnapshotRecord]:
+    """The records of a repository; those that cannot be read are left out."""
+    try:
+        found = sorted(_folder(repo).glob("*.json"))
+    except OSError:
+        return []
+    records = (_read(path, repo) for path in found)
+    return [record for record in records if record is not None]
+
+
+def recorded_repos() -> list[str]:
+    """The repositories that have records."""
+    return cached_repos(paths.data_dir() / "hub")
+
+
+def _read(path: Path, repo: str) -> SnapshotRecord | None:
+    try:
+        document = json.loads(path.read_bytes())
+        files = tuple(HubFile(f["name"], int(f["size"]), f["etag"]) for f in document["files"])
+        times = tuple(int(time) for time in document["times"])
+        source = HubSource(repo, str(document["revision"]))
+        usable = (
+            document["format"] == _FORMAT
+            and is_commit(path.stem)
+            and all(is_inside(file.name) and is_etag(file.etag) for file in files)
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return SnapshotRecord(source, path.stem, files, times) if usable else None
+
+
+def _folder(repo: str) -> Path:
+    return paths.data_dir() / "hub" / RepositoryCache(repo, Path()).name
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns

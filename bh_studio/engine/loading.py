@@ -1,0 +1,239 @@
+"""Loading a model with its null, ready to answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bh_studio.engine.calibration.recorder import null_for
+from bh_studio.engine.decoding.paths import decode_path
+from bh_studio.engine.decoding.side import SideDecoder
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.models.checkpoint import EMBEDDED
+from bh_studio.engine.models.layout import empty_model, layout
+from bh_studio.engine.models.plan import LoadPlan, plan_load
+from bh_studio.engine.models.weights import check_weights, materialize, read_weights
+from bh_studio.engine.moe.experts import expert_path, use_selected_experts
+from bh_studio.engine.moe.fingerprint import check_null
+from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.moe.routers import find_routers, router_shape
+from bh_studio.engine.protocol.events import LoadProgress
+from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
+from bh_studio.engine.routing.recordings import NullError, RouterNull, load_null
+from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
+
+log = logging.getLogger(__name__)
+
+# What torch takes if nobody asks for another number; read_model may.
+DEFAULT_THREADS = torch.get_num_threads()
+_CALIBRATION_ADVICE = "Make one for this model with `bh-studio calibrate --out FILE`."
+
+Report = Callable[[LoadProgress], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedLoad:
+    """A plan that has passed every check that needs no weights. null: of `calibration`, if any."""
+
+    plan: LoadPlan
+    tokenizer: PreTrainedTokenizerBase
+    null: RouterNull | None
+    calibration: Path | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A model ready to answer. end_token_ids: tokens that end a text."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    null: RouterNull
+    shape: RouterShape
+    info: ModelInfo
+    end_token_ids: frozenset[int]
+
+
+def load_model(
+    source: str = EMBEDDED,
+    report: Report = lambda progress: None,
+    cancel: CancelToken | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    load_anyway: bool = False,
+    calibration: Path | None = None,
+) -> LoadedModel:
+    """Load the model that `source` names; the values are those of requests.LoadModel.
+
+    Raises EngineError with what a person can do about it, MemoryShortageError where memory is
+    short, Cancelled if `cancel` was set.
+    """
+    plan = plan_load(source, device, dtype)
+    if not load_anyway:
+        plan.check_memory()
+    return load_prepared(prepare_load(plan, calibration), report, cancel)
+
+
+def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoad:
+    """Read all but the weights, and compare their names and shapes with the configuration.
+
+    Raises EngineError for what cannot be used. The memory is not looked at.
+    """
+    null = None if calibration is None else _read_null(calibration)
+    tokenizer = _tokenizer(plan)
+    check_weights(empty_model(plan.config, plan.dtype), plan.tensors, plan.architecture)
+    return PreparedLoad(plan, tokenizer, null, calibration)
+
+
+def load_prepared(
+    prepared: PreparedLoad,
+    report: Report = lambda progress: None,
+    cancel: CancelToken | None = None,
+) -> LoadedModel:
+    """Load what was prepared, whether it fits or not. Raises what load_model raises."""
+    cancel = cancel or CancelToken()
+    plan, tokenizer, null = prepared.plan, prepared.tokenizer, prepared.null
+    _raise_if(cancel)
+    model = read_model(plan, report, cancel)
+    use_selected_experts(model)
+    shape = router_shape(find_routers(model))
+    _raise_if(cancel)
+    if null is None:
+        null = _prepared_null(model, tokenizer, report, cancel)
+    else:
+        _check_fits(null, model, prepared.calibration)
+    _raise_if(cancel)
+    report(LoadProgress("Warming up"))
+    _warm_up(model, null, shape)
+    info = _describe(plan, model, tokenizer, null, shape)
+    log.info("Loaded %s", info)
+    return LoadedModel(model, tokenizer, null, shape, info, _end_token_ids(model, tokenizer))
+
+
+def read_model(plan: LoadPlan, report: Report, cancel: CancelToken) -> PreTrainedModel:
+    """The model of `plan` with its weights, its routing and expert computation as they come."""
+    if plan.devices == ("cpu",):
+        # Waking a second thread takes longer than its share of a small model's products, and many
+        # times as long where another program holds its core.
+        torch.set_num_threads(1 if plan.is_small else DEFAULT_THREADS)
+
+    def weights_read(share: float) -> None:
+        _raise_if(cancel)
+        report(LoadProgress("Reading the weights", share))
+
+    model = empty_model(plan.config, plan.dtype)
+    place = layout(model, plan.devices, plan.dtype)
+    materialize(model, plan.dtype, place.device_of)
+    read_weights(model, plan.tensors, plan.architecture, weights_read)
+    if (plan.checkpoint.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(
+            plan.checkpoint.folder, local_files_only=True
+        )
+    return place.finish(model)
+
+
+def _tokenizer(plan: LoadPlan) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(
+            plan.checkpoint.folder, local_files_only=True, trust_remote_code=False
+        )
+    # The tokenizers library raises bare exceptions for files it cannot read.
+    except Exception as error:
+        raise EngineError(
+            f"The tokenizer in {plan.checkpoint.folder} could not be read: {error}",
+            "Check that all files of the checkpoint are there and complete.",
+        ) from error
+
+
+def _prepared_null(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    report: Report,
+    cancel: CancelToken,
+) -> RouterNull:
+    stage = "Preparing the null distributions"
+    report(LoadProgress(stage, 0.0))
+    return null_for(model, tokenizer, lambda done: report(LoadProgress(stage, done)), cancel)
+
+
+def _read_null(path: Path) -> RouterNull:
+    try:
+        return load_null(path)
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read: {error.strerror}.") from error
+    except NullError as error:
+        raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
+
+
+def _check_fits(null: RouterNull, model: PreTrainedModel, path: Path | None) -> None:
+    try:
+        check_null(null, model)
+    except NullError as error:
+        raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
+
+
+def _describe(
+    plan: LoadPlan,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    null: RouterNull,
+    shape: RouterShape,
+) -> ModelInfo:
+    return ModelInfo(
+        id=plan.checkpoint.id,
+        name=plan.checkpoint.name,
+        architecture=type(model).__name__,
+        fingerprint=null.origin.model_fingerprint,
+        layers=shape.layers,
+        experts=shape.experts,
+        top_k=shape.top_k,
+        context_length=int(model.config.max_position_embeddings),
+        parameter_count=model.num_parameters(),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=", ".join(plan.devices),
+        expert_path=expert_path(model),
+        null_sha256=null.sha256,
+        null_samples=null.samples,
+        revision=plan.checkpoint.revision,
+        has_chat_template=bool(tokenizer.chat_template),
+        decode_path=str(decode_path(model)),
+    )
+
+
+def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    end = {configured} if configured is None or isinstance(configured, int) else set(configured)
+    # A chat template may end turns with the tokenizer's own end, where texts end with another.
+    if configured is None or tokenizer.chat_template:
+        end.add(tokenizer.eos_token_id)
+    return frozenset(token_id for token_id in end if token_id is not None)
+
+
+def _warm_up(model: PreTrainedModel, null: RouterNull, shape: RouterShape) -> None:
+    """Run both sides for a few tokens: first calls are slow, and they would count against the
+    side that happens to go first."""
+    integration = RoutingIntegration(model, RuleParameters(max_k=shape.top_k), null=null)
+    prompt = torch.zeros((1, 8), dtype=torch.int64)
+    for side in (None, integration):
+        decoder = SideDecoder(
+            model, prompt, GenerationParameters(sampling=False), frozenset(), shape, side
+        )
+        with closing(decoder):
+            for _ in range(3):
+                decoder.step()
+
+
+def _raise_if(cancel: CancelToken) -> None:
+    if cancel.is_cancelled:
+        raise Cancelled

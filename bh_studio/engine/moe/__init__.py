@@ -1,0 +1,1 @@
+"""Experts and routers inside a model of transformers: finding, patching, computing them."""

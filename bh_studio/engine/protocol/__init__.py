@@ -1,0 +1,1 @@
+"""What crosses a thread or a process: requests, experiments, events. Loads no torch."""

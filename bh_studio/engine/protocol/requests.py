@@ -1,0 +1,62 @@
+"""What a model is asked for besides experiments: to be loaded, unloaded, described.
+
+Frozen values. Knows neither Qt nor torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.protocol.experiments import RunComparison
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Load a model and the null of its routers, in place of the one that is loaded.
+
+    That one stays until the new one has passed every check that needs no weights.
+
+    source: "embedded", a folder with a checkpoint, or a hub's OWNER/NAME or OWNER/NAME@REVISION
+        that was downloaded before.
+    device: "auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps".
+    dtype: "auto", "bfloat16", "float16" or "float32".
+    load_anyway: load even if the memory seems too small. calibration: file with a recording of
+        router logits (recordings.save_null) to take nulls from; None for the text that ships.
+    """
+
+    source: str = "embedded"
+    device: str = "auto"
+    dtype: str = "auto"
+    load_anyway: bool = False
+    calibration: Path | None = None
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel:
+    """Give the memory of the loaded model back; without one, nothing happens."""
+
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class InspectModel:
+    """Say what the model in `source` is and what memory it would take, without loading it."""
+
+    source: str
+    device: str = "auto"
+    dtype: str = "auto"
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCalibration:
+    """Write the recording that the loaded model's nulls are fitted on to a file for others."""
+
+    path: Path
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+Request = LoadModel | UnloadModel | InspectModel | SaveCalibration | RunComparison

@@ -1,0 +1,56 @@
+"""Texts that experiments read, and the files they come from. Knows no command and no model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bh_studio.engine.errors import InputError
+
+# The most that a model sees at once unless it is asked for more or can read less.
+DEFAULT_WINDOW = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text to read, under a name that results can show."""
+
+    name: str
+    content: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content, by which results say what was read."""
+        return hashlib.sha256(self.content.encode()).hexdigest()
+
+
+def read_texts(paths: Sequence[Path]) -> tuple[Text, ...]:
+    """The text of each file; of a folder, of every .txt file in it, by name.
+
+    Raises InputError for a path that is not there, a folder without text files, and a file that
+    is empty or not UTF-8.
+    """
+    return tuple(Text(path.name, _read(path)) for given in paths for path in _files(given))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.txt"))
+    if not found:
+        raise InputError(f"The folder {path} holds no .txt file.")
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if not text.strip():
+        raise InputError(f"{path} is empty.")
+    return text

@@ -1,0 +1,188 @@
+"""What a budget came to: the levels that were found, what they rest on, and how they did elsewhere.
+
+Knows numbers and rules, no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bh_studio.engine.records.estimates import Estimate
+from bh_studio.engine.records.evaluation import Evaluation, Scores
+from bh_studio.engine.records.terms import ModelInfo
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.text import format_rule
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Allocation:
+    """What the levels of a solution by layer were chosen by.
+
+    levels: (layer, point); curves: (layer, point, 2): mean experts of the layer and KL in nats a
+    token, each layer alone. means: (layer,), the mean experts that lose the least together.
+    predicted_kl: the sum of what the layers lose there, one by one.
+    """
+
+    levels: np.ndarray
+    curves: np.ndarray
+    means: np.ndarray
+    predicted_kl: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """A rule at the level, or levels, that hit the target best on the text of the fit.
+
+    mean: experts, measured. per_layer: (layer,), the same by layer. passes: times that the text was
+    read. shortage: a sentence if the null is too small for this level. allocation: None for one
+    level in all layers.
+    """
+
+    parameters: RuleParameters
+    target: float
+    mean: float
+    per_layer: tuple[float, ...]
+    passes: int
+    shortage: str | None
+    allocation: Allocation | None = None
+
+    @property
+    def miss(self) -> float:
+        """Mean experts on the text of the fit over the target, less 1."""
+        return self.mean / self.target - 1
+
+    @property
+    def is_nearest_only(self) -> bool:
+        """Whether no level came within TOLERANCE: the mean jumps past the target there."""
+        return abs(self.miss) > TOLERANCE
+
+    def to_json(self) -> dict[str, Any]:
+        """The solution for json.dump, `rule` as the text that other commands take."""
+        allocation = self.allocation
+        return {
+            "rule": format_rule(self.parameters),
+            "parameters": asdict(self.parameters),
+            "mean_experts": self.mean,
+            "miss": self.miss,
+            "is_nearest_only": self.is_nearest_only,
+            "per_layer_experts": list(self.per_layer),
+            "passes": self.passes,
+            "shortage": self.shortage,
+            "allocation": allocation
+            and {
+                "means": allocation.means.tolist(),
+                "predicted_kl": allocation.predicted_kl,
+                "curves": [
+                    [
+                        {"level": level, "mean_experts": mean, "kl": kl}
+                        for level, (mean, kl) in zip(levels, points, strict=True)
+                    ]
+                    for levels, points in zip(
+                        allocation.levels.tolist(), allocation.curves.tolist(), strict=True
+                    )
+                ],
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FitText:
+    """A text that levels were fitted on."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Budget:
+    """Solutions for a target, and how they did on texts that they were not fitted on.
+
+    texts: of the fit. window: most tokens that the model saw at once. tokens: read in one pass.
+    one_level: the same level in every layer. by_layer: a level a layer; None if it was not asked
+    for. check: both and their controls; None if there was no other text.
+    """
+
+    model: ModelInfo
+    target: float
+    texts: tuple[FitText, ...]
+    window: int
+    tokens: int
+    one_level: Solution
+    by_layer: Solution | None
+    check: Evaluation | None
+    environment: dict[str, Any]
+
+    @property
+    def solutions(self) -> tuple[Solution, ...]:
+        """One level, then by layer if there is that."""
+        return (self.one_level,) if self.by_layer is None else (self.one_level, self.by_layer)
+
+    def checked(self, solution: Solution) -> Scores | None:
+        """How `solution` did on the other texts; None without a check."""
+        if self.check is None:
+            return None
+        return self.check.scores()[self._place(self.check, solution)]
+
+    def missed(self, solution: Solution) -> float | None:
+        """Mean experts on the other texts over the target, less 1; None without a check."""
+        scores = self.checked(solution)
+        return None if scores is None else scores.mean_experts.value / self.target - 1
+
+    def gain(self) -> Estimate | None:
+        """Nats a token by layer minus those with one level, paired; None if not both were read."""
+        if self.check is None or self.by_layer is None:
+            return None
+        places = [self._place(self.check, solution) for solution in (self.by_layer, self.one_level)]
+        return self.check.difference(*places)
+
+    def _place(self, check: Evaluation, solution: Solution) -> int:
+        """Where the solution itself stands among the contenders, before its controls."""
+        return [c.parameters for c in check.contenders].index(solution.parameters)
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as one document for json.dump."""
+        gain = self.gain()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "budget",
+            "model": asdict(self.model),
+            "target": self.target,
+            "tolerance": {"sought": TOLERANCE, "accepted": ACCEPTED},
+            "fit": {
+                "texts": [asdict(text) for text in self.texts],
+                "window": self.window,
+                "tokens": self.tokens,
+            },
+            "one_level": self.one_level.to_json(),
+            "by_layer": self.by_layer and self.by_layer.to_json(),
+            "check": self.check
+            and {
+                "one_level": self._check_json(self.one_level),
+                "by_layer": self.by_layer and self._check_json(self.by_layer),
+                "gain_by_layer": gain and gain.to_dict(),
+                "evaluation": self.check.to_json(),
+            },
+            "environment": self.environment,
+        }
+
+    def _check_json(self, solution: Solution) -> dict[str, Any]:
+        scores, miss = self.checked(solution), self.missed(solution)
+        assert scores is not None
+        assert miss is not None
+        return {
+            "mean_experts": scores.mean_experts.to_dict(),
+            "miss": miss,
+            "is_missed": abs(miss) > ACCEPTED,
+        }
+
+
+# Near enough to the target to stop, and the most that a solution may miss it by; relative.
+TOLERANCE = 0.002
+
+
+ACCEPTED = 0.02

@@ -1,0 +1,123 @@
+"""Numbers from expert counts: what a session reports. Knows arrays, no model and no thread.
+
+A count is the number of experts one token uses in one layer. Every mean, spread and share here
+is over (token, layer) pairs unless its name says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class CountStatistics:
+    """Summary of one block of counts.
+
+    tokens: rows of the block. mean, std: over (token, layer) pairs, std with divisor N; None for
+    an empty block. per_layer_mean, per_layer_std: (layer,), over tokens. histogram: pairs that
+    used exactly i experts, i from 0. share_clamped_min, share_clamped_max: share of pairs in which
+    min_k or max_k, not the rule, decided the count.
+    """
+
+    tokens: int
+    mean: float | None
+    std: float | None
+    per_layer_mean: tuple[float, ...]
+    per_layer_std: tuple[float, ...]
+    histogram: tuple[int, ...]
+    share_clamped_min: float | None
+    share_clamped_max: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, with lists for tuples, as JSON has them."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+
+def count_statistics(counts: np.ndarray, raw_counts: np.ndarray) -> CountStatistics:
+    """Summarize `counts` and `raw_counts`, both (token, layer).
+
+    A pair was clamped at min_k where its raw count is below its count, at max_k where it is above.
+    Raises ValueError if the shapes differ or are not two-dimensional.
+    """
+    if counts.ndim != 2 or counts.shape != raw_counts.shape:
+        raise ValueError(
+            f"counts and raw_counts must share one (token, layer) shape; "
+            f"got {counts.shape} and {raw_counts.shape}."
+        )
+    if counts.size == 0:
+        return CountStatistics(0, None, None, (), (), (), None, None)
+    values = counts.astype(np.float64)
+    return CountStatistics(
+        tokens=counts.shape[0],
+        mean=float(values.mean()),
+        std=float(values.std()),
+        per_layer_mean=tuple(values.mean(axis=0).tolist()),
+        per_layer_std=tuple(values.std(axis=0).tolist()),
+        histogram=tuple(np.bincount(counts.ravel()).tolist()),
+        share_clamped_min=float((raw_counts < counts).mean()),
+        share_clamped_max=float((raw_counts > counts).mean()),
+    )
+
+
+def tokens_per_second(seconds: np.ndarray) -> float | None:
+    """Decoding speed from the cumulative `seconds` (token,) at which each token was ready.
+
+    The first token belongs to reading the prompt, so n tokens span n - 1 steps. None for fewer
+    than two tokens.
+    """
+    if len(seconds) < 2:
+        return None
+    span = float(seconds[-1] - seconds[0])
+    return (len(seconds) - 1) / span if span > 0 else None
+
+
+def first_difference(baseline: tuple[int, ...], bh: tuple[int, ...]) -> int | None:
+    """Index of the first token in which two answers differ, or None.
+
+    Only tokens that both sides produced are compared: a side that was stopped earlier does not
+    differ for that. The end-of-text token counts as a token.
+    """
+    for index, (left, right) in enumerate(zip(baseline, bh, strict=False)):
+        if left != right:
+            return index
+    return None
+
+
+def pooled(parts: Sequence[CountStatistics]) -> CountStatistics:
+    """The statistics of all blocks of counts taken as one. Empty blocks are left out."""
+    parts = [part for part in parts if part.tokens]
+    if not parts:
+        return CountStatistics(0, None, None, (), (), (), None, None)
+    tokens = np.array([part.tokens for part in parts], dtype=np.float64)
+    share = tokens / tokens.sum()
+
+    def mean_of(name: str) -> float:
+        return float(share @ np.array([getattr(part, name) for part in parts], dtype=np.float64))
+
+    means = np.array([part.per_layer_mean for part in parts])  # (part, layer)
+    stds = np.array([part.per_layer_std for part in parts])
+    layer_mean = share @ means
+    layer_variance = share @ (stds**2 + (means - layer_mean) ** 2)
+    histogram = np.zeros(max(len(part.histogram) for part in parts), dtype=np.int64)
+    for part in parts:
+        histogram[: len(part.histogram)] += part.histogram
+    experts = np.arange(len(histogram))
+    mean = float(histogram @ experts / histogram.sum())
+    return CountStatistics(
+        tokens=int(tokens.sum()),
+        mean=mean,
+        std=math.sqrt(float(histogram @ (experts - mean) ** 2 / histogram.sum())),
+        per_layer_mean=tuple(layer_mean.tolist()),
+        per_layer_std=tuple(np.sqrt(layer_variance).tolist()),
+        histogram=tuple(histogram.tolist()),
+        share_clamped_min=mean_of("share_clamped_min"),
+        share_clamped_max=mean_of("share_clamped_max"),
+    )

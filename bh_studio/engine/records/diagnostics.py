@@ -1,0 +1,73 @@
+"""What was found out about a null, layer by layer: pure numbers to show. Knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bh_studio.engine.rules.parameters import NullName, ScoreName
+
+BINS = 20
+QUANTILES = tuple(i / 100 for i in range(1, 100))
+# These describe the experts that the router discards; the others all experts of a token.
+_ABOUT_DISCARDED = (NullName.DISCARDED, NullName.POOLED, NullName.PER_EXPERT)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDiagnostics:
+    """A null in one layer.
+
+    samples, smallest_p: scores behind the p-values when all tokens are used, of the expert with the
+        fewest if each has its own, and 1 / (samples + 1); None where a formula gives the p-values.
+    null_histogram: (20,) shares of held-out null scores with a p-value in each twentieth of 0 to 1;
+        0.05 each if they are uniform.
+    null_quantiles: (99,) their 1 %, 2 %, ... 99 % quantiles, which should be 0.01, 0.02, ... 0.99.
+    ks_distance: the largest distance between their distribution function and the uniform one, 0 to
+        1. A distance only: the scores of a token depend on each other, so no p-value goes with it.
+    null_share_at_alpha: share of them at or below alpha, which should be alpha.
+    all_histogram: (20,) the same as null_histogram for all experts of the held-out tokens.
+    pi0: estimated share of true nulls among all experts, see fdr.storey_pi0.
+    """
+
+    samples: int | None
+    smallest_p: float | None
+    null_histogram: tuple[float, ...]
+    null_quantiles: tuple[float, ...]
+    ks_distance: float
+    null_share_at_alpha: float
+    all_histogram: tuple[float, ...]
+    pi0: float
+
+
+@dataclass(frozen=True, slots=True)
+class NullDiagnostics:
+    """A null in all layers.
+
+    fitted_tokens, held_out_tokens: in each layer, of the two halves. alpha: the level asked about.
+    needed_p: alpha / experts, the p-value with which BH selects a single expert. warnings:
+    sentences about what the null cannot do.
+    """
+
+    null: NullName
+    score: ScoreName
+    alpha: float
+    needed_p: float
+    fitted_tokens: int
+    held_out_tokens: int
+    layers: tuple[LayerDiagnostics, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def is_about_discarded(self) -> bool:
+        """Whether the held-out null scores are those of discarded experts, not of all."""
+        return self.null in _ABOUT_DISCARDED
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, with lists for tuples, as JSON has them."""
+        return _as_json(asdict(self))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    return list(map(_as_json, value)) if isinstance(value, tuple) else value

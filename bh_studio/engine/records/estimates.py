@@ -1,0 +1,66 @@
+"""What follows from sums and costs: paired bootstrap intervals, and the Pareto front.
+
+Intervals are of means over tokens that come in blocks. Tokens of one passage depend on each other,
+so whole windows are drawn, not tokens; what is compared is drawn together, so that what a passage
+does to both sides cancels. The intervals speak of texts like these: they do not know how other
+books or another training run would differ. Knows arrays only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+class Estimate(NamedTuple):
+    """A mean over tokens and its percentile interval of level LEVEL; nan where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The fields by name, as JSON has them: None for nan."""
+        return {
+            name: None if math.isnan(value) else value for name, value in self._asdict().items()
+        }
+
+
+class PairedBootstrap:
+    """Intervals of sum(values) / sum(tokens), both by block, from one set of draws.
+
+    tokens: (block,), the scored tokens of each. All estimates of one instance use the same draws,
+    so that intervals of differences are paired. With a single block there is no interval: nan.
+    """
+
+    def __init__(self, tokens: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        self._tokens = tokens.astype(np.float64)
+        blocks = len(tokens)
+        generator = np.random.default_rng(seed)
+        # How often each block was drawn, which is all that a sum needs.
+        self._draws = generator.multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
+
+    def mean(self, sums: np.ndarray) -> Estimate:
+        """Mean per token of a quantity with block sums `sums`, (block,)."""
+        values = sums.astype(np.float64)
+        point = float(values.sum() / self._tokens.sum())
+        if len(values) < 2:
+            return Estimate(point, float("nan"), float("nan"))
+        drawn = (self._draws @ values) / (self._draws @ self._tokens)
+        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(point, float(low), float(high))
+
+
+def on_front(costs: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each pair of costs, whether no other has at most the same of both and less of one."""
+
+    def is_beaten(cost: tuple[float, float]) -> bool:
+        return any(a <= cost[0] and b <= cost[1] and (a, b) != cost for a, b in costs)
+
+    return [not is_beaten(cost) for cost in costs]

@@ -1,0 +1,219 @@
+"""What an evaluation found: sums per window, and the estimates that follow from them.
+
+Knows arrays, no model. Every mean is over scored tokens, or over pairs of scored token and layer;
+every interval is a paired bootstrap over windows, see `estimates`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from bh_studio.engine.records.estimates import LEVEL, RESAMPLES, Estimate, PairedBootstrap, on_front
+from bh_studio.engine.records.terms import ModelInfo
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.text import format_rule
+
+SCHEMA_VERSION = 1
+
+
+class Control(StrEnum):
+    """What is put in a rule's place, at as many experts; see `controls`.
+
+    AGAIN: nothing else, the same once more, which shows the noise floor. SHUFFLED: the rule's
+    counts dealt out at random. FIXED: fixed top-k, the same mean in every layer. FIXED_BY_LAYER:
+    fixed top-k, in each layer the rule's mean there.
+    """
+
+    AGAIN = "again"
+
+    SHUFFLED = "shuffled"
+    FIXED = "fixed"
+    FIXED_BY_LAYER = "fixed by layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One routing that is evaluated. parameters: None for the model's own.
+
+    control: what stands in the place of the rule. means: (layer,) mean experts that a fixed control
+    uses.
+    """
+
+    parameters: RuleParameters | None
+    control: Control | None = None
+    means: tuple[float, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The contender in a few words, the same in every table."""
+        rule = "baseline" if self.parameters is None else format_rule(self.parameters)
+        return rule if self.control is None else f"{rule} ({self.control})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowSums:
+    """Sums over the scored tokens of each window, one contender.
+
+    quality: (window, 3) float64: nats, -log p of the true token; KL(baseline || contender) in nats;
+        tokens whose most probable next token is the baseline's.
+    counts: (window, 5, layer) float64: experts used; their squares; tokens for which the rule
+        selected nothing; was raised to more (min_k, on_empty); was lowered to max_k.
+    rows_read: tokens times layers that ran, scored or not. expert_rows: rows that meanwhile went
+        through experts, see expert_rows.
+    """
+
+    quality: np.ndarray
+    counts: np.ndarray
+    rows_read: int
+    expert_rows: int
+
+    @property
+    def nats(self) -> np.ndarray:
+        """(window,)"""
+        return self.quality[:, 0]
+
+    def __add__(self, other: WindowSums) -> WindowSums:
+        """The windows of both, in order."""
+        return WindowSums(
+            np.concatenate([self.quality, other.quality]),
+            np.concatenate([self.counts, other.counts]),
+            self.rows_read + other.rows_read,
+            self.expert_rows + other.expert_rows,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The estimates of one contender.
+
+    nats: a token. nats_increase: against the baseline, paired. kl: nats a token. agreement: share
+    of tokens. mean_experts: over token-layer pairs. std_experts: over the same, divisor N.
+    share_empty, share_raised, share_lowered: of the pairs. expert_rows: a token and layer that was
+    read, counted in the experts.
+    """
+
+    nats: Estimate
+    nats_increase: Estimate
+    kl: Estimate
+    agreement: Estimate
+    mean_experts: Estimate
+    std_experts: float
+    per_layer_experts: tuple[float, ...]
+    share_empty: Estimate
+    share_raised: Estimate
+    share_lowered: Estimate
+    expert_rows: float
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nats.value)
+
+    @property
+    def perplexity_change(self) -> Estimate:
+        """Relative change of perplexity against the baseline: 0.01 is 1 % more."""
+        return Estimate(*(math.expm1(value) for value in self.nats_increase))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name, estimates as value, low and high."""
+        fields = {
+            name: value.to_dict() if isinstance(value, Estimate) else value
+            for name, value in ((name, getattr(self, name)) for name in self.__slots__)
+        }
+        return {
+            **fields,
+            "per_layer_experts": list(self.per_layer_experts),
+            "perplexity": self.perplexity,
+            "perplexity_change": self.perplexity_change.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Results of every contender on the same windows. The first contender is the baseline.
+
+    texts: (name, sha256, tokens) of each. tokens: (window,) scored tokens. is_complete: False if it
+    was cancelled; the windows that are there were read by every contender.
+    """
+
+    model: ModelInfo
+    texts: tuple[tuple[str, str, int], ...]
+    window: int
+    stride: int
+    tokens: np.ndarray
+    contenders: tuple[Contender, ...]
+    sums: tuple[WindowSums, ...]
+    is_complete: bool
+    environment: dict[str, Any]
+
+    def scores(self) -> list[Scores]:
+        """Estimates of each contender. Raises ValueError if no window was read."""
+        if not len(self.tokens):
+            raise ValueError("Nothing was evaluated.")
+        bootstrap = PairedBootstrap(self.tokens)
+        return [self._scores(bootstrap, sums) for sums in self.sums]
+
+    def difference(self, left: int, right: int) -> Estimate:
+        """Nats a token of contender `left` minus those of `right`, paired."""
+        return PairedBootstrap(self.tokens).mean(self.sums[left].nats - self.sums[right].nats)
+
+    def _scores(self, bootstrap: PairedBootstrap, sums: WindowSums) -> Scores:
+        nats, kl, agreements = sums.quality.T
+        by_layer = sums.counts.sum(0) / self.tokens.sum()  # (5, layer)
+        experts, _, empty, raised, lowered = (
+            bootstrap.mean(of_kind) for of_kind in sums.counts.mean(2).T
+        )
+        return Scores(
+            nats=bootstrap.mean(nats),
+            nats_increase=bootstrap.mean(nats - self.sums[0].nats),
+            kl=bootstrap.mean(kl),
+            agreement=bootstrap.mean(agreements),
+            mean_experts=experts,
+            std_experts=math.sqrt(max(0.0, by_layer[1].mean() - experts.value**2)),
+            per_layer_experts=tuple(by_layer[0].tolist()),
+            share_empty=empty,
+            share_raised=raised,
+            share_lowered=lowered,
+            expert_rows=sums.expert_rows / sums.rows_read,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as one document for json.dump, window sums included.
+
+        on_front: whether no other contender has at most its mean experts and at most its nats.
+        """
+        scores = self.scores()
+        front = on_front([(s.mean_experts.value, s.nats.value) for s in scores])
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "evaluation",
+            "model": asdict(self.model),
+            "texts": [
+                {"name": name, "sha256": digest, "tokens": tokens}
+                for name, digest, tokens in self.texts
+            ],
+            "window": self.window,
+            "stride": self.stride,
+            "scored_tokens": int(self.tokens.sum()),
+            "is_complete": self.is_complete,
+            "interval": {"level": LEVEL, "resamples": RESAMPLES, "blocks": len(self.tokens)},
+            "contenders": [
+                {
+                    "label": contender.label,
+                    "parameters": contender.parameters and asdict(contender.parameters),
+                    "control": contender.control,
+                    "on_front": on_the_front,
+                    "scores": of_contender.to_dict(),
+                    "window_nats": sums.nats.tolist(),
+                }
+                for contender, of_contender, sums, on_the_front in zip(
+                    self.contenders, scores, self.sums, front, strict=True
+                )
+            ],
+            "window_tokens": self.tokens.tolist(),
+            "environment": self.environment,
+        }

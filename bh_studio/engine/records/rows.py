@@ -1,0 +1,222 @@
+"""What an experiment keeps of each answer, and the numbers over many of them.
+
+Rows go to JSON and come back equal, so that an experiment can go on where it was interrupted.
+Knows no model, no file and no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from bh_studio.engine.records.counts import (
+    CountStatistics,
+    count_statistics,
+    first_difference,
+    pooled,
+)
+from bh_studio.engine.records.session import SideRecord
+from bh_studio.engine.records.terms import FinishReason, Side
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer without its count matrix. token_ids: the end-of-text token included."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    tokens_per_second: float | None
+    time_to_first_token_s: float | None
+    finish_reason: FinishReason
+    statistics: CountStatistics
+
+    @classmethod
+    def of(cls, record: SideRecord) -> Self:
+        """What is kept of `record`."""
+        return cls(
+            record.text,
+            record.token_ids,
+            record.tokens_per_second,
+            record.time_to_first_token_s,
+            record.finish_reason,
+            count_statistics(record.expert_counts, record.raw_counts),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer under the names of a session, statistics of the answer only."""
+        return {
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "tokens_per_second": self.tokens_per_second,
+            "time_to_first_token_s": self.time_to_first_token_s,
+            "finish_reason": self.finish_reason.value,
+            "statistics": self.statistics.to_dict(),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The answer that `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
+        statistics: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values["statistics"].items()
+        }
+        return cls(
+            str(values["text"]),
+            tuple(int(token) for token in values["token_ids"]),
+            values["tokens_per_second"],
+            values["time_to_first_token_s"],
+            FinishReason(values["finish_reason"]),
+            CountStatistics(**statistics),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far two answers are the same.
+
+    matching: positions at which both have the same token, counted from the start of each answer.
+    positions: length of the longer answer, so what only one of them has counts as different.
+    first_difference: index of the first position at which they differ; None if they never do.
+    """
+
+    matching: int
+    positions: int
+    first_difference: int | None
+
+    @classmethod
+    def between(cls, baseline: Answer, bh: Answer) -> Self:
+        """The agreement of `bh` with `baseline`."""
+        pairs = zip(baseline.token_ids, bh.token_ids, strict=False)
+        return cls(
+            sum(left == right for left, right in pairs),
+            max(len(baseline.token_ids), len(bh.token_ids)),
+            first_difference(baseline.token_ids, bh.token_ids),
+        )
+
+    @property
+    def share(self) -> float:
+        return self.matching / self.positions
+
+    def to_json(self) -> dict[str, Any]:
+        """The agreement by name."""
+        return {
+            "agreement": self.share,
+            "matching_tokens": self.matching,
+            "first_difference": self.first_difference,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersSummary:
+    """Many answers of one side taken together, each token with the same weight."""
+
+    statistics: CountStatistics
+    tokens_per_second: float | None
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> Self:
+        """The summary of `answers`."""
+        return cls(pooled([answer.statistics for answer in answers]), _pooled_speed(answers))
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary under the names of an answer."""
+        return {
+            "tokens_per_second": self.tokens_per_second,
+            "statistics": self.statistics.to_dict(),
+        }
+
+
+def _pooled_speed(answers: Sequence[Answer]) -> float | None:
+    """All decoding steps over all decoding time; the first token of an answer is no such step."""
+    steps = [
+        (len(answer.token_ids) - 1, answer.tokens_per_second)
+        for answer in answers
+        if answer.tokens_per_second
+    ]
+    seconds = sum(count / speed for count, speed in steps)
+    return sum(count for count, _ in steps) / seconds if seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class FilePrompt:
+    """line: where it starts, from 1. fields: what else its row holds, by name."""
+
+    line: int
+    prompt: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """A row without an answer; `reason` says why, in a sentence."""
+
+    line: int
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The row by name."""
+        return {"line": self.line, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """Both answers to one prompt of a file."""
+
+    asked: FilePrompt
+    baseline: Answer
+    bh: Answer
+    agreement: Agreement
+
+    @property
+    def line(self) -> int:
+        return self.asked.line
+
+    def to_json(self) -> dict[str, Any]:
+        """The row by name."""
+        return {
+            **asdict(self.asked),
+            **self.agreement.to_json(),
+            "sides": {Side.BASELINE: self.baseline.to_json(), Side.BH: self.bh.to_json()},
+        }
+
+
+def prompt_rows_from_json(rows: Sequence[dict[str, Any]]) -> list[PromptRow | SkippedRow]:
+    """The rows that their `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
+    return [_prompt_row_from_json(row) for row in rows]
+
+
+def _prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
+    if "reason" in row:
+        return SkippedRow(int(row["line"]), str(row["reason"]))
+    baseline, bh = (Answer.from_json(row["sides"][side]) for side in Side)
+    asked = FilePrompt(int(row["line"]), str(row["prompt"]), dict(row["fields"]))
+    return PromptRow(asked, baseline, bh, Agreement.between(baseline, bh))
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRow:
+    """One answer. alpha: None for the baseline, which is compared with nothing."""
+
+    alpha: float | None
+    answer: Answer
+    agreement: Agreement | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row by name."""
+        compared = self.agreement.to_json() if self.agreement else {}
+        return {"alpha": self.alpha, **compared, **self.answer.to_json()}
+
+
+def sweep_rows_from_json(rows: Sequence[dict[str, Any]]) -> list[SweepRow]:
+    """The rows that `to_json` wrote, the baseline's first.
+
+    Raises KeyError, TypeError or ValueError for others.
+    """
+    answers = [(row["alpha"], Answer.from_json(row)) for row in rows]
+    if answers and answers[0][0] is not None:
+        raise ValueError("The first row is not the baseline's.")
+    return [
+        SweepRow(alpha, answer, None if alpha is None else Agreement.between(answers[0][1], answer))
+        for alpha, answer in answers
+    ]

@@ -1,0 +1,136 @@
+"""The session document: one comparison with everything needed to trust and repeat it.
+
+Owns the names that `session.json` and `compare --json` share. Knows no file, no Qt, no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
+from bh_studio.engine.records.terms import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+    Side,
+    Turn,
+)
+from bh_studio.engine.rules.parameters import RuleParameters
+
+SCHEMA_VERSION = 3
+
+
+class SessionError(ValueError):
+    """A session could not be read; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SideRecord:
+    """All that one side read and produced.
+
+    prompt_token_ids: what it read, the earlier turns of a conversation included; there the sides
+        differ, because each remembers its own answers.
+    token_ids: the answer's tokens, the end-of-text token included.
+    token_texts: (token,) what each token added to `text`, as TokenGenerated had it; characters
+        still held back at the end belong to the last token, so the pieces joined are `text`.
+    expert_counts, raw_counts: (token, layer) uint8; row i belongs to the position whose output
+        predicted token i, so row 0 is the last position of the prompt.
+    prompt_expert_counts, prompt_raw_counts: (prompt token, layer) uint8, the last position left
+        out because it is row 0 above.
+    token_seconds: (token,) float64, this side's own computing time until each token was ready.
+    """
+
+    prompt_token_ids: tuple[int, ...]
+    text: str
+    token_ids: tuple[int, ...]
+    token_texts: tuple[str, ...]
+    expert_counts: np.ndarray
+    raw_counts: np.ndarray
+    prompt_expert_counts: np.ndarray
+    prompt_raw_counts: np.ndarray
+    token_seconds: np.ndarray
+    finish_reason: FinishReason
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return tokens_per_second(self.token_seconds)
+
+    @property
+    def time_to_first_token_s(self) -> float | None:
+        return float(self.token_seconds[0]) if len(self.token_seconds) else None
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts of the answer and of the prompt, apart."""
+        return {
+            "answer": count_statistics(self.expert_counts, self.raw_counts).to_dict(),
+            "prompt": count_statistics(self.prompt_expert_counts, self.prompt_raw_counts).to_dict(),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The record under the names of `session.json`."""
+        return {
+            "prompt_token_ids": list(self.prompt_token_ids),
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "token_texts": list(self.token_texts),
+            "expert_counts": self.expert_counts.tolist(),
+            "tokens_per_second": self.tokens_per_second,
+            "time_to_first_token_s": self.time_to_first_token_s,
+            "finish_reason": self.finish_reason.value,
+            "statistics": self.statistics(),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """One comparison. started_at, finished_at: ISO 8601 with time zone.
+
+    conversation: what preceded the prompt; None if it was plain text that both sides continued.
+    environment: versions of everything, machine, device and threads.
+    """
+
+    model: ModelInfo
+    rule: RuleParameters
+    generation: GenerationParameters
+    prompt: str
+    conversation: Conversation | None
+    sides: dict[Side, SideRecord]
+    environment: dict[str, Any]
+    started_at: str
+    finished_at: str
+
+    @property
+    def first_difference(self) -> int | None:
+        """Index of the first token in which the answers differ; None if they do not."""
+        return first_difference(self.sides[Side.BASELINE].token_ids, self.sides[Side.BH].token_ids)
+
+    @property
+    def continued(self) -> Conversation | None:
+        """What precedes the next prompt of this conversation; None if it was plain text.
+
+        A prompt to which no side has said anything is left out.
+        """
+        if self.conversation is None or not any(r.token_ids for r in self.sides.values()):
+            return self.conversation
+        baseline, bh = (self.sides[side].text for side in Side)
+        turns = (*self.conversation.turns, Turn(self.prompt, baseline, bh))
+        return replace(self.conversation, turns=turns)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document under the names of `session.json`, ready for json.dump."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "model": asdict(self.model),
+            "parameters": {"rule": asdict(self.rule), "generation": asdict(self.generation)},
+            "prompt": self.prompt,
+            "conversation": None if self.conversation is None else asdict(self.conversation),
+            "sides": {side.value: record.to_json() for side, record in self.sides.items()},
+            "first_difference": self.first_difference,
+            "environment": self.environment,
+        }

@@ -1,0 +1,274 @@
+"""Session documents on disk: `.bhsession` files and exported statistics.
+
+A `.bhsession` file is a zip with `session.json` (readable by people and scripts) and `arrays.npz`
+(counts and times at full width, no pickle). Files come from anyone: sizes are checked before
+anything is unpacked, and only those two members are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import zipfile
+import zlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.records.session import SCHEMA_VERSION, Session, SessionError, SideRecord
+from bh_studio.engine.records.session_versions import upgraded
+from bh_studio.engine.records.terms import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+    Side,
+    Turn,
+)
+from bh_studio.engine.rules.parameters import RuleParameters
+
+SUFFIX = ".bhsession"
+_T = TypeVar("_T")
+_JSON_MEMBER = "session.json"
+_ARRAYS_MEMBER = "arrays.npz"
+_MAX_MEMBER_BYTES = 256 * 2**20
+# What zipfile raises for archives that are cut, altered, encrypted or packed in unknown ways.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_JSON_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "float | tuple[float, ...]": (int, float, tuple),
+    **dict.fromkeys(("Mode", "MixingWeights", "RuleName", "OnEmpty", "ScoreName", "NullName"), str),
+}
+_ARRAY_TYPES = {
+    "expert_counts": np.uint8,
+    "raw_counts": np.uint8,
+    "prompt_expert_counts": np.uint8,
+    "prompt_raw_counts": np.uint8,
+    "token_seconds": np.float64,
+}
+
+
+def save_session(session: Session, path: Path) -> None:
+    """Write `session` to `path` at once or not at all. Raises OSError if the disk refuses."""
+    arrays = {
+        f"{side.value}_{name}": getattr(record, name)
+        for side, record in session.sides.items()
+        for name in _ARRAY_TYPES
+    }
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr(_JSON_MEMBER, _dump_json(session.to_json()))
+        bundle.writestr(_ARRAYS_MEMBER, packed.getvalue())
+    write_atomically(path, archive.getvalue())
+
+
+def load_session(path: Path) -> Session:
+    """Read a `.bhsession` file.
+
+    Raises SessionError with a sentence that says what is wrong, OSError if it cannot be opened.
+    """
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            document = json.loads(_read_member(bundle, _JSON_MEMBER))
+            arrays = _read_arrays(_read_member(bundle, _ARRAYS_MEMBER))
+    except SessionError:
+        raise
+    except (ValueError, RecursionError):
+        raise SessionError(f"{path.name} is damaged: its session.json is not valid JSON.") from None
+    except _UNREADABLE as error:
+        if not zipfile.is_zipfile(path):
+            raise SessionError(
+                f"{path.name} is not a BH Studio session (not a zip file)."
+            ) from None
+        raise SessionError(f"{path.name} is damaged: {error}") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise SessionError(
+            f"{path.name} has schema version {version!r}; this program reads 1 to {SCHEMA_VERSION}."
+        )
+    try:
+        return _session_from(upgraded(document), arrays)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise SessionError(f"{path.name} is damaged: {reason}") from error
+
+
+def export_json(session: Session, path: Path) -> None:
+    """Write the document, statistics included, as one JSON file."""
+    write_atomically(path, _dump_json(session.to_json()).encode())
+
+
+def export_csv(session: Session, path: Path) -> None:
+    """Write one row a side, token and layer: side, token, token_id, layer, counts."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["side", "token", "token_id", "layer", "experts", "experts_before_clamp"])
+    for side, record in session.sides.items():
+        for token, token_id in enumerate(record.token_ids):
+            for layer, count in enumerate(record.expert_counts[token]):
+                raw = record.raw_counts[token, layer]
+                writer.writerow([side.value, token, token_id, layer, int(count), int(raw)])
+    write_atomically(path, text.getvalue().encode())
+
+
+def _dump_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def _read_member(bundle: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        info = bundle.getinfo(name)
+    except KeyError:
+        raise SessionError(f"This is not a BH Studio session: it holds no {name}.") from None
+    if info.file_size > _MAX_MEMBER_BYTES:
+        raise SessionError(f"{name} would unpack to {info.file_size} bytes, more than is allowed.")
+    # The header's size may lie, so the stream itself is bounded too.
+    with bundle.open(info) as stream:
+        data = stream.read(_MAX_MEMBER_BYTES + 1)
+    if len(data) > _MAX_MEMBER_BYTES:
+        raise SessionError(f"{name} unpacks to more than is allowed.")
+    return data
+
+
+def _read_arrays(data: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+        return {
+            f"{side.value}_{name}": _read_array(
+                _read_member(bundle, f"{side.value}_{name}.npy"), np.dtype(dtype)
+            )
+            for side in Side
+            for name, dtype in _ARRAY_TYPES.items()
+        }
+
+
+def _read_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray:
+    """An array of `dtype` from the bytes of an .npy file; its size is checked before it is made."""
+    stream = io.BytesIO(data)
+    try:
+        np.lib.format.read_magic(stream)
+        shape, fortran_order, found = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise SessionError(f"The session's arrays are damaged: {error}") from error
+    if found != dtype or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise SessionError(f"The session's arrays are damaged: {found} {shape}, not {dtype}.")
+    values = np.frombuffer(data, dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Session:
+    parameters = document["parameters"]
+    model = _dataclass_from(ModelInfo, document["model"])
+    rule_values = dict(parameters["rule"])
+    if isinstance(rule_values["level"], list):
+        rule_values["level"] = tuple(float(level) for level in rule_values["level"])
+    rule = _dataclass_from(RuleParameters, rule_values)
+    generation = _dataclass_from(GenerationParameters, parameters["generation"])
+    _check_ranges(model, rule, generation)
+    sides = document["sides"]
+    return Session(
+        model=model,
+        rule=rule,
+        generation=generation,
+        prompt=_text(document["prompt"]),
+        conversation=_conversation_from(document["conversation"]),
+        sides={side: _side_from(sides[side.value], arrays, side, model) for side in Side},
+        environment=dict(document["environment"]),
+        started_at=str(document["started_at"]),
+        finished_at=str(document["finished_at"]),
+    )
+
+
+def _conversation_from(document: dict[str, Any] | None) -> Conversation | None:
+    if document is None:
+        return None
+    turns = tuple(
+        Turn(_text(turn["prompt"]), _text(turn["baseline"]), _text(turn["bh"]))
+        for turn in document["turns"]
+    )
+    return Conversation(_text(document["system"]), turns)
+
+
+def _text(value: object) -> str:
+    """A JSON string that can be written again. Raises ValueError for anything else."""
+    if not isinstance(value, str):
+        raise ValueError(f"a text is {value!r}.")
+    value.encode()
+    return value
+
+
+def _dataclass_from(kind: type[_T], values: dict[str, Any]) -> _T:
+    """A `kind` from JSON values of the right types; its own checks follow."""
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name in values:
+            expected = _JSON_TYPES[str(field.type)]
+            value = values[field.name]
+            is_bool = isinstance(value, bool)
+            if not isinstance(value, expected) or (is_bool and expected is not bool):
+                raise ValueError(f"{field.name} is {value!r}.")
+            if field.type == "float":
+                values = {**values, field.name: float(values[field.name])}
+    return kind(**values)
+
+
+def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: GenerationParameters) -> None:
+    """Raise ValueError for values that no run of this program can have had."""
+    if not 1 <= model.layers <= 1024:
+        raise ValueError(f"layers is {model.layers}.")
+    if not 1 <= model.top_k <= model.experts <= 255:  # counts are bytes
+        raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
+    rule.check_shape(model.layers, model.experts)
+    if generation.max_new_tokens > 2**24:
+        raise ValueError(f"max_new_tokens is {generation.max_new_tokens}.")
+
+
+def _side_from(
+    document: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    side: Side,
+    model: ModelInfo,
+) -> SideRecord:
+    prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
+    token_ids = tuple(int(token) for token in document["token_ids"])
+    # A side that was stopped before its first token has not read the prompt either.
+    prompt_rows = len(prompt_token_ids) - 1 if token_ids else 0
+    shapes = {
+        "expert_counts": (len(token_ids), model.layers),
+        "raw_counts": (len(token_ids), model.layers),
+        "prompt_expert_counts": (prompt_rows, model.layers),
+        "prompt_raw_counts": (prompt_rows, model.layers),
+        "token_seconds": (len(token_ids),),
+    }
+    columns: dict[str, np.ndarray] = {}
+    for name in _ARRAY_TYPES:
+        array = arrays[f"{side.value}_{name}"]
+        if array.shape != shapes[name]:
+            raise ValueError(f"{side.value}_{name} is {array.shape}, not {shapes[name]}.")
+        columns[name] = array
+    seconds = columns["token_seconds"]
+    if not (np.isfinite(seconds).all() and (np.diff(seconds, prepend=0.0) >= 0).all()):
+        raise ValueError(f"the times of {side.value} do not rise.")
+    if any(columns[name].max(initial=0) > model.experts for name in columns if "counts" in name):
+        raise ValueError(f"{side.value} counts more experts than the {model.experts} there are.")
+    if columns["expert_counts"].tolist() != document["expert_counts"]:
+        raise ValueError(f"the expert counts of {side.value} disagree between its two files.")
+    token_texts = tuple(str(piece) for piece in document["token_texts"])
+    if len(token_texts) != len(token_ids) or "".join(token_texts) != document["text"]:
+        raise ValueError(f"the token texts of {side.value} do not add up to its text.")
+    return SideRecord(
+        prompt_token_ids=prompt_token_ids,
+        text=_text(document["text"]),
+        token_ids=token_ids,
+        token_texts=token_texts,
+        finish_reason=FinishReason(document["finish_reason"]),
+        **columns,
+    )

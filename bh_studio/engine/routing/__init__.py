@@ -1,0 +1,1 @@
+"""From router logits to a selection of experts. Loads torch, never transformers."""

@@ -1,0 +1,250 @@
+"""Router logits recorded over a calibration text, which every null is fitted on, and their files.
+
+What is kept is the logits themselves: another null, temperature or score needs no second pass
+through the model, and any rule can be replayed on them. Files come from anyone: sizes are checked
+before anything is unpacked, and nothing pickled is ever read. Knows no model and no rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.rules.parameters import ScoreName
+
+_FORMAT_VERSION = 2
+_MOST_DERIVED = 4
+# 16 layers of 64 experts take 4 KB a token in float32: half a million tokens.
+_MAX_BYTES = 2 * 2**30
+# What is raised for files that are cut, altered, packed in unknown ways, or other than expected.
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, EOFError, RecursionError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_MAX_LAYERS = 1024
+# Counts of experts are bytes.
+_MAX_EXPERTS = 255
+# The same for archives whose arrays may be anyone's; what is wrong with those is a ValueError.
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, TypeError,
+)  # fmt: skip
+_T = TypeVar("_T")
+
+
+class NullError(ValueError):
+    """A null could not be read or does not belong to this model; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullOrigin:
+    """Where a null comes from.
+
+    model_fingerprint: of the model whose routers were recorded, dtype included.
+    text_sha256: of the calibration text. tokens: recorded positions in a layer.
+    skipped_positions: positions left out at the start of every window.
+    """
+
+    model_fingerprint: str
+    text_sha256: str
+    tokens: int
+    skipped_positions: int
+    window: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RouterNull:
+    """Recorded router logits, and what was derived from them last.
+
+    logits: (layer, token, expert) float32 on the CPU. factors: what scores multiply probabilities
+    with, as far as it was measured: (layer, expert) float32 on the CPU.
+    """
+
+    logits: Tensor
+    origin: NullOrigin
+    factors: Mapping[ScoreName, Tensor] = field(default_factory=dict)
+    _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def layers(self) -> int:
+        return self.logits.shape[0]
+
+    @property
+    def samples(self) -> int:
+        """Discarded scores in one layer; their smallest p-value is 1 / (samples + 1)."""
+        _, tokens, experts = self.logits.shape
+        return int(tokens * (experts - self.origin.top_k))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what was recorded and of where it comes from."""
+        digest = hashlib.sha256(json.dumps(asdict(self.origin), sort_keys=True).encode())
+        for name, array in _arrays(self).items():
+            digest.update(name.encode() + array.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def derived(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` gives, kept for the next time while it is among the few newest: sorting takes
+        a good part of a second, and a person changes alpha far more often than the null."""
+        if key not in self._derived:
+            if len(self._derived) == _MOST_DERIVED:
+                del self._derived[next(iter(self._derived))]
+            self._derived[key] = make()
+        return cast(_T, self._derived[key])
+
+
+def save_null(null: RouterNull, path: Path) -> None:
+    """Write `null` to an .npz file without pickled objects, at once or not at all."""
+    packed = io.BytesIO()
+    header = json.dumps({"format_version": _FORMAT_VERSION, **asdict(null.origin)})
+    np.savez(packed, allow_pickle=False, header=np.array(header), **_arrays(null))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, packed.getvalue())
+
+
+def load_null(path: Path) -> RouterNull:
+    """Read what save_null wrote. Raises NullError if the file is damaged, OSError if unreadable."""
+    try:
+        # From memory: np.load leaves a file open that it finds to be damaged.
+        member_sizes(path)
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            if header.pop("format_version") != _FORMAT_VERSION:
+                raise NullError(f"{path.name} was written by another version of BH Studio.")
+            logits = file["logits"]
+            factors = {name: file[name] for name in ScoreName if name in file.files}
+        origin = NullOrigin(**header)
+    except NullError:
+        raise
+    except _UNREADABLE as error:
+        raise NullError(f"{path.name} is not a null of BH Studio: {error}") from error
+    recorded = (logits, *factors.values())
+    if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in recorded):
+        raise NullError(f"{path.name} is damaged: its numbers are not finite float32.")
+    if (
+        logits.ndim != 3
+        or any(factor.shape != logits.shape[::2] for factor in factors.values())
+        or logits.shape[1] != origin.tokens
+        or not 0 < origin.top_k < logits.shape[2]
+    ):
+        raise NullError(f"{path.name} is damaged: its header does not fit its router logits.")
+    measured = {name: torch.from_numpy(factor) for name, factor in factors.items()}
+    return RouterNull(torch.from_numpy(logits), origin, measured)
+
+
+def member_sizes(path: Path) -> dict[str, int]:
+    """Unpacked bytes of each member of an archive, before any is unpacked.
+
+    Raises NullError if together they would not fit into memory.
+    """
+    with zipfile.ZipFile(path) as bundle:
+        sizes = {info.filename: info.file_size for info in bundle.infolist()}
+    if sum(sizes.values()) > _MAX_BYTES:
+        raise NullError(f"{path.name} would unpack to more than {_MAX_BYTES >> 30} GiB.")
+    return sizes
+
+
+def _arrays(null: RouterNull) -> dict[str, np.ndarray]:
+    """What a null's file holds beside its header."""
+    factors = {name.value: factor.numpy() for name, factor in sorted(null.factors.items())}
+    return {"logits": null.logits.numpy(), **factors}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RouterLogits:
+    """logits: (layer, token, expert) float32 on the CPU. null: what the file is if BH Studio wrote
+    it, with the logits as its own; None for a bare array."""
+
+    logits: Tensor
+    null: RouterNull | None
+
+
+def load_router_logits(path: Path) -> RouterLogits:
+    """Read a null file, or an .npz file with an array "logits" (layer, token, expert).
+
+    The array is float32 or float64; rules compare in float32. Raises ValueError with a sentence
+    that says what is wrong with the file, OSError if it cannot be opened.
+    """
+    try:
+        sizes = member_sizes(path)
+        with zipfile.ZipFile(path) as bundle:
+            if "header.npy" in sizes:
+                null = load_null(path)
+                return RouterLogits(checked_logits(null.logits), null)
+            if "logits.npy" not in sizes:
+                found = ", ".join(sorted(n.removesuffix(".npy") for n in sizes)[:8]) or "nothing"
+                raise ValueError(f'{path.name} holds no array "logits"; it holds {found}.')
+            with bundle.open("logits.npy") as stream:
+                array = _read_array(stream, sizes["logits.npy"], path.name)
+    except _BROKEN as error:
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path.name} is not an .npz file of router logits.") from None
+        raise ValueError(f"{path.name} is damaged: {error}") from error
+    return RouterLogits(checked_logits(array), None)
+
+
+def checked_logits(logits: np.ndarray | Tensor) -> Tensor:
+    """`logits` as (layer, token, expert) float32 on the CPU, which is what rules compare.
+
+    Raises ValueError for another shape, another kind of number, or one that is not finite.
+    """
+    values = torch.as_tensor(logits)
+    if values.ndim != 3 or not values.is_floating_point():
+        raise ValueError(
+            "Router logits must be floating-point numbers with the axes (layer, token, expert); "
+            f"got {str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}."
+        )
+    layers, tokens, experts = values.shape
+    if not (1 <= layers <= _MAX_LAYERS and tokens >= 1 and 2 <= experts <= _MAX_EXPERTS):
+        raise ValueError(
+            f"Router logits need 1 to {_MAX_LAYERS} layers, at least one token, and 2 to "
+            f"{_MAX_EXPERTS} experts; got {layers}, {tokens} and {experts}."
+        )
+    values = values.to("cpu", torch.float32).contiguous()
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        layer, token, expert = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"{int(bad.sum())} router logits are not finite in float32, the first in layer "
+            f"{layer}, token {token}, expert {expert}."
+        )
+    return values
+
+
+def _read_array(stream: IO[bytes], size: int, file_name: str) -> np.ndarray:
+    """The array of an .npy stream of `size` bytes; its header is checked before it is made."""
+    try:
+        header = _HEADERS[np.lib.format.read_magic(stream)]
+        shape, fortran_order, dtype = header(stream)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{file_name} is damaged: its array has no header that is known."
+        ) from error
+    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+        raise ValueError(
+            f"{file_name} must hold float32 or float64 router logits; it holds {dtype}."
+        )
+    if math.prod(shape) * dtype.itemsize != size - stream.tell():
+        raise ValueError(f"{file_name} is damaged: its size does not fit the shape {shape}.")
+    values = np.frombuffer(stream.read(), dtype)
+    array = values.reshape(shape, order="F" if fortran_order else "C")
+    return np.array(array, dtype=dtype.newbyteorder("="))
+
+
+_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, Any]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}

@@ -1,0 +1,1 @@
+"""Charts of expert counts. Knows no page."""

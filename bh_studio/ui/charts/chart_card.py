@@ -1,0 +1,112 @@
+"""The frame that charts share: a title, a read-out line, and words while there is no data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyqtgraph as pg
+from PySide6.QtCore import Qt, Slot
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
+
+_HEADER_HEIGHT = 28
+
+
+class ChartCard(QFrame):
+    """Holds one plot. Subclasses fill it and paint it in `take_theme`."""
+
+    def __init__(
+        self, title: str, empty_text: str, theme: Theme, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.theme = theme
+        self.setProperty("role", "card")
+        self._title = QLabel(title)
+        self._title.setProperty("role", "section")
+        self._readout = ElidedLabel("muted")
+        self._readout.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._empty = QLabel(empty_text)
+        self._empty.setProperty("role", "empty")
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._empty.setWordWrap(True)
+        self.plot = pg.PlotWidget(background=None)
+        self.plot.setFrameShape(QFrame.Shape.NoFrame)
+        item = self.plot.getPlotItem()
+        item.hideButtons()
+        item.setMenuEnabled(False)
+        item.setMouseEnabled(x=False, y=False)
+        item.disableAutoRange()
+        self.header = QHBoxLayout()
+        self.header.setSpacing(GAP_SMALL)
+        # Cards side by side keep one height of header, with and without a button.
+        self.header.addStrut(_HEADER_HEIGHT)
+        self.header.addWidget(self._title)
+        self.header.addWidget(self._readout, 1)
+        self.body = QWidget()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(GAP, GAP_SMALL, GAP, GAP_SMALL)
+        layout.setSpacing(GAP_TINY)
+        layout.addLayout(self.header)
+        layout.addWidget(self._empty, 1)
+        layout.addWidget(self.body, 1)
+        theme.changed.connect(self.take_theme)
+        self.show_empty(True)
+
+    @property
+    def readout(self) -> str:
+        """The line that tells what is under the pointer."""
+        return self._readout.text()
+
+    @property
+    def title(self) -> str:
+        """What the chart shows."""
+        return self._title.text()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether words stand in for the plot."""
+        return self.body.isHidden()
+
+    def set_readout(self, text: str) -> None:
+        """Tell what is under the pointer."""
+        if text != self._readout.text():
+            self._readout.setText(text)
+
+    def set_title(self, title: str) -> None:
+        """Name what the chart shows."""
+        self._title.setText(title)
+
+    def show_empty(self, is_empty: bool) -> None:
+        """Show words instead of an empty plot."""
+        self._empty.setVisible(is_empty)
+        self.body.setVisible(not is_empty)
+        self._readout.setVisible(not is_empty)
+
+    def axis(self, name: str) -> Any:
+        """A plot axis, "left" or "bottom"."""
+        return self.plot.getPlotItem().getAxis(name)
+
+    def name_axes(self, bottom: str, left: str) -> None:
+        """Label both axes."""
+        self._axis_names = {"bottom": bottom, "left": left}
+        self.take_theme()
+
+    @Slot()
+    def take_theme(self) -> None:
+        """Paint the axes in the theme's colours and text size."""
+        colors = self.theme.colors
+        font = self.font()
+        font.setPointSizeF(self.theme.point_size * 0.88)
+        self.plot.setBackground(colors.surface)
+        # Room for the name of the left axis.
+        self.plot.setMinimumHeight(round(self.theme.point_size * 14))
+        for side, name in getattr(self, "_axis_names", {}).items():
+            axis = self.axis(side)
+            axis.setPen(pg.mkPen(colors.line))
+            axis.setTextPen(pg.mkPen(colors.muted))
+            axis.setTickFont(font)
+            axis.setStyle(tickLength=4, tickTextOffset=4)
+            size = f"{self.theme.point_size * 0.92:.1f}pt"
+            axis.setLabel(name, color=colors.muted.name(), **{"font-size": size})

@@ -1,0 +1,217 @@
+"""One answer with its numbers. Observes a run and does not know which side it is."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QEvent, QObject, Qt, Signal, Slot
+from PySide6.QtWidgets import (
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QStackedLayout,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from bh_studio.engine.records.terms import FinishReason
+from bh_studio.ui.compare.token_text import TokenText
+from bh_studio.ui.state.run_model import RunModel
+from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.figure_row import Figure, FigureRow
+from bh_studio.ui.widgets.icons import icon
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
+
+_HEADER_HEIGHT = 28
+_EXPERTS = "Mean experts"
+_COUNTED = "Counted, mean"  # no wider than the other, which would cost a line of figures
+_ENDINGS = {
+    FinishReason.END_OF_TEXT: "End of text",
+    FinishReason.MAX_NEW_TOKENS: "Token limit",
+    FinishReason.CONTEXT_LENGTH: "Context full",
+    FinishReason.STOPPED: "Stopped",
+}
+
+
+class AnswerPanel(QFrame):
+    """The text of a run, its routing in words, and its speed, length and ending."""
+
+    difference_chosen = Signal()
+
+    def __init__(
+        self, run: RunModel, theme: Theme, empty_text: str, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._run = run
+        self._theme = theme
+        self.setProperty("role", "card")
+        self._title = QLabel(run.name)
+        self._title.setProperty("role", "title")
+        self._routing = ElidedLabel("muted")
+        self._note = QLabel()
+        self._note.setProperty("role", "note")
+        self._note.setWordWrap(True)
+        self.text = TokenText(run, theme)
+        self.text.setAccessibleName(f"Answer of {run.name}")
+        self.text.setAccessibleDescription("What was said before, then the tokens of the answer")
+        self._empty = QLabel(empty_text)
+        self._empty.setProperty("role", "empty")
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._empty.setWordWrap(True)
+        self._build_latest_button()
+        self._build_footer()
+        self._build_layout()
+        self.text.following_changed.connect(self._sync_latest)
+        theme.changed.connect(self._take_theme)
+        self._take_theme()
+        self.refresh(None, 0)
+
+    @property
+    def note(self) -> str:
+        """What has to be known to read this text rightly; often empty."""
+        return self._note.text()
+
+    def refresh(self, first_difference: int | None, compared: int) -> None:
+        """Show the run as it is now.
+
+        first_difference: the token where the sides part, if they do. compared: tokens that both
+        sides have.
+        """
+        run = self._run
+        self._pages.setCurrentWidget(self._text_page if run.is_started else self._empty)
+        self._routing.setText(run.routing)
+        self._routing.setToolTip(run.routing)
+        self._note.setText(run.note)
+        self._note.setVisible(bool(run.note))
+        self.text.refresh()
+        mean = run.statistics.mean
+        speed, first = run.tokens_per_second, run.time_to_first_token_s
+        self.tokens.show_value(str(run.token_count) if run.is_started else None)
+        self.speed.show_value(None if speed is None else f"{speed:.1f} tok/s")
+        self.first_token.show_value(None if first is None else format_seconds(first))
+        self.experts.rename(_COUNTED if run.note else _EXPERTS)
+        self.experts.show_value(None if mean is None else f"{mean:.2f}")
+        self.ended.show_value(self._ending())
+        self._show_difference(first_difference, compared)
+        self._sync_latest()
+
+    def show_token(self, index: int) -> None:
+        """Scroll to a token and mark it."""
+        self.text.show_token(index)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if watched is self._text_page and event.type() is QEvent.Type.Resize:
+            self._place_latest()
+        return super().eventFilter(watched, event)
+
+    def _build_latest_button(self) -> None:
+        self._text_page = QWidget()
+        page = QVBoxLayout(self._text_page)
+        page.setContentsMargins(0, 0, 0, 0)
+        page.addWidget(self.text)
+        self.latest_button = QToolButton(self._text_page)
+        self.latest_button.setProperty("role", "float")
+        self.latest_button.setText("Latest")
+        self.latest_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.latest_button.setToolTip("Go to the newest token and follow it")
+        self.latest_button.setAccessibleName(f"Go to the newest token of {self._run.name}")
+        self.latest_button.clicked.connect(self.text.scroll_to_end)
+        self.latest_button.hide()
+        self._text_page.installEventFilter(self)
+
+    def _build_footer(self) -> None:
+        self.tokens = Figure("Tokens", "Tokens produced, the end-of-text token included.")
+        self.speed = Figure(
+            "Speed",
+            "Tokens per second of this side's own computing time, from the first token to the "
+            "last. The other side's turns are left out.",
+        )
+        self.first_token = Figure(
+            "First token",
+            "This side's own computing time until its first token: reading the prompt.",
+        )
+        self.experts = Figure(
+            _EXPERTS,
+            "Experts per token and layer: the mean over all tokens of the answer and all layers.",
+        )
+        self.ended = Figure("Status", "Why this side stopped producing tokens.")
+        self.difference = QPushButton()
+        self.difference.setProperty("role", "link")
+        self.difference.setToolTip(
+            "Show and mark the first token in which the two answers differ, in both panels. "
+            "Tokens are counted from 0."
+        )
+        self.difference.clicked.connect(self.difference_chosen)
+
+    def _build_layout(self) -> None:
+        header = QHBoxLayout()
+        header.setSpacing(GAP_SMALL)
+        header.addWidget(self._title)
+        header.addStrut(_HEADER_HEIGHT)
+        header.addWidget(self._routing, 1)
+        header.addWidget(self.difference)
+        body = QWidget()
+        self._pages = QStackedLayout(body)
+        self._pages.addWidget(self._empty)
+        self._pages.addWidget(self._text_page)
+        line = QFrame()
+        line.setProperty("role", "rule")
+        line.setFixedHeight(1)
+        footer = FigureRow((self.tokens, self.speed, self.first_token, self.experts, self.ended))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(GAP, GAP_SMALL, GAP, GAP_SMALL)
+        layout.setSpacing(GAP_TINY)
+        layout.addLayout(header)
+        layout.addWidget(self._note)
+        layout.addWidget(body, 1)
+        layout.addWidget(line)
+        layout.addWidget(footer)
+
+    def _ending(self) -> str | None:
+        run = self._run
+        if run.finish_reason is not None:
+            return _ENDINGS[run.finish_reason]
+        if run.is_failed:
+            return "Failed"
+        if not run.is_started:
+            return None
+        return "Writing" if run.token_count else "Reading"
+
+    def _show_difference(self, index: int | None, compared: int) -> None:
+        if index is not None:
+            text = f"First difference: token {index}"
+        elif compared:
+            text = f"No difference in {compared} tokens"
+        else:
+            text = ""
+        self.difference.setText(text)
+        self.difference.setAccessibleName(text or "First difference")
+        self.difference.setEnabled(index is not None)
+        self.difference.setVisible(bool(text))
+
+    @Slot()
+    def _sync_latest(self) -> None:
+        wanted = self._run.is_running and not self.text.is_following
+        if wanted == self.latest_button.isHidden():
+            self.latest_button.setVisible(wanted)
+            self._place_latest()
+
+    def _place_latest(self) -> None:
+        self.latest_button.adjustSize()
+        page = self._text_page.rect()
+        self.latest_button.move(
+            (page.width() - self.latest_button.width()) // 2,
+            page.height() - self.latest_button.height() - GAP_SMALL,
+        )
+        self.latest_button.raise_()
+
+    @Slot()
+    def _take_theme(self) -> None:
+        self.latest_button.setIcon(icon("latest", self._theme.colors.on_accent))
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration with three digits and its unit."""
+    if seconds < 1.0:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"

@@ -1,0 +1,175 @@
+"""Where the prompt is typed, with Run and Stop."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal, Slot
+from PySide6.QtGui import QTextCursor
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QMenu,
+    QPlainTextEdit,
+    QPushButton,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from bh_studio.ui.widgets.icons import icon
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
+
+_LINES = 3
+_PLAIN = "Type the beginning of a text; both sides will continue it."
+_PLAIN_MEANING = "The text that both sides continue. Ctrl+Return runs it."
+_FIRST_MESSAGE = "Type a message; both sides will answer it."
+_NEXT_MESSAGE = "Type the next message; each side remembers its own answers."
+_MESSAGE_MEANING = "The message that both sides answer. Ctrl+Return sends it."
+# Openings in the manner of the books that the embedded model has read.
+EXAMPLES = (
+    "The old house stood at the edge of the wood, and nobody had lived in it since",
+    "“You are late,” said the captain, without looking up from the map.",
+    "It was on a cold morning in November that the letter arrived",
+)
+CHAT_EXAMPLES = (
+    "Explain to a friend in three sentences what a p-value is.",
+    "Write the first lines of a story about a lighthouse.",
+    "What should I pack for three days in the mountains?",
+)
+
+
+class PromptBar(QWidget):
+    """The prompt editor, and the two buttons of a run."""
+
+    edited = Signal()
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self.editor = QPlainTextEdit()
+        self.editor.setProperty("role", "prompt")
+        self.editor.setPlaceholderText(_PLAIN)
+        self.editor.setTabChangesFocus(True)
+        self.editor.setAccessibleName("Prompt")
+        self.editor.setToolTip(_PLAIN_MEANING)
+        self.editor.textChanged.connect(self.edited)
+        self.editor.textChanged.connect(self._place_examples)
+        self.run_button = QPushButton("Run")
+        self.run_button.setProperty("role", "primary")
+        self.run_button.setAccessibleName("Run")
+        self.stop_button = QPushButton("Stop")
+        self.stop_button.setProperty("role", "plain")
+        self.stop_button.setAccessibleName("Stop")
+        self.stop_button.setToolTip("End the run and keep what is there (Esc)")
+        self.new_button = QPushButton("New")
+        self.new_button.setProperty("role", "plain")
+        self.new_button.setAccessibleName("New conversation")
+        self.new_button.setToolTip("Start a new conversation; the turns so far are kept (Ctrl+N)")
+        self.new_button.hide()
+        for button in (self.run_button, self.stop_button):
+            button.setIconSize(QSize(14, 14))
+        self._build_examples()
+        self._lay_out()
+        theme.changed.connect(self._take_theme)
+        self._take_theme()
+
+    @property
+    def prompt(self) -> str:
+        return self.editor.toPlainText()
+
+    def set_prompt(self, text: str) -> None:
+        """Replace the prompt; Ctrl+Z in the editor brings the old one back."""
+        if text == self.prompt:
+            return
+        cursor = self.editor.textCursor()
+        cursor.select(QTextCursor.SelectionType.Document)
+        cursor.insertText(text)
+
+    @Slot(str)
+    def drop(self, text: str) -> None:
+        """Empty the editor if `text` is still what it holds; Ctrl+Z brings it back."""
+        if self.prompt == text:
+            self.set_prompt("")
+
+    @Slot(str)
+    def bring_back(self, text: str) -> None:
+        """Show `text` again, unless something else has been typed since."""
+        if not self.prompt:
+            self.set_prompt(text)
+
+    def show_chat(self, is_chat: bool, has_turns: bool) -> None:
+        """Say what the editor is for: a text to continue, a first message, or the next one."""
+        message = _NEXT_MESSAGE if has_turns else _FIRST_MESSAGE
+        self.editor.setPlaceholderText(message if is_chat else _PLAIN)
+        self.editor.setToolTip(_MESSAGE_MEANING if is_chat else _PLAIN_MEANING)
+        if is_chat == self.new_button.isHidden():
+            self.new_button.setVisible(is_chat)
+            self._offer(CHAT_EXAMPLES if is_chat else EXAMPLES)
+
+    def _offer(self, examples: tuple[str, ...]) -> None:
+        menu = self.examples.menu()
+        menu.clear()
+        for text in examples:
+            action = menu.addAction(text if len(text) < 60 else text[:57] + "…")
+            action.setData(text)
+            action.setToolTip("Take this as the prompt")
+
+    def _build_examples(self) -> None:
+        menu = QMenu(self)
+        menu.setToolTipsVisible(True)
+        menu.triggered.connect(self._take_example)
+        self.examples = QToolButton()
+        self.examples.setProperty("role", "tool")
+        self.examples.setText("Examples")
+        self.examples.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.examples.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.examples.setMenu(menu)
+        self.examples.setToolTip("Prompts to try; Ctrl+Z in the prompt takes one back")
+        self.examples.setAccessibleName("Example prompts")
+        self._offer(EXAMPLES)
+
+    def _lay_out(self) -> None:
+        buttons = QVBoxLayout()
+        buttons.setSpacing(GAP_SMALL)
+        buttons.addWidget(self.run_button)
+        second = QHBoxLayout()
+        second.setSpacing(GAP_SMALL)
+        second.addWidget(self.stop_button, 1)
+        second.addWidget(self.new_button, 1)
+        buttons.addLayout(second)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(GAP_SMALL)
+        row.addWidget(self.editor, 1)
+        row.addLayout(buttons)
+        self.examples.setParent(self.editor)
+        self.editor.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if watched is self.editor and event.type() is QEvent.Type.Resize:
+            self._place_examples()
+        return False
+
+    @Slot()
+    def _place_examples(self) -> None:
+        """Keep the examples in the corner of an empty editor."""
+        self.examples.setVisible(not self.prompt)
+        self.examples.adjustSize()
+        self.examples.move(
+            self.editor.width() - self.examples.width() - GAP_SMALL,
+            self.editor.height() - self.examples.height() - GAP_SMALL,
+        )
+
+    @Slot(object)
+    def _take_example(self, action: object) -> None:
+        self.set_prompt(action.data())  # type: ignore[attr-defined]
+        self.editor.setFocus()
+
+    @Slot()
+    def _take_theme(self) -> None:
+        colors = self._theme.colors
+        self.run_button.setIcon(icon("run", colors.on_accent, colors.muted))
+        self.stop_button.setIcon(icon("stop", colors.alarm, colors.faint))
+        self.examples.setIcon(icon("examples", colors.accent))
+        line = self.editor.fontMetrics().lineSpacing()
+        height = max(_LINES * line + 2 * GAP, 2 * self.run_button.sizeHint().height() + GAP_SMALL)
+        self.editor.setFixedHeight(height)
+        self._place_examples()

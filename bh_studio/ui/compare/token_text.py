@@ -1,0 +1,335 @@
+"""The view of one streaming answer: plain text, one tint a token. Knows no side and no engine."""
+
+from __future__ import annotations
+
+import bisect
+import html
+
+from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, Signal, Slot
+from PySide6.QtGui import (
+    QClipboard,
+    QColor,
+    QFont,
+    QGuiApplication,
+    QHelpEvent,
+    QKeyEvent,
+    QMouseEvent,
+    QResizeEvent,
+    QTextCharFormat,
+    QTextCursor,
+    QTextLine,
+    QTextOption,
+)
+from PySide6.QtWidgets import QPlainTextEdit, QTextEdit, QToolTip, QWidget
+
+from bh_studio.ui.state.run_model import RunModel
+from bh_studio.ui.state.transcript import Voice
+from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
+from bh_studio.ui.widgets.visible_text import visible
+
+
+class _CopiedText(QMimeData):
+    """Characters of an answer on their way to the clipboard."""
+
+
+def release_copied_text() -> None:
+    """Leave what was copied on the clipboard in an object that outlives Python; call at the end."""
+    # WORKAROUND: the clipboard deletes what it was given after Python has ended, and the destructor
+    # of an object made in Python ends the program with a crash then.
+    clipboard = QGuiApplication.clipboard()
+    for mode in (QClipboard.Mode.Clipboard, QClipboard.Mode.Selection):
+        if isinstance(clipboard.mimeData(mode), _CopiedText):
+            clipboard.setText(clipboard.text(mode), mode)
+
+
+class TokenText(QPlainTextEdit):
+    """Shows what was said before muted, then the tokens of a run; appends only what is new.
+
+    Positions in the document are UTF-16 units of the passages and the answer, because `visible`
+    replaces characters one for one; so copying returns the model's own characters.
+    """
+
+    following_changed = Signal(bool)
+    token_hovered = Signal(int)
+
+    def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._run = run
+        self._theme = theme
+        self._epoch = -1
+        self._starts: list[int] = []
+        self._last_length = 0
+        self._source = ""
+        self._marked: int | None = None
+        self._following = True
+        self._hovered = -1
+        self._mouse_held = False
+        self.setProperty("role", "answer")
+        self.setReadOnly(True)
+        self.setUndoRedoEnabled(False)
+        self.setWordWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
+        self.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+            | Qt.TextInteractionFlag.TextSelectableByKeyboard
+        )
+        self.document().setDocumentMargin(GAP_SMALL)
+        self.viewport().setMouseTracking(True)
+        self.verticalScrollBar().actionTriggered.connect(self._note_action)
+        self.verticalScrollBar().rangeChanged.connect(self._keep_end)
+        self.selectionChanged.connect(self._keep_selection_still)
+        theme.changed.connect(self.redraw)
+
+    @property
+    def is_following(self) -> bool:
+        """Whether the view keeps the newest token in sight."""
+        return self._following
+
+    @property
+    def token_count(self) -> int:
+        """Tokens that are on screen."""
+        return len(self._starts)
+
+    @Slot()
+    def refresh(self) -> None:
+        """Show what the run gained since the last time."""
+        if self._epoch != self._run.epoch:
+            self._restart()
+        self._append_new()
+        self._keep_end()
+
+    @Slot()
+    def redraw(self) -> None:
+        """Build the document again in the colours of the theme; place and marks stay."""
+        bar = self.verticalScrollBar()
+        place, following, marked = bar.value(), self._following, self._marked
+        self._restart()
+        self._append_new()
+        if marked is not None and marked < self.token_count:
+            self._mark(marked)
+        self._following = following
+        bar.setValue(bar.maximum() if following else place)
+
+    @Slot()
+    def scroll_to_end(self) -> None:
+        """Show the newest token and follow it from now on."""
+        self._set_following(True)
+        bar = self.verticalScrollBar()
+        bar.setValue(bar.maximum())
+
+    def show_token(self, index: int) -> None:
+        """Scroll to a token and mark it; following stops."""
+        if not 0 <= index < self.token_count:
+            return
+        self._mark(index)
+        place = QTextCursor(self.document())
+        place.setPosition(self._starts[index])
+        self._set_following(False)
+        self.setTextCursor(place)
+        self.centerCursor()
+        self._note_place()
+
+    @property
+    def marked_token(self) -> int | None:
+        """The token that `show_token` marked last, if it is still shown."""
+        return self._marked
+
+    def tint_of(self, index: int) -> QColor:
+        """Background of a token on screen."""
+        cursor = QTextCursor(self.document())
+        cursor.setPosition(self._starts[index] + 1)
+        return cursor.charFormat().background().color()
+
+    def token_at(self, point: QPoint) -> int | None:
+        """Index of the token drawn at `point` of the viewport."""
+        block = self.cursorForPosition(point).block()
+        box = self.blockBoundingGeometry(block).translated(self.contentOffset())
+        if not box.contains(point):
+            return None
+        inside = QPointF(point) - box.topLeft()
+        layout = block.layout()
+        for number in range(layout.lineCount()):
+            line = layout.lineAt(number)
+            if line.naturalTextRect().contains(inside):
+                column = line.xToCursor(inside.x(), QTextLine.CursorPosition.CursorOnCharacter)
+                return self._token_of(block.position() + column)
+        return None
+
+    def describe(self, index: int) -> str:
+        """What hovering a token tells, as plain text."""
+        run = self._run
+        text = run.token_texts[index]
+        shown = f"“{visible(text, mark_newlines=True)}”" if text else "no text of its own"
+        counts = run.counts[index]
+        counted = " (counted only)" if run.note else ""
+        return (
+            f"Token {index}: {shown} (id {run.token_ids[index]})\n"
+            f"Experts{counted}, mean over {len(counts)} layers: {counts.mean():.2f}\n"
+            f"Fewest and most in a layer: {counts.min()} and {counts.max()}"
+        )
+
+    def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802
+        """The selected characters as the model wrote them."""
+        cursor = self.textCursor()
+        units = self._source.encode("utf-16-le", "surrogatepass")
+        chosen = units[2 * cursor.selectionStart() : 2 * cursor.selectionEnd()]
+        data = _CopiedText()
+        data.setText(chosen.decode("utf-16-le", "replace"))
+        return data
+
+    def viewportEvent(self, event: QEvent) -> bool:
+        if isinstance(event, QHelpEvent) and event.type() is QEvent.Type.ToolTip:
+            index = self.token_at(event.pos())
+            if index is None:
+                QToolTip.hideText()
+            else:
+                # Qt takes a tooltip that looks like HTML for HTML, so it gets escaped HTML.
+                text = html.escape(self.describe(index)).replace("\n", "<br>")
+                QToolTip.showText(event.globalPos(), f"<qt>{text}</qt>", self.viewport())
+            return True
+        if event.type() is QEvent.Type.Leave:
+            self._hover(-1)
+        return super().viewportEvent(event)
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        self._mouse_held = True
+        super().mousePressEvent(event)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        super().mouseReleaseEvent(event)
+        self._mouse_held = False
+        self._note_place()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        before = self.verticalScrollBar().value()
+        super().keyPressEvent(event)
+        if self.verticalScrollBar().value() != before:
+            self._note_place()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        top = self.cursorForPosition(QPoint(GAP_SMALL, GAP_SMALL))
+        super().resizeEvent(event)
+        if self._following:
+            self._keep_end()
+        else:
+            # The lines break elsewhere now; what was on top stays on top.
+            bar = self.verticalScrollBar()
+            offset = self.cursorRect(top).top() / max(1, self.fontMetrics().lineSpacing())
+            bar.setValue(bar.value() + round(offset))
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        super().mouseMoveEvent(event)
+        index = self.token_at(event.position().toPoint())
+        self._hover(-1 if index is None else index)
+
+    def _hover(self, index: int) -> None:
+        if index != self._hovered:
+            self._hovered = index
+            self.token_hovered.emit(index)
+
+    def _restart(self) -> None:
+        self._epoch = self._run.epoch
+        self._starts = []
+        self._last_length = 0
+        self._marked = None
+        self._source = "".join(passage.text for passage in self._run.passages)
+        self.setExtraSelections([])
+        self.clear()
+        cursor = QTextCursor(self.document())
+        for passage in self._run.passages:
+            cursor.insertText(visible(passage.text), self._look_of(passage.voice))
+        self.moveCursor(QTextCursor.MoveOperation.Start)
+        self._set_following(True)
+
+    def _look_of(self, voice: Voice) -> QTextCharFormat:
+        look = QTextCharFormat()
+        look.setForeground(self._theme.colors.muted)
+        if voice in (Voice.PERSON, Voice.SYSTEM):
+            look.setFontWeight(QFont.Weight.DemiBold)
+        return look
+
+    def _append_new(self) -> None:
+        run = self._run
+        shown = self.token_count
+        grown = run.token_texts[shown - 1][self._last_length :] if shown else ""
+        if shown == run.token_count and not grown:
+            return
+        self._turn_selection()
+        cursor = QTextCursor(self.document())
+        cursor.movePosition(QTextCursor.MoveOperation.End)
+        cursor.beginEditBlock()
+        look = QTextCharFormat()
+        look.setForeground(self._theme.colors.text)
+        first = max(shown - 1, 0)
+        for index, mean in enumerate(run.token_means(first).tolist(), start=first):
+            text = run.token_texts[index]
+            self._last_length = len(text)
+            if index < shown:
+                text = grown
+            else:
+                self._starts.append(cursor.position())
+            if text:
+                look.setBackground(run.scale.tint(mean, self._theme.colors.surface))
+                cursor.insertText(visible(text), look)
+                self._source += text
+        cursor.endEditBlock()
+
+    @Slot()
+    def _keep_selection_still(self) -> None:
+        # WORKAROUND: a selection that reaches the end of the document grows with what is inserted
+        # there, unless its cursor is told to stay. A cursor without a selection must not be told
+        # so: Qt then moves its anchor alone, and a selection appears.
+        cursor = self.textCursor()
+        if cursor.keepPositionOnInsert() != cursor.hasSelection():
+            cursor.setKeepPositionOnInsert(cursor.hasSelection())
+            self.setTextCursor(cursor)
+
+    def _turn_selection(self) -> None:
+        """Let a selection end where the document does, not begin there: its end can stay."""
+        cursor, bar = self.textCursor(), self.verticalScrollBar()
+        start, end = cursor.selectionStart(), cursor.selectionEnd()
+        if start == end or self._mouse_held or cursor.position() == end:
+            return
+        place = bar.value()
+        cursor.setPosition(start)
+        cursor.setPosition(end, QTextCursor.MoveMode.KeepAnchor)
+        self.setTextCursor(cursor)
+        bar.setValue(place)
+
+    def _token_of(self, position: int) -> int | None:
+        index = bisect.bisect_right(self._starts, position) - 1
+        return index if index >= 0 else None
+
+    def _mark(self, index: int) -> None:
+        self._marked = index
+        is_last = index + 1 == self.token_count
+        end = self.document().characterCount() - 1 if is_last else self._starts[index + 1]
+        selection = QTextEdit.ExtraSelection()
+        selection.cursor = QTextCursor(self.document())
+        selection.cursor.setKeepPositionOnInsert(True)
+        selection.cursor.setPosition(self._starts[index])
+        selection.cursor.setPosition(end, QTextCursor.MoveMode.KeepAnchor)
+        selection.format.setBackground(self._theme.colors.accent)
+        selection.format.setForeground(self._theme.colors.on_accent)
+        self.setExtraSelections([selection])
+
+    @Slot()
+    def _note_action(self) -> None:
+        # Sent for the wheel, the keys and the slider, before the value changes; never for
+        # scrolling by the program.
+        bar = self.verticalScrollBar()
+        self._set_following(bar.sliderPosition() >= bar.maximum())
+
+    def _note_place(self) -> None:
+        bar = self.verticalScrollBar()
+        self._set_following(bar.value() >= bar.maximum())
+
+    @Slot()
+    def _keep_end(self) -> None:
+        if self._following and not self._mouse_held:
+            bar = self.verticalScrollBar()
+            bar.setValue(bar.maximum())
+
+    def _set_following(self, following: bool) -> None:
+        if following != self._following:
+            self._following = following
+            self.following_changed.emit(following)

@@ -1,0 +1,1 @@
+"""The dialog of models: what there is, downloads, loading."""

@@ -1,0 +1,164 @@
+"""What the Model menu does: the models dialog, quick loads, unloading, saving a calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, Qt, Signal, Slot
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+from bh_studio.engine.protocol.events import Failed
+from bh_studio.settings import Settings
+from bh_studio.ui.models.calibration_choice import FILES
+from bh_studio.ui.state.downloads import Downloads, Phase
+from bh_studio.ui.state.session_model import SessionModel, State
+from bh_studio.ui.widgets.theme import Theme
+
+# The cache of the hub and the dialog are imported when they are first needed: 30 ms and more that
+# would come before the first painted window.
+if TYPE_CHECKING:
+    from bh_studio.ui.models.models_dialog import ModelsDialog
+    from bh_studio.ui.state.hub_statuses import HubStatuses
+    from bh_studio.ui.state.model_shelf import ModelShelf
+
+EMBEDDED = "embedded"
+_SUFFIX = ".npz"
+
+
+class ModelCommands(QObject):
+    """Owns the downloads, the shelf of models and the dialog."""
+
+    failed = Signal(object)
+    notified = Signal(str)
+
+    def __init__(
+        self,
+        model: SessionModel,
+        theme: Theme,
+        settings: Settings,
+        window: QWidget,
+        downloads: Downloads | None = None,
+        statuses: HubStatuses | None = None,
+    ) -> None:
+        super().__init__(window)
+        self._model = model
+        self._theme = theme
+        self._window = window
+        self._settings = settings
+        self.downloads = downloads or Downloads(parent=self)
+        self._statuses = statuses
+        self._shelf: ModelShelf | None = None
+        self.dialog: ModelsDialog | None = None
+        self.file_dialog: QFileDialog | None = None
+        self.downloads.ended.connect(self._tell_ended)
+        model.model_changed.connect(self._keep_loaded)
+        model.calibration_saved.connect(self._tell_saved)
+
+    def remember(self, settings: Settings) -> Settings:
+        """`settings` with the dialog's choices and the models that were used."""
+        if self._shelf is not None:
+            settings = dataclasses.replace(settings, recent_models=self._shelf.recent)
+        if self.dialog is None:
+            return settings
+        panel = self.dialog.load_panel
+        return dataclasses.replace(
+            settings, model_device=panel.device.value, model_dtype=panel.dtype.value
+        )
+
+    def shutdown(self) -> None:
+        """End the downloads, keeping what is here; returns when nothing of them runs any more."""
+        if self.dialog is not None:
+            self.dialog.close()
+        self.downloads.shutdown()
+        if self._statuses is not None:
+            self._statuses.shutdown()
+
+    @property
+    def shelf(self) -> ModelShelf:
+        """The models that are offered."""
+        if self._shelf is None:
+            from bh_studio.ui.state.hub_statuses import HubStatuses
+            from bh_studio.ui.state.model_shelf import ModelShelf
+
+            if self._statuses is None:
+                self._statuses = HubStatuses(parent=self)
+            self._statuses.failed.connect(self.failed)
+            recent = self._settings.recent_models
+            self._shelf = ModelShelf(self._model, self.downloads, self._statuses, recent, self)
+        return self._shelf
+
+    @Slot()
+    def open_dialog(self) -> None:
+        """Show the models."""
+        if self.dialog is None:
+            from bh_studio.ui.models.models_dialog import ModelsDialog
+
+            self.dialog = ModelsDialog(self._model, self.shelf, self._theme, self._window)
+            self.dialog.load_panel.device.set_value(self._settings.model_device)
+            self.dialog.load_panel.dtype.set_value(self._settings.model_dtype)
+            loaded = self.shelf.loaded_source
+            if loaded is not None:
+                self.dialog.list.select(loaded)
+        self.dialog.show()
+        self.dialog.raise_()
+        self.dialog.activateWindow()
+
+    @Slot()
+    def load_embedded(self) -> None:
+        """Load the model that comes with the program."""
+        self._model.load(EMBEDDED)
+
+    @Slot()
+    def ask_for_folder(self) -> None:
+        """Ask for a folder and load the model in it."""
+        dialog = QFileDialog(self._window, "Folder with a checkpoint")
+        dialog.setFileMode(QFileDialog.FileMode.Directory)
+        dialog.fileSelected.connect(self._model.load)
+        self._open(dialog)
+
+    @Slot()
+    def ask_where_to_save(self) -> None:
+        """Ask for a file and write the calibration of the loaded model to it."""
+        if self._model.state is not State.READY or self._model.model is None:
+            return
+        dialog = QFileDialog(self._window, "Save calibration", str(Path.home()), FILES)
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix(_SUFFIX.removeprefix("."))
+        name = "".join(c for c in self._model.model.name if c.isalnum() or c in "-_.")
+        dialog.selectFile(f"{name or 'model'}-calibration{_SUFFIX}")
+        dialog.fileSelected.connect(self._save_calibration)
+        self._open(dialog)
+
+    def _open(self, dialog: QFileDialog) -> None:
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.file_dialog = dialog
+        dialog.open()
+
+    @Slot(str)
+    def _save_calibration(self, name: str) -> None:
+        self._model.save_calibration(Path(name))
+
+    @Slot()
+    def _keep_loaded(self) -> None:
+        """Offer what was loaded again, also if it came from a menu or the command line."""
+        model = self._model.model
+        if model is not None and model.id != EMBEDDED:
+            self.shelf.keep_loaded()
+
+    @Slot(str)
+    def _tell_ended(self, source: str) -> None:
+        """Tell in the window how a download ended while the dialog was closed."""
+        view = self.downloads.view(source)
+        if view is None or (self.dialog is not None and self.dialog.isVisible()):
+            return
+        if view.phase is Phase.FAILED:
+            message = f"The download of {source} failed. {view.message}"
+            self.failed.emit(Failed(message, view.advice, view.details))
+        elif view.phase is Phase.FINISHED:
+            self.notified.emit(f"{source} is complete; Model > Models loads it.")
+
+    @Slot(object)
+    def _tell_saved(self, path: Path) -> None:
+        self.notified.emit(f"Calibration saved to {path}")

@@ -1,0 +1,64 @@
+"""Puts remembered settings into the window and reads them out again."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import logging
+
+from PySide6.QtCore import QByteArray
+
+from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.settings import Settings
+from bh_studio.ui.main_window import MainWindow
+
+_log = logging.getLogger(__name__)
+
+
+def restore(window: MainWindow, settings: Settings) -> None:
+    """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
+    window.prompt.set_prompt(settings.prompt)
+    panel = window.settings_panel
+    try:
+        rule = RuleParameters(**settings.rule)
+        generation = GenerationParameters(**settings.generation)
+        panel.show_rule(rule)
+        panel.show_generation(generation)
+        if difference := panel.difference(rule, generation):
+            _log.warning("Remembered parameters: %s", difference)
+    except (TypeError, ValueError, OverflowError) as error:
+        _log.warning("Remembered parameters do not fit (%s); using defaults.", error)
+        panel.show_rule(RuleParameters())
+        panel.show_generation(GenerationParameters())
+    panel.conversation.show_choice(settings.chat)
+    panel.conversation.show_system(settings.system_prompt)
+    window.actions_.settings.setChecked(settings.settings_visible)
+    panel.setVisible(settings.settings_visible)
+    if settings.geometry:
+        window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
+    for name, splitter in window.splitters.items():
+        sizes = settings.splitters.get(name, [])
+        if len(sizes) == splitter.count() and sum(sizes) > 0:
+            splitter.setSizes(sizes)
+
+
+def remember(window: MainWindow) -> Settings:
+    """What to keep of `window` until the next start."""
+    panel, settings = window.settings_panel, window.models.remember(window.files.settings)
+    rule, generation = settings.rule, settings.generation
+    if not panel.problem:
+        rule = dataclasses.asdict(panel.rule())
+        generation = dataclasses.asdict(panel.generation())
+    return dataclasses.replace(
+        settings,
+        prompt=window.prompt.prompt,
+        rule=rule,
+        generation=generation,
+        chat=panel.conversation.is_chat,
+        system_prompt=panel.conversation.system,
+        text_percent=window.theme.text_percent,
+        settings_visible=window.actions_.settings.isChecked(),
+        geometry=base64.b64encode(window.saveGeometry().data()).decode(),
+        splitters={name: splitter.sizes() for name, splitter in window.splitters.items()},
+    )

@@ -1,0 +1,80 @@
+"""The turns that precede the next message. QtCore only: knows no widget and no file.
+
+The conversation that goes on is the one on screen: what replaces it there, replaces it here.
+"""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QObject, Signal, Slot
+
+from bh_studio.engine.protocol.events import Failed
+from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.records.terms import Turn
+from bh_studio.ui.state.session_model import SessionModel
+
+
+class ConversationModel(QObject):
+    """Follows the session model's runs.
+
+    message_taken: the engine has accepted this message. message_returned: it stays unanswered, and
+    the conversation is as it was before.
+    """
+
+    changed = Signal()
+    message_taken = Signal(str)
+    message_returned = Signal(str)
+
+    def __init__(self, model: SessionModel, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._model = model
+        self.turns: tuple[Turn, ...] = ()
+        self.is_on_screen = False
+        # The message that is being answered.
+        self._asked: RunComparison | None = None
+        model.run_accepted.connect(self._take)
+        model.session_changed.connect(self._follow)
+        model.failed.connect(self._give_back)
+
+    @property
+    def can_start_over(self) -> bool:
+        """Whether there is a conversation to leave, and nothing in flight."""
+        return self.is_on_screen and not self._model.is_busy
+
+    @Slot()
+    def start_over(self) -> None:
+        """Begin a new conversation; the former one is kept as all finished runs are."""
+        if self.can_start_over:
+            self.turns, self.is_on_screen = (), False
+            self._model.clear()
+            self.changed.emit()
+
+    @Slot(object)
+    def _take(self, request: RunComparison) -> None:
+        self.is_on_screen = request.conversation is not None
+        self._asked = request if self.is_on_screen else None
+        if request.conversation is None:
+            self.turns = ()
+        else:
+            self.message_taken.emit(request.prompt)
+        self.changed.emit()
+
+    @Slot()
+    def _follow(self) -> None:
+        session = self._model.session
+        if session is None:
+            return
+        continued, asked = session.continued, self._asked
+        self._asked = None
+        self.is_on_screen = continued is not None
+        self.turns = continued.turns if continued is not None else ()
+        if asked is not None and continued == session.conversation:
+            self.message_returned.emit(asked.prompt)
+        self.changed.emit()
+
+    @Slot(object)
+    def _give_back(self, failure: Failed) -> None:
+        asked = self._asked
+        if asked is not None and failure.run_id == asked.run_id:
+            self._asked = None
+            self.message_returned.emit(asked.prompt)
+            self.changed.emit()

@@ -1,0 +1,160 @@
+"""`bh-studio compare` as a person or a script runs it, on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bh_studio import cli
+from bh_studio.__main__ import build_parser
+from bh_studio.engine.records.session_file import load_session
+from bh_studio.engine.records.terms import Side
+from tests.cli.conftest import Start
+from tests.tiny_olmoe import LAYERS, TOP_K
+
+
+def compare(*arguments: str, prompt: str = "Once upon a time") -> int:
+    parser = build_parser()
+    return cli.run(parser.parse_args(["compare", prompt, "--max-k", str(TOP_K), *arguments]))
+
+
+def test_prints_both_answers_and_their_counts(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare("--model", checkpoint, "--alpha", "0.1", "--max-new-tokens", "12") == 0
+    out = capsys.readouterr().out
+    assert f"baseline (top {TOP_K})" in out
+    assert "BH (alpha 0.1)" in out
+    rows = {line[:24].strip(): line[24:].split() for line in out.splitlines()}
+    assert rows["tokens"] == ["12", "12"]
+    assert rows["mean experts"][0] == f"{TOP_K}.00"
+    assert 1 <= float(rows["mean experts"][1]) <= TOP_K
+    assert "The answers first differ at token" in out
+
+
+def test_json_is_one_object_on_standard_output(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare("--model", checkpoint, "--max-new-tokens", "5", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 3
+    assert np.array(document["sides"]["bh"]["expert_counts"]).shape == (5, LAYERS)
+
+
+def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_path: Path) -> None:
+    common = ("--model", checkpoint, "--max-new-tokens", "5", "--out")
+    for name in ("a.bhsession", "a.json", "a.csv"):
+        assert compare(*common, str(tmp_path / name)) == 0
+    session = load_session(tmp_path / "a.bhsession")
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert document["sides"]["bh"]["text"] == session.sides[Side.BH].text
+    assert (tmp_path / "a.csv").read_text().count("\n") == 1 + 2 * 5 * LAYERS
+
+
+def test_the_prompt_can_come_from_standard_input(
+    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("piped ☃ in".encode())))
+    assert compare("--model", checkpoint, "--max-new-tokens", "2", "--json", prompt="-") == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == "piped ☃ in"
+
+
+def test_sampling_repeats_with_its_seed(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        arguments = ("--model", checkpoint, "--max-new-tokens", "20", "--sample", "--json")
+        assert compare(*arguments, "--seed", seed) == 0
+        texts.append(json.loads(capsys.readouterr().out)["sides"]["baseline"]["token_ids"])
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--alpha", "1"], 2, "alpha must lie between 0 and 1"),
+        (["--min-k", "9"], 2, "min_k must not exceed max_k"),
+        (["--max-new-tokens", "0"], 2, "max_new_tokens must be at least 1"),
+        (["--max-k", "17"], 1, "16 experts"),
+        (["--model", "/nowhere"], 1, "no config.json"),
+        (["--model", "nobody/nothing"], 1, "Fetch it with `bh-studio download nobody/nothing`"),
+        (["--device", "gpu"], 1, "'gpu' is not a device. Choose auto, cpu"),
+        (["--device", "cuda:99"], 1, "on this machine"),
+        (["--calibration", "/nowhere.npz"], 1, "/nowhere.npz cannot be read: No such file"),
+    ],
+)
+def test_bad_input_gets_one_sentence(
+    arguments: list[str], code: int, sentence: str, checkpoint: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert compare("--model", checkpoint, *arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err.splitlines()[-1]
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("name", ["a.txt", "missing/a.json"])
+def test_a_bad_output_file_is_refused_before_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare("--model", "/nowhere", "--out", str(tmp_path / name))
+    assert stop.value.code == 2
+    assert name in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_not_text_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\xff")))
+    assert compare("--model", "/nowhere", prompt="-") == 2
+    assert "not valid UTF-8" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_costs_no_result(
+    checkpoint: str, tmp_path: Path, start: Start
+) -> None:
+    saved = tmp_path / "a.json"
+    arguments = ("--max-k", "4", "--max-new-tokens", "90", "--no-sample", "--out", str(saved))
+    program = start("compare", "Once", "--model", checkpoint, *arguments)
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.readline()
+    program.stdout.close()
+    messages = program.stderr.read()
+    assert program.wait(timeout=60) == 0
+    assert messages.splitlines() == ["Loading the model ...", f"Saved {saved}"]
+    assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) == 90
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_run_keeps_what_it_has_and_says_so(
+    checkpoint: str, tmp_path: Path, start: Start
+) -> None:
+    saved = tmp_path / "a.json"
+    arguments = ("--max-k", "4", "--max-new-tokens", "120", "--no-sample", "--out", str(saved))
+    program = start("compare", "Once", "--model", checkpoint, *arguments)
+    assert program.stdout is not None
+    program.stdout.readline()
+    program.send_signal(signal.SIGINT)
+    rest, _ = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert "stopped" in rest
+    assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) < 120
+
+
+def test_what_the_engine_warns_of_is_said_once_and_plainly(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare("--model", checkpoint, "--alpha", "1e-9", "--max-new-tokens", "3") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("bh-studio: The null holds")

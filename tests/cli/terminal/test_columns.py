@@ -1,0 +1,63 @@
+"""Two columns on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from bh_studio.cli.terminal.columns import ColumnPrinter, display_width
+
+
+def printed(left: list[str], right: list[str], width: int = 43) -> list[str]:
+    out = io.StringIO()
+    printer = ColumnPrinter(out, width, ("left", "right"))
+    for index in range(max(len(left), len(right))):
+        if index < len(left):
+            printer.add(0, left[index])
+        if index < len(right):
+            printer.add(1, right[index])
+    printer.end(0)
+    printer.end(1)
+    return out.getvalue().splitlines()
+
+
+def test_words_are_wrapped_and_rows_are_aligned() -> None:
+    lines = printed(["The quick brown fox ", "jumps over"], ["A lazy", " dog"])
+    assert lines == [
+        "left                 | right",
+        "-------------------- | --------------------",
+        "The quick brown fox  | A lazy dog",
+        "jumps over           |",
+    ]
+
+
+def test_a_row_appears_as_soon_as_both_columns_have_it() -> None:
+    out = io.StringIO()
+    printer = ColumnPrinter(out, 43, ("left", "right"))
+    assert out.getvalue() == ""
+    printer.add(0, "one\ntwo\n")
+    printer.add(1, "eins\n")
+    assert out.getvalue().splitlines()[2:] == ["one                  | eins"]
+    printer.end(1)
+    assert out.getvalue().splitlines()[3:] == ["two                  |"]
+
+
+def test_long_words_are_cut_and_wide_characters_counted() -> None:
+    lines = printed(["x" * 45], ["日本語" * 5])
+    assert [line.split(" |")[0].rstrip() for line in lines[2:]] == ["x" * 20, "x" * 20, "x" * 5]
+    for line in lines[2:4]:
+        assert display_width(line.split(" | ")[1]) <= 20
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31mred", "bell\x07", "back\x08", "\u202eright to left"])
+def test_control_characters_do_not_reach_the_terminal(text: str) -> None:
+    shown = "\n".join(printed([text], ["ok"]))
+    assert all(character.isprintable() or character == "\n" for character in shown)
+
+
+def test_all_text_arrives() -> None:
+    text = "It was a long day, and nobody knew what to do about the rain. " * 5
+    lines = printed([text], [])[2:]
+    joined = " ".join(line.split(" |")[0].rstrip() for line in lines)
+    assert joined.split() == text.split()

@@ -1,0 +1,251 @@
+"""Teacher-forced quality: against transformers' own loss, identity to the bit, controls, errors."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.experiments.evaluation.evaluation import evaluate
+from bh_studio.engine.experiments.evaluation.windows import windows
+from bh_studio.engine.loading import LoadedModel, load_model
+from bh_studio.engine.protocol.experiments import EvaluationRequest
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.evaluation import Control, Evaluation, Scores
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.text import parse_rule
+from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, save_tiny_checkpoint, tiny_model
+
+TEXT = Text("tale", calibration_text()[:900])
+NOTE = Text("note", calibration_text()[4000:4300])
+# Whole windows, a byte a token: without overlap every position that is read is scored.
+WHOLE = Text("whole", calibration_text()[: 6 * CONTEXT + 1])
+BH = RuleParameters(level=0.3, max_k=6)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load_model(str(save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe"))))
+
+
+@pytest.fixture
+def loaded(tiny: LoadedModel) -> LoadedModel:
+    return dataclasses.replace(tiny, model=copy.deepcopy(tiny.model))
+
+
+def run(loaded: LoadedModel, *rules: RuleParameters, **options: Any) -> Evaluation:
+    request = EvaluationRequest(**{"texts": (TEXT, NOTE), "rules": rules, **options})
+    *_, last = evaluate(loaded, request)
+    return last.evaluation
+
+
+def by_label(evaluation: Evaluation) -> dict[str, Scores]:
+    labels = [contender.label for contender in evaluation.contenders]
+    return dict(zip(labels, evaluation.scores(), strict=True))
+
+
+@pytest.mark.parametrize("stride", [20, 64, CONTEXT])
+def test_the_baseline_is_transformers_own_loss(loaded: LoadedModel, stride: int) -> None:
+    evaluation = run(loaded, stride=stride)
+    total, count = 0.0, 0
+    for text in (TEXT, NOTE):
+        ids = torch.tensor(loaded.tokenizer(text.content).input_ids)
+        for _, start, end, first in windows([len(ids)], CONTEXT, stride):
+            with torch.inference_mode():
+                logits = loaded.model(ids[None, start:end]).logits[0, first - start :]
+            losses = torch.nn.functional.cross_entropy(
+                logits, ids[first + 1 : end + 1], reduction="sum"
+            )
+            total, count = total + float(losses), count + end - first
+    assert int(evaluation.tokens.sum()) == count
+    assert evaluation.scores()[0].nats.value == pytest.approx(total / count, rel=1e-6)
+    assert evaluation.scores()[0].perplexity == pytest.approx(math.exp(total / count), rel=1e-5)
+
+
+def test_the_models_own_routing_has_a_divergence_of_exactly_zero(loaded: LoadedModel) -> None:
+    found = by_label(run(loaded, parse_rule(f"top-k:{TOP_K}"), BH, with_controls=True))
+    for label in (f"top-k:{TOP_K}", "baseline (again)"):
+        assert found[label].kl == (0.0, 0.0, 0.0)
+        assert found[label].nats_increase == (0.0, 0.0, 0.0)
+        assert found[label].agreement == (1.0, 1.0, 1.0)
+    assert found["bh:0.3,max_k=6"].kl.low > 0
+
+
+def test_divergence_and_agreement_are_those_of_the_two_distributions(loaded: LoadedModel) -> None:
+    rule = parse_rule("top-k:1")
+    scores = by_label(run(loaded, rule, stride=CONTEXT))["top-k:1"]
+    one = copy.deepcopy(loaded.model)
+    for layer in one.model.layers:
+        layer.mlp.gate.top_k = 1
+    divergence, agreements, count = 0.0, 0, 0
+    for text in (TEXT, NOTE):
+        ids = torch.tensor(loaded.tokenizer(text.content).input_ids)
+        for _, start, end, first in windows([len(ids)], CONTEXT, CONTEXT):
+            inputs = ids[None, start:end]
+            with torch.inference_mode():
+                p, q = (
+                    m(inputs).logits[0, first - start :].double().log_softmax(-1)
+                    for m in (loaded.model, one)
+                )
+            divergence += float((p.exp() * (p - q)).sum())
+            agreements += int((p.argmax(-1) == q.argmax(-1)).sum())
+            count += len(p)
+    assert scores.kl.value == pytest.approx(divergence / count, rel=1e-4)
+    assert scores.agreement.value == pytest.approx(agreements / count, abs=2 / count)
+    assert scores.mean_experts.value == 1.0
+
+
+def test_reported_experts_are_those_that_ran(loaded: LoadedModel) -> None:
+    without_overlap = {"texts": (WHOLE,), "stride": CONTEXT}
+    found = by_label(run(loaded, BH, parse_rule("top-k:2"), **without_overlap))
+    assert found["bh:0.3,max_k=6"].expert_rows < 6
+    for scores in found.values():
+        assert scores.expert_rows == pytest.approx(scores.mean_experts.value, rel=1e-12)
+        assert np.mean(scores.per_layer_experts) == pytest.approx(scores.mean_experts.value)
+    # transformers' own computations run the slots of weight 0 too, and the count says so.
+    loaded.model.set_experts_implementation("grouped_mm")
+    scores = by_label(run(loaded, BH, **without_overlap))["bh:0.3,max_k=6"]
+    assert scores.expert_rows == 6
+    assert scores.mean_experts.value < 6
+
+
+def test_limits_that_decide_are_counted(loaded: LoadedModel) -> None:
+    always = by_label(run(loaded, RuleParameters(level=0.3, min_k=TOP_K, max_k=TOP_K)))
+    (scores,) = [value for label, value in always.items() if label != "baseline"]
+    wide = by_label(run(loaded, RuleParameters(level=0.3, max_k=EXPERTS)))
+    (free,) = [value for label, value in wide.items() if label != "baseline"]
+    assert scores.share_raised.value + scores.share_lowered.value > 0.3
+    assert free.share_lowered.value == 0
+    assert free.share_raised.value == free.share_empty.value < scores.share_raised.value
+    assert free.std_experts > 0
+    assert scores.std_experts == 0
+
+
+def test_controls_use_as_many_experts_as_their_rule(loaded: LoadedModel) -> None:
+    evaluation = run(loaded, BH, texts=(WHOLE,), stride=CONTEXT, with_controls=True)
+    found = {c.control: s for c, s in zip(evaluation.contenders, evaluation.scores(), strict=True)
+             if c.parameters}  # fmt: skip
+    rule = found[None]
+    pairs = int(evaluation.tokens.sum()) * LAYERS
+    margin = 4 * 0.5 / math.sqrt(pairs)
+    assert found[Control.FIXED].mean_experts.value == pytest.approx(
+        rule.mean_experts.value, abs=margin
+    )
+    assert found[Control.FIXED].per_layer_experts == pytest.approx(
+        [rule.mean_experts.value] * LAYERS, abs=margin * LAYERS
+    )
+    assert found[Control.FIXED_BY_LAYER].per_layer_experts == pytest.approx(
+        list(rule.per_layer_experts), abs=margin * LAYERS
+    )
+    assert found[Control.FIXED].std_experts < 0.6
+    # Counts of one layer are only dealt out anew; later layers see other hidden states.
+    assert found[Control.SHUFFLED].per_layer_experts[0] == pytest.approx(rule.per_layer_experts[0])
+    assert found[Control.SHUFFLED].std_experts == pytest.approx(rule.std_experts, rel=0.1)
+    assert found[Control.SHUFFLED].kl.value != rule.kl.value
+
+
+def test_fixed_top_k_gets_no_control_of_itself(loaded: LoadedModel) -> None:
+    evaluation = run(loaded, parse_rule("top-k:2"), with_controls=True)
+    assert [c.label for c in evaluation.contenders] == ["baseline", "top-k:2", "baseline (again)"]
+
+
+def test_progress_rises_to_the_total(loaded: LoadedModel) -> None:
+    request = EvaluationRequest((TEXT,), (BH,), with_controls=True, stride=16)
+    events = list(evaluate(loaded, request))
+    done = [event.done for event in events]
+    assert done == sorted(done)
+    assert events[-1].done == events[-1].total
+    assert {event.total for event in events} == {events[-1].total}
+    assert [event.evaluation.is_complete for event in events] == [False] * (len(events) - 1) + [
+        True
+    ]
+
+
+def test_a_cancelled_evaluation_keeps_windows_that_all_have_read(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "bh_studio.engine.experiments.evaluation.teacher_forcing._windows_at_once", lambda *_: 1
+    )
+    cancel = CancelToken()
+    request = EvaluationRequest((TEXT,), (BH,), stride=16, cancel=cancel)
+    kept = None
+    for event in evaluate(loaded, request):
+        kept = event.evaluation
+        if len(kept.tokens) == 3:
+            cancel.cancel()
+    assert kept is not None
+    assert not kept.is_complete
+    assert len(kept.tokens) == 3
+    assert all(len(sums.nats) == 3 for sums in kept.sums)
+    whole = run(loaded, BH, stride=16)
+    np.testing.assert_array_equal(kept.sums[1].nats, whole.sums[1].nats[:3])
+
+
+def test_cancelling_at_once_leaves_nothing(loaded: LoadedModel) -> None:
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        list(evaluate(loaded, EvaluationRequest((TEXT,), (BH,), cancel=cancel)))
+    assert not any(module._forward_pre_hooks for module in loaded.model.modules())
+
+
+def test_the_document_is_plain_json(loaded: LoadedModel) -> None:
+    document = json.loads(json.dumps(run(loaded, BH).to_json(), allow_nan=False))
+    assert document["schema_version"] == 1
+    assert document["scored_tokens"] == sum(document["window_tokens"])
+    assert [entry["label"] for entry in document["contenders"]] == ["baseline", "bh:0.3,max_k=6"]
+    assert document["contenders"][1]["parameters"]["level"] == 0.3
+    # The baseline has the most experts and no rule loses nothing here, so both are on the front.
+    assert [entry["on_front"] for entry in document["contenders"]] == [True, True]
+    assert [text["name"] for text in document["texts"]] == ["tale", "note"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ((), "no text"),
+        ((Text("hollow", ""),), "hollow has fewer than two tokens"),
+        ((TEXT, Text("short", "a")), "short has fewer than two tokens"),
+    ],
+)
+def test_texts_with_nothing_to_predict_are_refused(
+    texts: tuple[Text, ...], message: str, loaded: LoadedModel
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        list(evaluate(loaded, EvaluationRequest(texts, (BH,))))
+
+
+def test_rules_that_do_not_fit_are_refused_before_anything_is_read(loaded: LoadedModel) -> None:
+    read = []
+    loaded.model.register_forward_pre_hook(lambda *_: read.append(1))
+    for rule, message in (
+        (RuleParameters(max_k=EXPERTS + 1), "max_k must not exceed the 16 experts"),
+        (RuleParameters(level=(0.1,) * 5), "5 values for the 3 layers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(evaluate(loaded, EvaluationRequest((TEXT,), (rule,))))
+    assert not read
+
+
+def test_a_model_that_gives_nan_is_named(loaded: LoadedModel) -> None:
+    loaded.model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits * torch.nan)
+    with pytest.raises(EngineError, match="not finite"):
+        run(loaded, BH)
+
+
+def test_the_null_of_another_model_is_refused(
+    loaded: LoadedModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    other = fit_null(tiny_model(seed=3), tokenizer, calibration_text()[:2000])
+    with pytest.raises(ValueError, match="another model"):
+        run(dataclasses.replace(loaded, null=other), BH)

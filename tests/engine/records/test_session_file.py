@@ -1,0 +1,404 @@
+"""Session files: a round trip without loss, and nothing accepted that is not one."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bh_studio.engine.records import session_file
+from bh_studio.engine.records.session import Session, SessionError, SideRecord
+from bh_studio.engine.records.session_file import (
+    export_csv,
+    export_json,
+    load_session,
+    save_session,
+)
+from bh_studio.engine.records.terms import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+    Side,
+    Turn,
+)
+from bh_studio.engine.rules.parameters import RuleParameters
+
+LAYERS, PROMPT_TOKENS = 3, 4
+CONVERSATION = Conversation(
+    "Be brief. 😀", (Turn("Who?", "A\nmodel", ""), Turn("<b>", "\x00", "ü"))
+)
+
+
+def record(
+    token_ids: tuple[int, ...],
+    texts: tuple[str, ...],
+    seed: int,
+    prompt_tokens: int = PROMPT_TOKENS,
+) -> SideRecord:
+    generator = np.random.default_rng(seed)
+    rows = len(token_ids)
+    prompt_rows = prompt_tokens - 1 if rows else 0
+    raw = generator.integers(0, 12, (rows, LAYERS), dtype=np.uint8)
+    prompt_raw = generator.integers(0, 12, (prompt_rows, LAYERS), dtype=np.uint8)
+    return SideRecord(
+        prompt_token_ids=tuple(range(1, prompt_tokens + 1)),
+        text="".join(texts),
+        token_ids=token_ids,
+        token_texts=texts,
+        expert_counts=raw.clip(1, 8),
+        raw_counts=raw,
+        prompt_expert_counts=prompt_raw.clip(1, 8),
+        prompt_raw_counts=prompt_raw,
+        token_seconds=np.cumsum(generator.random(rows)),
+        finish_reason=FinishReason.MAX_NEW_TOKENS if rows else FinishReason.STOPPED,
+    )
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session(
+        model=ModelInfo(
+            id="embedded", name="tiny", architecture="OlmoeForCausalLM", fingerprint="f" * 32,
+            layers=LAYERS, experts=16, top_k=8, context_length=64, parameter_count=10,
+            dtype="float32", device="cpu", expert_path="bh_selected", null_sha256="0" * 64,
+            null_samples=1000,
+        ),
+        rule=RuleParameters(level=0.01),
+        generation=GenerationParameters(seed=3),
+        prompt="Once “upon” a time 😀",
+        conversation=None,
+        sides={
+            Side.BASELINE: record((5, 6, 7), ("", " 日本", "<b>\x00"), 0),
+            Side.BH: record((5, 9), (" a", "\n"), 1),
+        },
+        environment={"python": "3.11", "packages": {"torch": "2.13.0"}},
+        started_at="2026-11-23T10:00:00.000+00:00",
+        finished_at="2026-11-23T10:00:01.000+00:00",
+    )  # fmt: skip
+
+
+def test_a_session_survives_its_file(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    again = load_session(path)
+    assert again.to_json() == session.to_json()
+    for side, expected in session.sides.items():
+        found = again.sides[side]
+        for name in ("raw_counts", "prompt_expert_counts", "prompt_raw_counts", "token_seconds"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+            assert getattr(found, name).dtype == getattr(expected, name).dtype
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bhsession"]
+
+
+def test_a_side_without_tokens_survives_too(session: Session, tmp_path: Path) -> None:
+    session.sides[Side.BH] = record((), (), 2)
+    save_session(session, tmp_path / "a.bhsession")
+    again = load_session(tmp_path / "a.bhsession")
+    assert again.sides[Side.BH].time_to_first_token_s is None
+    assert again.to_json() == session.to_json()
+
+
+def test_a_conversation_survives_with_sides_that_read_differently(
+    session: Session, tmp_path: Path
+) -> None:
+    session.sides[Side.BH] = record((5, 9), (" a", "\n"), 1, prompt_tokens=9)
+    chat = dataclasses.replace(session, conversation=CONVERSATION)
+    save_session(chat, tmp_path / "a.bhsession")
+    again = load_session(tmp_path / "a.bhsession")
+    assert again.conversation == CONVERSATION
+    assert again.to_json() == chat.to_json()
+    assert again.to_json()["schema_version"] == 3
+    assert len(again.sides[Side.BASELINE].prompt_token_ids) == 4
+    assert len(again.sides[Side.BH].prompt_token_ids) == 9
+    texts = [session.sides[side].text for side in Side]
+    assert again.continued == Conversation(
+        CONVERSATION.system, (*CONVERSATION.turns, Turn(session.prompt, *texts))
+    )
+
+
+def to_version_2(document: dict[str, Any]) -> None:
+    """As the program wrote it before there were conversations."""
+    document["schema_version"] = 2
+    assert document.pop("conversation") is None
+    to_early_version_3(document)
+    for name in ("revision", "has_chat_template"):
+        document["model"].pop(name)
+    for side in document["sides"].values():
+        document["prompt_token_ids"] = side.pop("prompt_token_ids")
+
+
+def to_early_version_3(document: dict[str, Any]) -> None:
+    """As the program wrote it before it said which forward read the tokens."""
+    assert document["model"].pop("decode_path") == ""
+
+
+def to_version_1(document: dict[str, Any]) -> None:
+    """As the program wrote it when BH was the only rule."""
+    to_version_2(document)
+    document["schema_version"] = 1
+    rule = document["parameters"]["rule"]
+    rule["alpha"] = rule.pop("level")
+    for name in set(rule) - {"alpha", "temperature", "min_k", "max_k", "mode", "weights"}:
+        rule.pop(name)
+
+
+@pytest.mark.parametrize("age", [to_early_version_3, to_version_2, to_version_1])
+def test_older_sessions_are_read(
+    age: Callable[[dict[str, Any]], None], session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    again = load_session(rewritten(path, age))
+    assert again.to_json() == session.to_json()
+
+
+def test_the_forward_that_read_the_tokens_is_kept(session: Session, tmp_path: Path) -> None:
+    model = dataclasses.replace(session.model, decode_path="transformers' forward (a reason)")
+    save_session(dataclasses.replace(session, model=model), tmp_path / "a.bhsession")
+    assert load_session(tmp_path / "a.bhsession").model == model
+
+
+@pytest.mark.parametrize("age", [to_version_2, to_version_1])
+@pytest.mark.parametrize("name", ["prompt_token_ids", "sides", "parameters"])
+def test_damage_in_older_sessions_is_named(
+    age: Callable[[dict[str, Any]], None], name: str, session: Session, tmp_path: Path
+) -> None:
+    def damage(document: dict[str, Any]) -> None:
+        age(document)
+        document[name] = None
+
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with pytest.raises(SessionError, match="is damaged"):
+        load_session(rewritten(path, damage))
+
+
+def test_the_documented_names_are_there(session: Session) -> None:
+    document = json.loads(json.dumps(session.to_json(), allow_nan=False))
+    for name in ("schema_version", "model", "parameters", "prompt", "sides", "first_difference",
+                 "environment"):  # fmt: skip
+        assert name in document
+    for side in ("baseline", "bh"):
+        for name in ("text", "token_ids", "expert_counts", "tokens_per_second",
+                     "time_to_first_token_s", "statistics"):  # fmt: skip
+            assert name in document["sides"][side]
+    assert np.array(document["sides"]["baseline"]["expert_counts"]).shape == (3, LAYERS)
+    assert document["first_difference"] == 1
+    assert document["parameters"]["rule"]["level"] == 0.01
+
+
+def test_a_failing_write_leaves_the_old_file(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    before = path.read_bytes()
+
+    def full_disk(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_session(session, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The session file with its session.json changed."""
+    with zipfile.ZipFile(path) as bundle:
+        document = json.loads(bundle.read("session.json"))
+        arrays = bundle.read("arrays.npz")
+    change(document)
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", json.dumps(document))
+        bundle.writestr("arrays.npz", arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(schema_version=99), "schema version 99"),
+        (lambda d: d.pop("prompt"), "'prompt' is missing"),
+        (lambda d: d["model"].pop("layers"), "layers"),
+        (lambda d: d["model"].update(layers=7), r"\(3, 7\)"),
+        (lambda d: d["parameters"]["rule"].update(level=5), "alpha"),
+        (lambda d: d["parameters"]["rule"].update(surprise=1), "surprise"),
+        (lambda d: d["sides"]["bh"].update(token_ids=[1]), r"\(2, 3\), not \(1, 3\)"),
+        (lambda d: d["sides"]["bh"].update(text="another"), "token texts of bh"),
+        (lambda d: d["model"].update(name=["x"]), "name is"),
+        (lambda d: d["parameters"]["generation"].update(seed=True), "seed is True"),
+        (lambda d: d["sides"]["bh"]["expert_counts"][0].__setitem__(0, 99), "disagree"),
+        (lambda d: d["sides"].pop("bh"), "'bh' is missing"),
+        (lambda d: d["sides"]["bh"].update(finish_reason="bored"), "bored"),
+        (lambda d: d["model"].update(layers=10**9), "layers is"),
+        (lambda d: d["model"].update(top_k=10**400), "top_k is"),
+        (lambda d: d["model"].update(experts=2), "top_k is 8 of 2"),
+        (lambda d: d["parameters"]["rule"].update(max_k=10**9), "16 experts"),
+        (lambda d: d["parameters"]["rule"].update(temperature=10**400), "too large"),
+        (lambda d: d["parameters"]["generation"].update(max_new_tokens=10**9), "max_new_tokens"),
+        (lambda d: d.update(prompt=None), "a text is None"),
+        (lambda d: d.pop("conversation"), "'conversation' is missing"),
+        (lambda d: d.update(conversation=[]), "list"),
+        (lambda d: d.update(conversation={"system": "", "turns": ["x"]}), "str"),
+        (lambda d: d.update(conversation={"system": 1, "turns": []}), "a text is 1"),
+        (
+            lambda d: d.update(
+                conversation={"system": "", "turns": [{"prompt": "", "baseline": "", "bh": None}]}
+            ),
+            "a text is None",
+        ),
+        (lambda d: d["sides"]["bh"].update(prompt_token_ids=[1]), r"\(3, 3\), not \(0, 3\)"),
+        (lambda d: d["sides"]["bh"].pop("prompt_token_ids"), "'prompt_token_ids' is missing"),
+        (lambda d: d["model"].update(has_chat_template=1), "has_chat_template is 1"),
+        (lambda d: d.update(prompt="\ud800"), "surrogates"),
+        (lambda d: d["sides"]["bh"]["token_ids"].__setitem__(0, float("inf")), "infinity"),
+    ],
+)
+def test_damaged_documents_are_named(
+    change: Callable[[dict[str, Any]], None], message: str, session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with pytest.raises(SessionError, match=message):
+        load_session(rewritten(path, change))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("token_seconds", lambda a: a * np.nan, "times of bh"),
+        ("token_seconds", lambda a: a[::-1].copy(), "times of bh"),
+        ("prompt_raw_counts", lambda a: a + 100, "16 there are"),
+    ],
+)
+def test_impossible_arrays_are_named(
+    name: str, change: Callable[[np.ndarray], np.ndarray], message: str, session: Session,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    bh = session.sides[Side.BH]
+    changed: dict[str, Any] = {name: change(getattr(bh, name))}
+    session.sides[Side.BH] = dataclasses.replace(bh, **changed)
+    path = tmp_path / "a.bhsession"
+    arrays = {
+        f"{side.value}_{field}": getattr(record, field)
+        for side, record in session.sides.items()
+        for field in session_file._ARRAY_TYPES
+    }
+    session.sides[Side.BH] = bh
+    save_session(session, path)
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    with zipfile.ZipFile(path) as bundle:
+        document = bundle.read("session.json")
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", document)
+        bundle.writestr("arrays.npz", packed.getvalue())
+    with pytest.raises(SessionError, match=message):
+        load_session(path)
+
+
+def test_the_order_of_an_array_in_memory_does_not_matter(session: Session, tmp_path: Path) -> None:
+    bh = session.sides[Side.BH]
+    session.sides[Side.BH] = dataclasses.replace(
+        bh, prompt_raw_counts=np.asfortranarray(bh.prompt_raw_counts)
+    )
+    save_session(session, tmp_path / "a.bhsession")
+    found = load_session(tmp_path / "a.bhsession").sides[Side.BH].prompt_raw_counts
+    np.testing.assert_array_equal(found, bh.prompt_raw_counts)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.bhsession"
+    path.write_text("hello")
+    with pytest.raises(SessionError, match="not a zip"):
+        load_session(path)
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("other.txt", "")
+    with pytest.raises(SessionError, match=r"no session\.json"):
+        load_session(path)
+    for text in ("{", "[1]", '"x"', "[" * 100_000):
+        with zipfile.ZipFile(path, "w") as bundle:
+            bundle.writestr("session.json", text)
+            bundle.writestr("arrays.npz", b"")
+        with pytest.raises(SessionError):
+            load_session(path)
+
+
+def test_pickled_arrays_are_never_read(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with zipfile.ZipFile(path) as bundle:
+        document = bundle.read("session.json")
+    packed = io.BytesIO()
+    np.savez(packed, baseline_expert_counts=np.array([{}], dtype=object))
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", document)
+        bundle.writestr("arrays.npz", packed.getvalue())
+    with pytest.raises(SessionError, match="damaged"):
+        load_session(path)
+
+
+def test_an_array_that_claims_to_be_huge_is_not_made(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with zipfile.ZipFile(path) as bundle:
+        document, arrays = bundle.read("session.json"), bundle.read("arrays.npz")
+    # The same length, another shape: 3 rows become 3e12.
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(arrays)) as old, zipfile.ZipFile(packed, "w") as new:
+        for name in old.namelist():
+            new.writestr(
+                name, old.read(name).replace(b"(3, 3), }" + b" " * 12, b"(3000000000000, 3), }")
+            )
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", document)
+        bundle.writestr("arrays.npz", packed.getvalue())
+    with pytest.raises(SessionError, match="3000000000000"):
+        load_session(path)
+
+
+def test_a_zip_bomb_is_not_unpacked(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    monkeypatch.setattr(session_file, "_MAX_MEMBER_BYTES", 100)
+    with pytest.raises(SessionError, match="more than is allowed"):
+        load_session(path)
+
+
+def test_a_damaged_byte_is_noticed(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    data = bytearray(path.read_bytes())
+    for position in range(40, len(data) - 200, 97):
+        broken = bytearray(data)
+        broken[position] ^= 0xFF
+        path.write_bytes(broken)
+        with contextlib.suppress(SessionError):
+            assert load_session(path).to_json() == session.to_json()
+
+
+def test_exports(session: Session, tmp_path: Path) -> None:
+    export_json(session, tmp_path / "a.json")
+    document = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert document == json.loads(json.dumps(session.to_json()))
+    export_csv(session, tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (3 + 2) * LAYERS
+    assert rows[4]["layer"] == "1"
+    assert int(rows[4]["experts"]) == session.sides[Side.BASELINE].expert_counts[1, 1]
+    assert int(rows[4]["experts_before_clamp"]) == session.sides[Side.BASELINE].raw_counts[1, 1]

@@ -1,0 +1,143 @@
+"""Reading recorded router logits: both kinds of file, and files that are not to be trusted."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bh_studio.engine.routing import recordings
+from bh_studio.engine.routing.recordings import (
+    RouterNull,
+    checked_logits,
+    load_router_logits,
+    save_null,
+)
+
+LOGITS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+
+
+def write(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def refused(path: Path, sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_router_logits(path)
+
+
+def npy(array: np.ndarray, **header: Any) -> bytes:
+    """The bytes of an .npy file with `header` in place of its own."""
+    stream = io.BytesIO()
+    described = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape, **header}
+    np.lib.format.write_array_header_1_0(stream, described)
+    return stream.getvalue() + array.tobytes()
+
+
+def write_member(path: Path, data: bytes, name: str = "logits.npy") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr(name, data)
+    return path
+
+
+def test_a_saved_null_is_its_own_null(null: RouterNull, tmp_path: Path) -> None:
+    save_null(null, tmp_path / "null.npz")
+    recording = load_router_logits(tmp_path / "null.npz")
+    assert torch.equal(recording.logits, null.logits)
+    assert recording.null is not None
+    assert recording.null.sha256 == null.sha256
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_bare_array_becomes_float32(dtype: str, order: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "bare.npz", logits=np.asarray(LOGITS, dtype, order=order), note="a")
+    recording = load_router_logits(path)
+    assert recording.null is None
+    assert recording.logits.dtype == torch.float32
+    assert recording.logits.numpy().tolist() == LOGITS.tolist()
+
+
+def test_what_is_not_such_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.npz"
+    path.write_bytes(b"hello")
+    refused(path, "other.npz is not an .npz file of router logits.")
+    path.write_bytes(b"")
+    refused(path, "other.npz is not an .npz file of router logits.")
+    np.save(tmp_path / "array.npy", LOGITS)
+    refused(tmp_path / "array.npy", "array.npy is not an .npz file of router logits.")
+    refused(write(path, a=LOGITS, b=LOGITS), 'other.npz holds no array "logits"; it holds a, b.')
+    refused(write(path, logits=LOGITS.astype(int)), "it holds int64.")
+    refused(write(path, logits=LOGITS.astype(np.float16)), "it holds float16.")
+    refused(write(path, logits=LOGITS[0]), "the axes (layer, token, expert); got float32 (3, 4).")
+    refused(write(path, logits=LOGITS[:, :0]), "at least one token, and 2 to 255 experts; got 2, 0")
+    refused(write(path, logits=LOGITS, header="{}"), "other.npz is not a null of BH Studio")
+    with pytest.raises(FileNotFoundError):
+        load_router_logits(tmp_path / "none.npz")
+    with pytest.raises(IsADirectoryError):
+        load_router_logits(tmp_path)
+
+
+def test_nothing_pickled_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "objects.npz", logits=np.array([{}], dtype=object))
+    refused(path, "it holds object.")
+    # The first bytes of a pickle.
+    refused(write_member(path, b"\x80\x04\x95"), "its array has no header that is known.")
+
+
+def test_an_array_that_claims_another_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    refused(write_member(path, npy(LOGITS, shape=(2**20, 2**20, 64))), "does not fit the shape")
+    refused(write_member(path, npy(LOGITS, shape=(2, 3, 3))), "does not fit the shape (2, 3, 3).")
+    refused(write_member(path, npy(LOGITS, descr="<f8")), "does not fit the shape (2, 3, 4).")
+    refused(write_member(path, npy(LOGITS)[:40]), "its array has no header that is known.")
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings, "_MAX_BYTES", 2**30)
+    path = write_member(tmp_path / "bomb.npz", npy(LOGITS))
+    data = path.read_bytes()
+    # The size that the directory of the archive states for its only member.
+    place = data.index(b"PK\x01\x02") + 24
+    path.write_bytes(data[:place] + (2**31).to_bytes(4, "little") + data[place + 4 :])
+    refused(path, "bomb.npz would unpack to more than 1 GiB.")
+
+
+def test_a_cut_or_altered_file_is_refused(tmp_path: Path) -> None:
+    whole = write_member(tmp_path / "whole.npz", npy(LOGITS)).read_bytes()
+    path = tmp_path / "cut.npz"
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, "cut.npz is not an .npz file of router logits.")
+    place = len(whole) // 3
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    refused(path, "cut.npz is damaged: ")
+
+
+def test_a_null_with_a_header_of_other_types_is_refused(null: RouterNull, tmp_path: Path) -> None:
+    path = tmp_path / "null.npz"
+    save_null(null, path)
+    with np.load(path) as file:
+        header, logits = json.loads(str(file["header"])), file["logits"]
+    write(path, header=np.array(json.dumps({**header, "top_k": "4"})), logits=logits)
+    refused(path, "null.npz is ")
+    write(path, header=np.array("[" * 100_000), logits=logits)
+    refused(path, "null.npz is ")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
+    logits = LOGITS.astype(np.float64)
+    logits[1, 2, 3] = logits[1, 2, 0] = value
+    sentence = "2 router logits are not finite in float32, the first in layer 1, token 2, expert 0."
+    with pytest.raises(ValueError, match=sentence):
+        checked_logits(logits)

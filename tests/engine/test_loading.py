@@ -1,0 +1,145 @@
+"""Loading: the embedded model, folders, and what is refused with a sentence that helps."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.loading import load_model
+from bh_studio.engine.moe.experts import expert_path
+from bh_studio.engine.protocol.events import LoadProgress, failure
+from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, save_tiny_checkpoint, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe"))
+
+
+def test_a_folder_is_loaded_with_its_null(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A cache of its own: the null of this very model may be there from another test.
+    monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
+    progress: list[LoadProgress] = []
+    loaded = load_model(str(checkpoint), progress.append)
+    assert (loaded.info.layers, loaded.info.experts, loaded.info.top_k) == (LAYERS, EXPERTS, TOP_K)
+    assert loaded.info.dtype == "float32"
+    assert loaded.info.fingerprint == loaded.null.origin.model_fingerprint
+    assert loaded.info.expert_path == expert_path(loaded.model)
+    assert loaded.info.null_samples == loaded.null.samples > 10_000
+    assert loaded.end_token_ids == {256}
+    shares = [p.fraction for p in progress if p.stage.startswith("Preparing")]
+    assert shares[-1] == 1.0
+    assert [p.fraction for p in progress if p.stage == "Reading the weights"][-1] == 1.0
+
+
+def test_the_dtype_can_be_asked_for(checkpoint: Path) -> None:
+    assert load_model(str(checkpoint), dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+def test_loading_can_be_cancelled(checkpoint: Path) -> None:
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        load_model(str(checkpoint), cancel=cancel)
+
+
+def test_loading_can_be_cancelled_while_the_weights_are_read(checkpoint: Path) -> None:
+    cancel = CancelToken()
+    shares = []
+
+    def report(progress: LoadProgress) -> None:
+        if progress.stage == "Reading the weights":
+            shares.append(progress.fraction)
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        load_model(str(checkpoint), report, cancel)
+    assert len(shares) == 1
+    # The next load is not held up by what the cancelled one left behind.
+    assert load_model(str(checkpoint)).info.layers == LAYERS
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"no config\.json"):
+        load_model(str(tmp_path))
+    with pytest.raises(EngineError, match=r"no config\.json"):
+        load_model(str(tmp_path / "missing"))
+
+
+def test_weights_that_could_run_code_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(EngineError, match="safetensors"):
+        load_model(str(folder))
+
+
+def test_damaged_weights_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    shutil.copytree(checkpoint, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5000])
+    with pytest.raises(EngineError, match="could not be read"):
+        load_model(str(folder))
+    weights.write_bytes(b"not weights at all")
+    with pytest.raises(EngineError, match="could not be read"):
+        load_model(str(folder))
+
+
+def test_a_missing_tokenizer_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mute"
+    shutil.copytree(checkpoint, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(EngineError, match=r"no tokenizer\.json"):
+        load_model(str(folder))
+
+
+def test_weights_that_are_missing_are_not_made_up(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=r"lacks 1 weights, model\.norm\.weight"):
+        load_model(str(folder))
+
+
+def test_a_dense_model_is_refused(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=257, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=1, num_key_value_heads=1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(EngineError, match="has no experts to choose from"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("alloc_cpu.cpp:127: DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+)  # fmt: skip
+def test_out_of_memory_is_named(error: Exception) -> None:
+    failed = failure(error, run_id=3)
+    assert failed.message == "There is not enough memory for this."
+    assert "smaller model" in failed.advice
+    assert failed.run_id == 3
+
+
+def test_other_errors_keep_their_report() -> None:
+    failed = failure(KeyError("surprise"))
+    assert "surprise" in failed.message
+    assert "KeyError" in failed.details
