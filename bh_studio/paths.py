@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import platformdirs
 
 _APP = "bh-studio"
+_INSIDE = Path(__file__).resolve().parent / "resources"
+# In a checkout that is not installed they lie beside the package.
+_RESOURCES = _INSIDE if _INSIDE.is_dir() else _INSIDE.parents[1] / "resources"
 
 
 def cache_dir() -> Path:
@@ -35,7 +37,7 @@ def resource(name: str) -> Path:
 
     Raises FileNotFoundError if the installation lacks it.
     """
-    path = Path(str(files("bh_studio.resources").joinpath(name)))
+    path = _RESOURCES / name
     if not path.exists():
         raise FileNotFoundError(
             f"The installation is incomplete: {name} is missing. Install BH Studio again."

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import bh_studio
 from bh_studio import __main__ as program
 from bh_studio import paths
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def bh_studio_program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +33,39 @@ def bh_studio_program(*arguments: str, **environment: str) -> subprocess.Complet
 def test_version() -> None:
     answer = bh_studio_program("--version")
     assert (answer.returncode, answer.stdout) == (0, f"bh-studio {bh_studio.__version__}\n")
+
+
+def test_a_checkout_runs_without_being_installed(tmp_path: Path) -> None:
+    """With the libraries of this Python, but without BH Studio among them."""
+    shutil.copytree(ROOT / "bh_studio", tmp_path / "bh_studio")
+    (tmp_path / "resources").symlink_to(ROOT / "resources")
+
+    answer = run_checkout(tmp_path, "compare", "Once", "--max-new-tokens", "2")
+    assert answer.returncode == 0, answer.stderr
+    assert "mean experts" in answer.stdout
+
+    # Fetched by a child process, which has to find the program too.
+    answer = run_checkout(tmp_path, "download", "nobody/nothing")
+    assert answer.returncode == 1
+    assert "nobody/nothing cannot be fetched, because HF_HUB_OFFLINE" in answer.stderr
+
+
+def run_checkout(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bh_studio` in `folder`, where no installed one is found."""
+    # An editable installation is found through an entry of its own.
+    code = (
+        "import runpy, sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f'{f}'.lower()]\n"
+        "sys.path.insert(0, '')\n"
+        "runpy.run_module('bh_studio', run_name='__main__', alter_sys=True)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def test_help_names_commands_options_and_exit_codes() -> None:

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bh_studio.engine.hub.course import DownloadCourse
 from bh_studio.engine.hub.events import (
@@ -180,6 +181,12 @@ class Download:
                 self._report(event)
 
 
+def _own_path() -> str:
+    """PYTHONPATH of the child: the program that runs, which need not be the one installed."""
+    own = str(Path(__file__).resolve().parents[3])
+    return os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
+
+
 def _silent(seconds: float) -> Problem:
     return Problem(
         f"No byte came for {seconds:.0f} seconds.",
@@ -206,7 +213,7 @@ class ChildProcess:
             text=True,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _own_path()},
             # Ctrl+C in the terminal is for the parent alone, which decides what becomes of it.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
