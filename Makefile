@@ -18,7 +18,7 @@ run:
 	@"$(PYTHON)" tools/environment.py --venv "$(VENV)" --screen
 	@"$(VENV)/bin/bh-studio" $(ARGS)
 
-# The static checks need a core and so do the tests, which compute with one thread: side by side.
+# The static checks need a core for a minute, each process of the tests one thread: side by side.
 test:
 	@command -v "$(PYTHON)" >/dev/null || { echo "make test needs python3 (3.11 to 3.13)." >&2; exit 1; }
 	@"$(PYTHON)" tools/environment.py --venv "$(VENV)" --test
@@ -31,4 +31,4 @@ static:
 	"$(VENV)/bin/mypy"
 
 suite:
-	"$(VENV)/bin/python" -m pytest
+	"$(VENV)/bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal

@@ -29,8 +29,14 @@ for _name in (
     "TRANSFORMERS_CACHE",
     "QT_STYLE_OVERRIDE",
     "QT_SCALE_FACTOR",
+    # How wide the terminal is in which the tests run must not matter.
+    "COLUMNS",
+    "LINES",
 ):
     os.environ.pop(_name, None)
+# Two threads that wait for each other crawl where another test holds a core. torch reads this, here
+# and in child processes.
+os.environ["OMP_NUM_THREADS"] = "1"
 # One cache for the whole run: what is in it (nulls) is named by its content and slow to make.
 os.environ["XDG_CACHE_HOME"] = str(Path(_HOME.name, "cache"))
 
