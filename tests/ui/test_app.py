@@ -51,6 +51,20 @@ def window() -> MainWindow:
     return next(w for w in QApplication.topLevelWidgets() if isinstance(w, MainWindow))
 
 
+def when(is_time: Callable[[], bool], act: Callable[[], None]) -> QTimer:
+    """Have `act` called once, as soon as it is time, however busy the machine is."""
+    timer = QTimer()
+
+    def look() -> None:
+        if is_time():
+            timer.stop()
+            act()
+
+    timer.timeout.connect(look)
+    timer.start(20)
+    return timer
+
+
 def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
     options = WindowOptions(
         prompt="Once",
@@ -128,7 +142,7 @@ def test_closing_the_window_ends_a_download(
         hub.last.progress(1000)
         window().close()
 
-    QTimer.singleShot(300, close_later)
+    _timer = when(lambda: engine.is_started, close_later)
     assert run_window(WindowOptions(), lambda: engine) == 0
     assert hub.last.is_over
 
@@ -193,7 +207,7 @@ def test_closing_the_window_ends_the_program_and_remembers(engine: FakeEngine) -
         window().prompt.set_prompt("Remember me")
         window().close()
 
-    QTimer.singleShot(300, close_later)
+    _timer = when(lambda: engine.is_started, close_later)
     assert run_window(WindowOptions(), lambda: engine) == 0
     assert engine.is_shut_down
     assert load_settings().prompt == "Remember me"
@@ -206,7 +220,7 @@ def test_an_interrupt_during_a_run_keeps_what_was_written(engine: FakeEngine) ->
         assert window().model.is_busy
         signal.raise_signal(signal.SIGINT)
 
-    QTimer.singleShot(800, interrupt)
+    _timer = when(lambda: engine.is_started and bool(window().model.bh.token_ids), interrupt)
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
     (kept,) = autosave_dir().iterdir()
     assert load_session(kept).sides[Side.BH].finish_reason is FinishReason.STOPPED
