@@ -110,7 +110,7 @@ def checks(loaded: LoadedModel) -> dict[str, bool]:
         return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
     def routed(**values: Any) -> RoutingIntegration:
-        return RoutingIntegration(model, RuleParameters(**values), null=loaded.null)
+        return RoutingIntegration(model, RuleParameters(**values), recording=loaded.recording)
 
     before = outputs()
     with routed(mode=Mode.ANALYZE):

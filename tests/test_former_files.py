@@ -35,7 +35,12 @@ from bh_studio.engine.records.terms import (
     Side,
     Turn,
 )
-from bh_studio.engine.routing.recordings import NullError, NullOrigin, load_null, load_router_logits
+from bh_studio.engine.routing.recordings import (
+    RecordingError,
+    RecordingOrigin,
+    load_recording,
+    load_router_logits,
+)
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters, ScoreName
 from bh_studio.engine.rules.text import parse_rule
 from bh_studio.paths import data_dir
@@ -436,21 +441,21 @@ def test_a_calibration_of_each_score(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     path = CALIBRATIONS / f"{name}.npz"
-    null = load_null(path)
+    recording = load_recording(path)
     text = "05549edee5729ebdb4a1fae13947ebba23f4fa45edb73fb11775efddcc9a014b"
-    assert null.origin == NullOrigin(
+    assert recording.origin == RecordingOrigin(
         FINGERPRINT, text, tokens=307, skipped_positions=4, window=512, top_k=2
     )
-    assert null.sha256 == sha256
-    assert null.logits.shape == (2, 307, 8)
-    assert null.logits[0, 0, 0].item() == 0.3576424717903137
+    assert recording.sha256 == sha256
+    assert recording.logits.shape == (2, 307, 8)
+    assert recording.logits[0, 0, 0].item() == 0.3576424717903137
     if factor is None:
-        assert null.factors == {}
+        assert recording.factors == {}
     else:
-        assert null.factors.keys() == set(scores)
-        assert null.factors[scores[0]].shape == (2, 8)
-        assert null.factors[scores[0]][0, 0].item() == factor
-    assert torch.equal(load_router_logits(path).logits, null.logits)
+        assert recording.factors.keys() == set(scores)
+        assert recording.factors[scores[0]].shape == (2, 8)
+        assert recording.factors[scores[0]][0, 0].item() == factor
+    assert torch.equal(load_router_logits(path).logits, recording.logits)
     for score in scores:
         model = ("--model", str(MODEL), "--device", "cpu", "--dtype", "float32")
         options = ("--check", str(path), "--score", score, "--json")
@@ -471,8 +476,8 @@ def test_rules_are_replayed_on_a_calibration(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_calibration_of_the_first_format_is_refused_by_name() -> None:
-    with pytest.raises(NullError, match=r"format_1\.npz was written by another version"):
-        load_null(CALIBRATIONS / "format_1.npz")
+    with pytest.raises(RecordingError, match=r"format_1\.npz was written by another version"):
+        load_recording(CALIBRATIONS / "format_1.npz")
 
 
 # --- settings -------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.experiments.budget.level_search import loosened, search
 from bh_studio.engine.experiments.budget.mean_experts import Replay, UnreportedRule
@@ -33,13 +33,13 @@ from bh_studio.engine.experiments.evaluation.evaluation import evaluate
 from bh_studio.engine.experiments.evaluation.teacher_forcing import encode
 from bh_studio.engine.experiments.evaluation.windows import batches, thinned, windows
 from bh_studio.engine.loading import LoadedModel, load_model
-from bh_studio.engine.moe.fingerprint import check_null
+from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.experiments import EvaluationRequest
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.estimates import PairedBootstrap
 from bh_studio.engine.records.evaluation import Evaluation
-from bh_studio.engine.routing.recordings import load_null
+from bh_studio.engine.routing.recordings import load_recording
 from bh_studio.engine.rules.parameters import RuleParameters, ScoreName
 from bh_studio.engine.rules.text import format_rule, parse_rule
 
@@ -211,7 +211,7 @@ class LevelSetter:
     def _mean(self, loaded: LoadedModel, parameters: RuleParameters) -> float:
         """Mean experts over the scored tokens."""
         integration = RoutingIntegration(
-            loaded.model, parameters, null=loaded.null, make_rule=UnreportedRule
+            loaded.model, parameters, recording=loaded.recording, make_rule=UnreportedRule
         )
         total = scored = 0
         for batch in batches(self._windows, 32 if loaded.model.device.type == "cuda" else 1):
@@ -251,8 +251,8 @@ def main() -> None:
     measurement = Measurement(test, arguments.stride, arguments.tokens, arguments.out)
     books = None
     if arguments.calibration is not None:
-        books = replace(loaded, null=load_null(arguments.calibration))
-        check_null(books.null, books.model)
+        books = replace(loaded, recording=load_recording(arguments.calibration))
+        check_recording(books.recording, books.model)
 
     def at_targets(
         model: LoadedModel, name: str, texts: Sequence[str], with_controls: bool = False
@@ -289,8 +289,8 @@ def main() -> None:
 def with_factors(loaded: LoadedModel) -> LoadedModel:
     """`loaded` with the factors of all scores, from the text that ships with the program."""
     factors = (ScoreName.OUTPUT, ScoreName.SENSITIVITY)
-    null = fit_null(loaded.model, loaded.tokenizer, calibration_text(), factors=factors)
-    return replace(loaded, null=null)
+    recording = make_recording(loaded.model, loaded.tokenizer, calibration_text(), factors=factors)
+    return replace(loaded, recording=recording)
 
 
 if __name__ == "__main__":

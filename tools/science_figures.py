@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 from bh_studio.engine.calibration.diagnostics import diagnose
 from bh_studio.engine.loading import load_model
 from bh_studio.engine.records.estimates import on_front
-from bh_studio.engine.routing.recordings import RouterNull, load_router_logits
+from bh_studio.engine.routing.recordings import Recording, load_router_logits
 from bh_studio.engine.routing.replay import ReplayedCounts, replay, replay_leave_one_out
 from bh_studio.engine.rules.parameters import NullName, ScoreName
 from bh_studio.engine.rules.text import parse_rule
@@ -64,9 +64,9 @@ def main() -> None:
     draw_quality(curves, sensitivity, folder / "quality_against_experts.png")
     write_front(curves, folder / "pareto_front.json")
     draw_differences([variants, sensitivity], folder / "differences_at_same_mean.png")
-    record = load_model().null
-    draw_who_decided(record, folder / "who_decided.png")
-    draw_diagnostics(record, folder / "null_diagnostics.png")
+    recording = load_model().recording
+    draw_who_decided(recording, folder / "who_decided.png")
+    draw_diagnostics(recording, folder / "null_diagnostics.png")
     draw_real_vectors(folder / "real_router_logits.png")
 
 
@@ -166,7 +166,7 @@ def rule_name(rule: str, calibration: str) -> str:
     return ", ".join([name, *settings]) + (" [books]" if calibration == "books" else "")
 
 
-def draw_who_decided(record: RouterNull, path: Path) -> None:
+def draw_who_decided(recording: Recording, path: Path) -> None:
     """Mean experts, and by whom they were decided, against alpha, for three nulls."""
     alphas = np.array([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.9])
     nulls = (
@@ -176,7 +176,7 @@ def draw_who_decided(record: RouterNull, path: Path) -> None:
     )
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9))
     for label, settings, colour in nulls:
-        counts = [replayed(record, f"bh:{alpha},{settings}") for alpha in alphas]
+        counts = [replayed(recording, f"bh:{alpha},{settings}") for alpha in alphas]
         left.plot(alphas, [c.counts.mean() for c in counts], color=colour, marker="o",
                   markersize=3.5, label=label)  # fmt: skip
         low = [100 * (c.raw_counts < c.counts).mean() for c in counts]
@@ -198,12 +198,12 @@ def draw_who_decided(record: RouterNull, path: Path) -> None:
     plt.close(figure)
 
 
-def replayed(record: RouterNull, rule: str) -> ReplayedCounts:
+def replayed(recording: Recording, rule: str) -> ReplayedCounts:
     """Counts of `rule` on the recorded tokens themselves."""
-    return replay(record.logits, parse_rule(rule), record, record.origin.top_k)
+    return replay(recording.logits, parse_rule(rule), recording, recording.origin.top_k)
 
 
-def draw_diagnostics(record: RouterNull, path: Path) -> None:
+def draw_diagnostics(recording: Recording, path: Path) -> None:
     """Quantiles of held-out null p-values against uniform ones, and all experts' p-values."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.9))
     for null, score, colour, label in (
@@ -211,11 +211,11 @@ def draw_diagnostics(record: RouterNull, path: Path) -> None:
         (NullName.POOLED, ScoreName.PROBABILITY, GREEN, "pooled over layers, probability"),
         (NullName.DISCARDED, ScoreName.LOGIT, ORANGE, "discarded, logit"),
     ):
-        found = diagnose(record, null, score, 0.05)
+        found = diagnose(recording, null, score, 0.05)
         distances = [layer.ks_distance for layer in found.layers]
         left.plot(range(len(distances)), distances, color=colour, marker="o", markersize=3.5,
                   label=label)  # fmt: skip
-    layers = diagnose(record, NullName.DISCARDED, ScoreName.PROBABILITY, 0.05).layers
+    layers = diagnose(recording, NullName.DISCARDED, ScoreName.PROBABILITY, 0.05).layers
     shares = np.array([layer.all_histogram for layer in layers]) * 20
     edges = np.linspace(0, 1, shares.shape[1] + 1)
     for of_layer in shares:

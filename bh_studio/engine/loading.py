@@ -1,4 +1,4 @@
-"""Loading a model with its null, ready to answer."""
+"""Loading a model with its recording, ready to answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bh_studio.engine.calibration.recorder import null_for
+from bh_studio.engine.calibration.recorder import recording_for
 from bh_studio.engine.decoding.paths import decode_path
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
@@ -25,12 +25,12 @@ from bh_studio.engine.models.layout import empty_model, layout
 from bh_studio.engine.models.plan import LoadPlan, plan_load
 from bh_studio.engine.models.weights import check_weights, materialize, read_weights
 from bh_studio.engine.moe.experts import expert_path, use_selected_experts
-from bh_studio.engine.moe.fingerprint import check_null
+from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.protocol.events import LoadProgress
 from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
-from bh_studio.engine.routing.recordings import NullError, RouterNull, load_null
+from bh_studio.engine.routing.recordings import Recording, RecordingError, load_recording
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
 
 log = logging.getLogger(__name__)
@@ -44,11 +44,14 @@ Report = Callable[[LoadProgress], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedLoad:
-    """A plan that has passed every check that needs no weights. null: of `calibration`, if any."""
+    """A plan that has passed every check that needs no weights.
+
+    recording: what `calibration` holds, if it was given.
+    """
 
     plan: LoadPlan
     tokenizer: PreTrainedTokenizerBase
-    null: RouterNull | None
+    recording: Recording | None
     calibration: Path | None
 
 
@@ -58,7 +61,7 @@ class LoadedModel:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    null: RouterNull
+    recording: Recording
     shape: RouterShape
     info: ModelInfo
     end_token_ids: frozenset[int]
@@ -90,10 +93,10 @@ def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoa
 
     Raises EngineError for what cannot be used. The memory is not looked at.
     """
-    null = None if calibration is None else _read_null(calibration)
+    recording = None if calibration is None else _read_recording(calibration)
     tokenizer = _tokenizer(plan)
     check_weights(empty_model(plan.config, plan.dtype), plan.tensors, plan.architecture)
-    return PreparedLoad(plan, tokenizer, null, calibration)
+    return PreparedLoad(plan, tokenizer, recording, calibration)
 
 
 def load_prepared(
@@ -103,22 +106,22 @@ def load_prepared(
 ) -> LoadedModel:
     """Load what was prepared, whether it fits or not. Raises what load_model raises."""
     cancel = cancel or CancelToken()
-    plan, tokenizer, null = prepared.plan, prepared.tokenizer, prepared.null
+    plan, tokenizer, recording = prepared.plan, prepared.tokenizer, prepared.recording
     _raise_if(cancel)
     model = read_model(plan, report, cancel)
     use_selected_experts(model)
     shape = router_shape(find_routers(model))
     _raise_if(cancel)
-    if null is None:
-        null = _prepared_null(model, tokenizer, report, cancel)
+    if recording is None:
+        recording = _prepared_recording(model, tokenizer, report, cancel)
     else:
-        _check_fits(null, model, prepared.calibration)
+        _check_fits(recording, model, prepared.calibration)
     _raise_if(cancel)
     report(LoadProgress("Warming up"))
-    _warm_up(model, null, shape)
-    info = _describe(plan, model, tokenizer, null, shape)
+    _warm_up(model, recording, shape)
+    info = _describe(plan, model, tokenizer, recording, shape)
     log.info("Loaded %s", info)
-    return LoadedModel(model, tokenizer, null, shape, info, _end_token_ids(model, tokenizer))
+    return LoadedModel(model, tokenizer, recording, shape, info, _end_token_ids(model, tokenizer))
 
 
 def read_model(plan: LoadPlan, report: Report, cancel: CancelToken) -> PreTrainedModel:
@@ -156,30 +159,30 @@ def _tokenizer(plan: LoadPlan) -> PreTrainedTokenizerBase:
         ) from error
 
 
-def _prepared_null(
+def _prepared_recording(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     report: Report,
     cancel: CancelToken,
-) -> RouterNull:
+) -> Recording:
     stage = "Preparing the null distributions"
     report(LoadProgress(stage, 0.0))
-    return null_for(model, tokenizer, lambda done: report(LoadProgress(stage, done)), cancel)
+    return recording_for(model, tokenizer, lambda done: report(LoadProgress(stage, done)), cancel)
 
 
-def _read_null(path: Path) -> RouterNull:
+def _read_recording(path: Path) -> Recording:
     try:
-        return load_null(path)
+        return load_recording(path)
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror}.") from error
-    except NullError as error:
+    except RecordingError as error:
         raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
 
 
-def _check_fits(null: RouterNull, model: PreTrainedModel, path: Path | None) -> None:
+def _check_fits(recording: Recording, model: PreTrainedModel, path: Path | None) -> None:
     try:
-        check_null(null, model)
-    except NullError as error:
+        check_recording(recording, model)
+    except RecordingError as error:
         raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
 
 
@@ -187,14 +190,14 @@ def _describe(
     plan: LoadPlan,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    null: RouterNull,
+    recording: Recording,
     shape: RouterShape,
 ) -> ModelInfo:
     return ModelInfo(
         id=plan.checkpoint.id,
         name=plan.checkpoint.name,
         architecture=type(model).__name__,
-        fingerprint=null.origin.model_fingerprint,
+        fingerprint=recording.origin.model_fingerprint,
         layers=shape.layers,
         experts=shape.experts,
         top_k=shape.top_k,
@@ -203,8 +206,8 @@ def _describe(
         dtype=str(model.dtype).removeprefix("torch."),
         device=", ".join(plan.devices),
         expert_path=expert_path(model),
-        null_sha256=null.sha256,
-        null_samples=null.samples,
+        null_sha256=recording.sha256,
+        null_samples=recording.samples,
         revision=plan.checkpoint.revision,
         has_chat_template=bool(tokenizer.chat_template),
         decode_path=str(decode_path(model)),
@@ -220,10 +223,10 @@ def _end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return frozenset(token_id for token_id in end if token_id is not None)
 
 
-def _warm_up(model: PreTrainedModel, null: RouterNull, shape: RouterShape) -> None:
+def _warm_up(model: PreTrainedModel, recording: Recording, shape: RouterShape) -> None:
     """Run both sides for a few tokens: first calls are slow, and they would count against the
     side that happens to go first."""
-    integration = RoutingIntegration(model, RuleParameters(max_k=shape.top_k), null=null)
+    integration = RoutingIntegration(model, RuleParameters(max_k=shape.top_k), recording=recording)
     prompt = torch.zeros((1, 8), dtype=torch.int64)
     for side in (None, integration):
         decoder = SideDecoder(

@@ -1,12 +1,12 @@
-"""BH routing for users of transformers: a `with` block that finds its null by itself."""
+"""BH routing for users of transformers: a `with` block that finds its recording by itself."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bh_studio.engine.calibration.recorder import null_for
+from bh_studio.engine.calibration.recorder import recording_for
 from bh_studio.engine.moe import integration
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule, RuleFactory
 from bh_studio.engine.rules.parameters import RuleParameters
 
@@ -14,7 +14,7 @@ from bh_studio.engine.rules.parameters import RuleParameters
 class RoutingIntegration(integration.RoutingIntegration):
     """Another routing rule for a mixture of experts of transformers, in force in a `with` block.
 
-    null: a recording of this model; if None, the cached one is taken, or one is made on the text
+    recording: of this model; if None, the cached one is taken, or one is made on the text
     that ships, with `tokenizer`, by default the model's own. The rest, and what is raised: see
     moe.integration.RoutingIntegration.
     """
@@ -25,17 +25,17 @@ class RoutingIntegration(integration.RoutingIntegration):
         parameters: RuleParameters,
         *,
         collect_stats: bool = True,
-        null: RouterNull | None = None,
+        recording: Recording | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         make_rule: RuleFactory = RoutingRule,
     ) -> None:
         super().__init__(
-            model, parameters, collect_stats=collect_stats, null=null, make_rule=make_rule
+            model, parameters, collect_stats=collect_stats, recording=recording, make_rule=make_rule
         )
         self._tokenizer = tokenizer
 
-    def _missing_null(self) -> RouterNull:
-        return null_for(self.model, self._tokenizer)
+    def _missing_recording(self) -> Recording:
+        return recording_for(self.model, self._tokenizer)
 
 
 class BHRoutingIntegration(RoutingIntegration):
@@ -48,7 +48,7 @@ class BHRoutingIntegration(RoutingIntegration):
     alpha: BH level in (0, 1). temperature: divides the router logits before the softmax that gives
     the score; it does not touch the mixing weights. min_k, max_k: bounds on the experts of a token
     in a layer. mode: "patch" changes the routing; "analyze" leaves the output bit-identical and
-    only counts what BH would select. weights: see rules.MixingWeights. null, and what is
+    only counts what BH would select. weights: see rules.MixingWeights. recording, and what is
     raised: see RoutingIntegration, which takes every other rule, score and null too.
     """
 
@@ -63,7 +63,7 @@ class BHRoutingIntegration(RoutingIntegration):
         collect_stats: bool = True,
         *,
         weights: str = "model",
-        null: RouterNull | None = None,
+        recording: Recording | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         parameters = RuleParameters(
@@ -76,5 +76,5 @@ class BHRoutingIntegration(RoutingIntegration):
             weights=weights,  # type: ignore[arg-type]
         )
         super().__init__(
-            model, parameters, collect_stats=collect_stats, null=null, tokenizer=tokenizer
+            model, parameters, collect_stats=collect_stats, recording=recording, tokenizer=tokenizer
         )

@@ -164,10 +164,10 @@ class _Worker(QObject):
     def _save_calibration(self, request: SaveCalibration) -> None:
         if self._loaded is None:
             raise EngineError("No model is loaded.", "Load a model first.")
-        from bh_studio.engine.routing.recordings import save_null
+        from bh_studio.engine.routing.recordings import save_recording
 
         try:
-            save_null(self._loaded.null, request.path)
+            save_recording(self._loaded.recording, request.path)
         except OSError as error:
             raise EngineError(
                 f"{request.path} could not be written: {error.strerror}.", "Choose another place."

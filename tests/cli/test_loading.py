@@ -12,8 +12,8 @@ import pytest
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.cli.terminal.progress import StageProgress
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
-from bh_studio.engine.routing.recordings import save_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
+from bh_studio.engine.routing.recordings import save_recording
 from tests.tiny_olmoe import TOP_K, tiny_model, tiny_tokenizer
 
 OPTIONS = ("--max-k", str(TOP_K), "--max-new-tokens", "2", "--json")
@@ -59,13 +59,13 @@ def test_a_calibration_is_used_if_it_fits(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "null.npz"
-    foreign = fit_null(tiny_model(seed=1), tiny_tokenizer(), calibration_text()[:900])
-    save_null(foreign, path)
+    foreign = make_recording(tiny_model(seed=1), tiny_tokenizer(), calibration_text()[:900])
+    save_recording(foreign, path)
     assert compare("--model", checkpoint, "--calibration", str(path)) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     last = captured.err.splitlines()[-1]
-    assert f"{path} cannot be used: This null was fitted on another model" in last
+    assert f"{path} cannot be used: This recording is of another model" in last
     assert last.endswith("`bh-studio calibrate --out FILE`.")
     calibrate = ["calibrate", "--model", checkpoint, "--out", str(path), "--json"]
     assert cli.run(build_parser().parse_args(calibrate)) == 0

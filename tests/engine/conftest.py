@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
+from bh_studio.engine.routing.recordings import Recording
 from tests.tiny_olmoe import tiny_model, tiny_tokenizer
 
 # Products of this size are not worth a second thread, least of all on a busy machine.
@@ -25,5 +25,5 @@ def model() -> OlmoeForCausalLM:
 
 
 @pytest.fixture(scope="session")
-def null(tokenizer: PreTrainedTokenizerFast) -> RouterNull:
-    return fit_null(tiny_model(), tokenizer, calibration_text()[:4000])
+def recording(tokenizer: PreTrainedTokenizerFast) -> Recording:
+    return make_recording(tiny_model(), tokenizer, calibration_text()[:4000])

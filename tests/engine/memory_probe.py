@@ -18,7 +18,7 @@ import psutil
 from PySide6.QtCore import QObject, Slot
 
 from bh_studio.engine import loading
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.models import plan
 from bh_studio.engine.protocol.events import (
     Failed,
@@ -73,7 +73,7 @@ class Probe(QObject):
 def main(large: Path, small: Path) -> None:
     """Do what people do with models of the two checkpoints."""
     # The whole text takes minutes with the large one, and no more memory at a time.
-    vars(loading)["null_for"] = lambda model, tokenizer, *_: fit_null(
+    vars(loading)["recording_for"] = lambda model, tokenizer, *_: make_recording(
         model, tokenizer, calibration_text()[:600]
     )
     # Both checkpoints are computed as large ones are, or the libraries would not be warm.

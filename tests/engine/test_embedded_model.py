@@ -121,7 +121,7 @@ def test_analyze_and_the_identity_rule_change_no_bit(loaded: LoadedModel) -> Non
     with torch.inference_mode():
         stock = loaded.model(token_ids).logits
         for parameters in ({"mode": "analyze"}, {"min_k": 8}):
-            with BHRoutingIntegration(loaded.model, null=loaded.null, **parameters):
+            with BHRoutingIntegration(loaded.model, recording=loaded.recording, **parameters):
                 assert torch.equal(loaded.model(token_ids).logits, stock)
         assert torch.equal(loaded.model(token_ids).logits, stock)
 

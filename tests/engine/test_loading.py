@@ -31,9 +31,9 @@ def test_a_folder_is_loaded_with_its_null(
     loaded = load_model(str(checkpoint), progress.append)
     assert (loaded.info.layers, loaded.info.experts, loaded.info.top_k) == (LAYERS, EXPERTS, TOP_K)
     assert loaded.info.dtype == "float32"
-    assert loaded.info.fingerprint == loaded.null.origin.model_fingerprint
+    assert loaded.info.fingerprint == loaded.recording.origin.model_fingerprint
     assert loaded.info.expert_path == expert_path(loaded.model)
-    assert loaded.info.null_samples == loaded.null.samples > 10_000
+    assert loaded.info.null_samples == loaded.recording.samples > 10_000
     assert loaded.end_token_ids == {256}
     shares = [p.fraction for p in progress if p.stage.startswith("Preparing")]
     assert shares[-1] == 1.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.experiments.budget.budget import find_budget
 from bh_studio.engine.experiments.comparison import compare
@@ -20,14 +20,14 @@ from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.expert_rows import ExpertRows
 from bh_studio.engine.moe.expert_weights import find_experts
 from bh_studio.engine.moe.experts import expert_output, use_selected_experts
-from bh_studio.engine.moe.fingerprint import check_null
+from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.protocol.events import RunFinished
 from bh_studio.engine.protocol.experiments import BudgetRequest, EvaluationRequest, RunComparison
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.terms import GenerationParameters, Side
-from bh_studio.engine.routing.recordings import NullError, RouterNull
+from bh_studio.engine.routing.recordings import Recording, RecordingError
 from bh_studio.engine.rules.parameters import (
     MixingWeights,
     Mode,
@@ -89,9 +89,9 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="module")
-def own_null(kind: Kind, tokenizer: PreTrainedTokenizerFast) -> RouterNull:
+def own_null(kind: Kind, tokenizer: PreTrainedTokenizerFast) -> Recording:
     factors = [ScoreName.OUTPUT, ScoreName.SENSITIVITY]
-    return fit_null(kind.model(), tokenizer, calibration_text()[:4000], factors=factors)
+    return make_recording(kind.model(), tokenizer, calibration_text()[:4000], factors=factors)
 
 
 @pytest.fixture(scope="module")
@@ -119,18 +119,18 @@ def logits_of(model: PreTrainedModel) -> Tensor:
 
 
 def with_rule(
-    model: PreTrainedModel, null: RouterNull, parameters: RuleParameters
+    model: PreTrainedModel, recording: Recording, parameters: RuleParameters
 ) -> RoutingIntegration:
     """With the null whatever the dtype: the null of float32 serves the tests in bfloat16 too."""
     integration = RoutingIntegration(model, parameters)
-    integration._null = null
+    integration._recording = recording
     return integration
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("implementation", ["bh_selected", "batched_mm", "grouped_mm", "eager"])
 def test_the_models_own_counts_change_no_bit(
-    implementation: str, dtype: torch.dtype, kind: Kind, own_null: RouterNull
+    implementation: str, dtype: torch.dtype, kind: Kind, own_null: Recording
 ) -> None:
     model = kind.model(dtype)
     model.set_experts_implementation(implementation)
@@ -151,7 +151,7 @@ def test_the_models_own_counts_change_no_bit(
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_analyze_mode_changes_no_bit_and_counts(
-    dtype: torch.dtype, kind: Kind, own_null: RouterNull
+    dtype: torch.dtype, kind: Kind, own_null: Recording
 ) -> None:
     model = kind.model(dtype)
     stock = logits_of(model)
@@ -167,7 +167,7 @@ def test_analyze_mode_changes_no_bit_and_counts(
 
 
 def test_weights_are_the_models_own_over_the_selected_experts(
-    kind: Kind, own_null: RouterNull
+    kind: Kind, own_null: Recording
 ) -> None:
     model = kind.model()
     router = find_routers(model)[0]
@@ -192,7 +192,7 @@ def test_weights_are_the_models_own_over_the_selected_experts(
         assert torch.equal(found[MixingWeights.MATCH], found[MixingWeights.MODEL])
 
 
-def test_fewer_experts_run_where_the_rule_selects_fewer(kind: Kind, own_null: RouterNull) -> None:
+def test_fewer_experts_run_where_the_rule_selects_fewer(kind: Kind, own_null: Recording) -> None:
     model = kind.model()
     tokens = prompt().shape[1] + 6
     with ExpertRows(model) as stock:
@@ -206,7 +206,7 @@ def test_fewer_experts_run_where_the_rule_selects_fewer(kind: Kind, own_null: Ro
     assert sum(counter.rows) < 0.75 * sum(stock.rows)
 
 
-def test_an_error_inside_leaves_the_model_as_it_was(kind: Kind, own_null: RouterNull) -> None:
+def test_an_error_inside_leaves_the_model_as_it_was(kind: Kind, own_null: Recording) -> None:
     model = kind.model()
     stock = logits_of(model)
     rule = with_rule(model, own_null, RuleParameters(level=0.3, max_k=2))
@@ -223,7 +223,7 @@ def test_an_error_inside_leaves_the_model_as_it_was(kind: Kind, own_null: Router
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_decode_loop_equals_generate(
-    dtype: torch.dtype, kind: Kind, own_null: RouterNull
+    dtype: torch.dtype, kind: Kind, own_null: Recording
 ) -> None:
     model = kind.model(dtype)
     rule = with_rule(model, own_null, RuleParameters(level=0.1, max_k=TOP_K))
@@ -247,17 +247,17 @@ def test_the_decode_loop_equals_generate(
     rule.unpatch_model()
 
 
-def test_the_null_is_the_models_own(kind: Kind, own_null: RouterNull) -> None:
+def test_the_null_is_the_models_own(kind: Kind, own_null: Recording) -> None:
     model = kind.model()
     assert router_shape(find_routers(model)) == kind.shape
     assert own_null.logits.shape[0] == len(kind.routed)
-    check_null(own_null, model)
-    with pytest.raises(NullError, match="dtype"):
-        check_null(own_null, kind.model(torch.bfloat16))
+    check_recording(own_null, model)
+    with pytest.raises(RecordingError, match="dtype"):
+        check_recording(own_null, kind.model(torch.bfloat16))
     changed = kind.model()
     changed.config.sliding_window = 8
-    with pytest.raises(NullError, match="another model"):
-        check_null(own_null, changed)
+    with pytest.raises(RecordingError, match="another model"):
+        check_recording(own_null, changed)
     # What was recorded are the logits that the routers give.
     with torch.inference_mode():
         ids = tiny_tokenizer()(calibration_text()[:CONTEXT], return_tensors="pt").input_ids
@@ -266,7 +266,7 @@ def test_the_null_is_the_models_own(kind: Kind, own_null: RouterNull) -> None:
         torch.testing.assert_close(own_null.logits[layer, : CONTEXT - 4], logits[4:])
 
 
-def test_every_score_has_its_factors(kind: Kind, own_null: RouterNull) -> None:
+def test_every_score_has_its_factors(kind: Kind, own_null: Recording) -> None:
     for factors in own_null.factors.values():
         assert factors.shape == (len(kind.routed), EXPERTS)
         assert factors.isfinite().all()

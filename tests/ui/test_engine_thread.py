@@ -255,6 +255,6 @@ def test_a_calibration_is_saved_and_used_by_its_own_model_only(
     )
     assert isinstance(unloaded, ModelUnloaded)
     assert isinstance(failed, Failed)
-    assert f"{saved} cannot be used: This null was fitted on another model" in failed.message
+    assert f"{saved} cannot be used: This recording is of another model" in failed.message
     assert "bh-studio calibrate --out" in failed.advice
     assert kinds(ask(run_request())) == [Failed]

@@ -27,7 +27,7 @@ from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreNam
 
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
-    from bh_studio.engine.routing.recordings import RouterNull
+    from bh_studio.engine.routing.recordings import Recording
 
 SCHEMA_VERSION = 1
 
@@ -89,34 +89,34 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError("--check takes neither texts nor --out.", EXIT_USAGE)
     texts = read_texts(arguments.texts)
     loaded = load(arguments, arguments.check)
-    record = loaded.null
+    recording = loaded.recording
     if texts or (arguments.check is None and parameters.score.has_factor):
         try:
-            record = _recorded(loaded, [text.content for text in texts], parameters.score)
+            recording = _recorded(loaded, [text.content for text in texts], parameters.score)
         except Cancelled:
             say("Stopped; nothing was written.")
             return EXIT_INTERRUPTED
     # Saved before it is judged: the recording is good whatever null cannot be fitted on it.
     if arguments.out is not None:
-        _save(record, arguments.out)
+        _save(recording, arguments.out)
         say(f"Saved {arguments.out}")
-    _judge(arguments, parameters, loaded, record, [text.name for text in texts])
+    _judge(arguments, parameters, loaded, recording, [text.name for text in texts])
     return EXIT_OK
 
 
-def _recorded(loaded: LoadedModel, texts: list[str], score: ScoreName) -> RouterNull:
+def _recorded(loaded: LoadedModel, texts: list[str], score: ScoreName) -> Recording:
     """A recording of `texts`, or without any of the text that ships, with the factors of `score`.
 
     Raises EngineError for texts that are too short, Cancelled after Ctrl+C.
     """
-    from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+    from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 
     factors = (score,) if score.has_factor else ()
     texts = texts or [calibration_text()]
     cancel = CancelToken()
     with stop_on_interrupt(cancel):
         try:
-            return fit_null(loaded.model, loaded.tokenizer, texts, _report, cancel, factors)
+            return make_recording(loaded.model, loaded.tokenizer, texts, _report, cancel, factors)
         finally:
             _report(None)
 
@@ -128,28 +128,28 @@ def _report(share: float | None) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _save(record: RouterNull, out: Path) -> None:
-    from bh_studio.engine.routing.recordings import save_null
+def _save(recording: Recording, out: Path) -> None:
+    from bh_studio.engine.routing.recordings import save_recording
 
-    write_output(lambda path: save_null(record, path), out)
+    write_output(lambda path: save_recording(recording, path), out)
 
 
 def _judge(
     arguments: argparse.Namespace,
     parameters: RuleParameters,
     loaded: LoadedModel,
-    record: RouterNull,
+    recording: Recording,
     names: list[str],
 ) -> None:
     """Print the diagnostics. Raises NullError where the null cannot be fitted."""
     from bh_studio.engine.calibration.diagnostics import diagnose
 
-    diagnostics = diagnose(record, parameters.null, parameters.score, arguments.alpha)
+    diagnostics = diagnose(recording, parameters.null, parameters.score, arguments.alpha)
     if not arguments.json:
-        print_result(table(diagnostics, record.logits.shape[2], record.origin.top_k))
+        print_result(table(diagnostics, recording.logits.shape[2], recording.origin.top_k))
         return
-    info = replace(loaded.info, null_sha256=record.sha256, null_samples=record.samples)
-    layers, _, experts = record.logits.shape
+    info = replace(loaded.info, null_sha256=recording.sha256, null_samples=recording.samples)
+    layers, _, experts = recording.logits.shape
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "model": asdict(info),
@@ -157,7 +157,7 @@ def _judge(
             "texts": names,
             "layers": layers,
             "experts": experts,
-            **asdict(record.origin),
+            **asdict(recording.origin),
         },
         "diagnostics": diagnostics.to_dict(),
     }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bh_studio.engine.records.replays import ArenaRow
-    from bh_studio.engine.routing.recordings import RouterLogits, RouterNull
+    from bh_studio.engine.routing.recordings import Recording, RouterLogits
 
 SCHEMA_VERSION = 1
 _DEFAULT_TOP_K = 8
@@ -82,24 +82,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    recording = _recording(arguments.logits)
-    tokens = recording.logits.shape[1]
+    found = _router_logits(arguments.logits)
+    tokens = found.logits.shape[1]
     if arguments.skip >= tokens:
         raise CommandError(
             f"{arguments.logits} has {tokens} positions; --skip {arguments.skip} leaves none.",
             EXIT_USAGE,
         )
-    record = _record(arguments, recording)
+    recording = _recording(arguments, found)
     top_k = arguments.top_k
     if top_k is None:
-        top_k = _DEFAULT_TOP_K if record is None else record.origin.top_k
-    if not 1 <= top_k < recording.logits.shape[2]:
+        top_k = _DEFAULT_TOP_K if recording is None else recording.origin.top_k
+    if not 1 <= top_k < found.logits.shape[2]:
         raise CommandError(
-            f"--top-k must lie between 1 and {recording.logits.shape[2] - 1}; got {top_k}.",
+            f"--top-k must lie between 1 and {found.logits.shape[2] - 1}; got {top_k}.",
             EXIT_USAGE,
         )
-    rows = _rows(arguments, recording.logits[:, arguments.skip :], record, top_k)
-    document = _document(arguments, recording.logits, record, top_k, rows)
+    rows = _rows(arguments, found.logits[:, arguments.skip :], recording, top_k)
+    document = _document(arguments, found.logits, recording, top_k, rows)
     if arguments.out is not None:
         _save(document, rows, arguments.out)
         say(f"Saved {arguments.out}")
@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _recording(path: Path) -> RouterLogits:
+def _router_logits(path: Path) -> RouterLogits:
     from bh_studio.engine.routing.recordings import load_router_logits
 
     try:
@@ -121,28 +121,28 @@ def _recording(path: Path) -> RouterLogits:
         raise CommandError(str(error), EXIT_USAGE) from error
 
 
-def _record(arguments: argparse.Namespace, recording: RouterLogits) -> RouterNull | None:
+def _recording(arguments: argparse.Namespace, found: RouterLogits) -> Recording | None:
     """What nulls are fitted on; None for leaving one out, and where there is nothing."""
     if arguments.leave_one_out:
         return None
+    own = found.recording
     if arguments.calibration is None:
-        return recording.null
-    record = _recording(arguments.calibration).null
-    if record is None:
+        return own
+    recording = _router_logits(arguments.calibration).recording
+    if recording is None:
         raise CommandError(
             f"{arguments.calibration} was not saved by bh-studio calibrate.", EXIT_USAGE
         )
-    own = recording.null
-    if own is not None and own.origin.model_fingerprint != record.origin.model_fingerprint:
+    if own is not None and own.origin.model_fingerprint != recording.origin.model_fingerprint:
         raise CommandError(
             f"{arguments.calibration} and {arguments.logits} were recorded from two models.",
             EXIT_USAGE,
         )
-    return record
+    return recording
 
 
 def _rows(
-    arguments: argparse.Namespace, logits: Tensor, record: RouterNull | None, top_k: int
+    arguments: argparse.Namespace, logits: Tensor, recording: Recording | None, top_k: int
 ) -> list[ArenaRow]:
     import torch
 
@@ -153,7 +153,7 @@ def _rows(
     # as long with one.
     torch.set_num_threads(1)
     rules = list(dict.fromkeys(arguments.rules or default_rules(top_k)))
-    if record is None and not arguments.leave_one_out and any(r.is_test for r in rules):
+    if recording is None and not arguments.leave_one_out and any(r.is_test for r in rules):
         raise CommandError(
             f"{arguments.logits} holds no null; give --calibration FILE or --leave-one-out.",
             EXIT_USAGE,
@@ -165,7 +165,7 @@ def _rows(
             lambda parameters: (
                 replay_leave_one_out(logits, parameters, top_k)
                 if arguments.leave_one_out
-                else replay(logits, parameters, record, top_k)
+                else replay(logits, parameters, recording, top_k)
             ),
             lambda done: progress.fraction(round(done * len(rules)), len(rules)),
         )
@@ -178,7 +178,7 @@ def _rows(
 def _document(
     arguments: argparse.Namespace,
     logits: Tensor,
-    record: RouterNull | None,
+    recording: Recording | None,
     top_k: int,
     rows: list[ArenaRow],
 ) -> dict[str, Any]:
@@ -186,9 +186,9 @@ def _document(
     null: dict[str, Any] = {"kind": "none"}
     if arguments.leave_one_out:
         null = {"kind": "leave-one-out"}
-    elif record is not None:
+    elif recording is not None:
         kind = "own recording" if arguments.calibration is None else "calibration"
-        null = {"kind": kind, "tokens": record.origin.tokens, "sha256": record.sha256}
+        null = {"kind": kind, "tokens": recording.origin.tokens, "sha256": recording.sha256}
     return {
         "schema_version": SCHEMA_VERSION,
         "note": NOTE,

@@ -20,19 +20,19 @@ from bh_studio.engine.records.diagnostics import (
 )
 from bh_studio.engine.routing.fdr import storey_pi0
 from bh_studio.engine.routing.nulls import NullModel, PerExpertNull, null_model
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import NullName, RouterShape, RuleParameters, ScoreName
 
 
 def diagnose(
-    record: RouterNull,
+    recording: Recording,
     null: NullName = NullName.DISCARDED,
     score: ScoreName = ScoreName.PROBABILITY,
     alpha: float = 0.05,
 ) -> NullDiagnostics:
-    """Diagnostics of the null `null` of the score `score`, both fitted on `record`.
+    """Diagnostics of the null `null` of the score `score`, both fitted on `recording`.
 
     The held-out null scores are those of discarded experts for the nulls that describe these
     (discarded, pooled, per-expert), and of all experts for the others: there, an excess near 0 may
@@ -42,38 +42,41 @@ def diagnose(
     null cannot be made of; NullError where the null cannot be fitted on half of the recording.
     """
     parameters = RuleParameters(level=alpha, null=null, score=score)
-    tokens = record.logits.shape[1]
+    tokens = recording.logits.shape[1]
     if tokens < 2:
         raise ValueError("The null was recorded from a single token; it cannot be halved.")
-    first, second = _part(record, slice(None, tokens // 2)), _part(record, slice(tokens // 2, None))
-    scorer = Scorer(score, factors=record.factors)
+    first, second = (
+        _part(recording, slice(None, tokens // 2)),
+        _part(recording, slice(tokens // 2, None)),
+    )
+    scorer = Scorer(score, factors=recording.factors)
     fitted = null_model(null, first, scorer)
-    whole = null_model(null, record, scorer)
+    whole = null_model(null, recording, scorer)
     return NullDiagnostics(
         null=null,
         score=score,
         alpha=alpha,
-        needed_p=alpha / record.logits.shape[2],
+        needed_p=alpha / recording.logits.shape[2],
         fitted_tokens=first.origin.tokens,
         held_out_tokens=second.origin.tokens,
         layers=tuple(
             _layer(
                 fitted.p_values(layer, scorer(layer, logits)),
                 logits,
-                record.origin.top_k,
+                recording.origin.top_k,
                 _samples(whole, layer),
                 parameters,
             )
             for layer, logits in enumerate(second.logits)
         ),
-        warnings=_warnings(record, parameters),
+        warnings=_warnings(recording, parameters),
     )
 
 
-def _part(record: RouterNull, tokens: slice) -> RouterNull:
-    logits = record.logits[:, tokens].contiguous()
-    origin = replace(record.origin, tokens=logits.shape[1])
-    return RouterNull(logits, origin, record.factors)
+def _part(recording: Recording, tokens: slice) -> Recording:
+    logits = recording.logits[:, tokens].contiguous()
+    origin = replace(recording.origin, tokens=logits.shape[1])
+    return Recording(logits, origin, recording.factors)
 
 
 def _samples(null: NullModel, layer: int) -> int | None:
@@ -115,9 +118,9 @@ def _histogram(p_values: np.ndarray) -> tuple[float, ...]:
     return tuple((counts / p_values.size).tolist())
 
 
-def _warnings(record: RouterNull, parameters: RuleParameters) -> tuple[str, ...]:
-    layers, _, experts = record.logits.shape
-    shape = RouterShape(layers, experts, record.origin.top_k, norm_topk_prob=False)
+def _warnings(recording: Recording, parameters: RuleParameters) -> tuple[str, ...]:
+    layers, _, experts = recording.logits.shape
+    shape = RouterShape(layers, experts, recording.origin.top_k, norm_topk_prob=False)
     fitting = replace(parameters, max_k=min(parameters.max_k, experts))
-    shortage = RoutingRule(fitting, record, shape).shortage()
+    shortage = RoutingRule(fitting, recording, shape).shortage()
     return () if shortage is None else (shortage,)

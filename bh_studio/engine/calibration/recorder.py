@@ -1,7 +1,7 @@
-"""Recording the router logits of a model over a text, and keeping the nulls that result.
+"""Recording the router logits of a model over a text, and keeping the recordings.
 
-A null belongs to one model in one dtype; it is fitted when a model is first used and cached under
-the model's fingerprint.
+A recording belongs to one model in one dtype; it is made when a model is first used, and cached
+under the model's fingerprint.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from bh_studio import paths
 from bh_studio.engine.calibration.expert_norms import OutputNorms
 from bh_studio.engine.calibration.sensitivity import expert_sensitivities
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.moe.fingerprint import check_null, model_fingerprint
+from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.routing.recordings import (
-    NullError,
-    NullOrigin,
-    RouterNull,
-    load_null,
-    save_null,
+    Recording,
+    RecordingError,
+    RecordingOrigin,
+    load_recording,
+    save_recording,
 )
 from bh_studio.engine.rules.parameters import ScoreName
 
@@ -47,13 +47,13 @@ def calibration_text() -> str:
     return paths.resource("texts/calibration.txt").read_text(encoding="utf-8")
 
 
-def null_for(
+def recording_for(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
-) -> RouterNull:
-    """The null of `model` on the bundled text: from the cache, or fitted and cached.
+) -> Recording:
+    """The recording of `model` on the bundled text: from the cache, or made and cached.
 
     tokenizer: by default that of `model.name_or_path`, from this machine only.
     Raises EngineError if there is no tokenizer, Cancelled if `cancel` was set.
@@ -61,29 +61,29 @@ def null_for(
     text = calibration_text()
     path = _cache_path(model, text)
     try:
-        null = load_null(path)
-        check_null(null, model)
-        return null
+        recording = load_recording(path)
+        check_recording(recording, model)
+        return recording
     except FileNotFoundError:
         pass
-    except (NullError, OSError) as error:
-        log.warning("The cached null is fitted again: %s", error)
-    null = fit_null(model, tokenizer or _own_tokenizer(model), text, progress, cancel)
+    except (RecordingError, OSError) as error:
+        log.warning("The cached recording is made again: %s", error)
+    recording = make_recording(model, tokenizer or _own_tokenizer(model), text, progress, cancel)
     try:
-        save_null(null, path)
+        save_recording(recording, path)
     except OSError as error:
-        log.warning("The null could not be cached and will be fitted again next time: %s", error)
-    return null
+        log.warning("The recording could not be cached and will be made again next time: %s", error)
+    return recording
 
 
-def fit_null(
+def make_recording(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     text: str | Sequence[str],
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
     factors: Collection[ScoreName] = (),
-) -> RouterNull:
+) -> Recording:
     """Record the router logits of `model` over a text or several, which are read apart.
 
     factors: scores whose factors are measured too; "sensitivity" needs gradients.
@@ -110,7 +110,7 @@ def fit_null(
             "The model's routers produce values that are not finite.",
             "The checkpoint is damaged, or this number format is too narrow for it.",
         )
-    origin = NullOrigin(
+    origin = RecordingOrigin(
         model_fingerprint=model_fingerprint(model),
         text_sha256=hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         tokens=logits.shape[1],
@@ -123,7 +123,7 @@ def fit_null(
         measured[ScoreName.SENSITIVITY] = expert_sensitivities(
             model, _windows(documents, window), SKIPPED_POSITIONS, _part(progress, split, 1), cancel
         )
-    return RouterNull(logits, origin, measured)
+    return Recording(logits, origin, measured)
 
 
 def record_router_logits(
@@ -190,6 +190,6 @@ def _own_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise EngineError(
             f"No tokenizer was found on this machine for {model.name_or_path or 'this model'!r}, "
-            "so its null cannot be fitted.",
-            "Pass tokenizer=..., or a fitted null as null=fit_null(model, tokenizer, text).",
+            "so its nulls cannot be fitted.",
+            "Pass tokenizer=..., or recording=make_recording(model, tokenizer, text).",
         ) from error

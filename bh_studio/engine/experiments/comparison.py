@@ -27,7 +27,7 @@ def compare(loaded: LoadedModel, request: RunComparison) -> Generator[Event, Non
     prompt_ids = {
         side: encode_prompt(loaded, request.prompt, request.conversation, side) for side in Side
     }
-    integration = RoutingIntegration(loaded.model, request.rule, null=loaded.null)
+    integration = RoutingIntegration(loaded.model, request.rule, recording=loaded.recording)
     yield RunStarted(request.run_id)
     runs = [
         SideRun(loaded, prompt_ids[side], request.generation, side, routing, request.run_id)

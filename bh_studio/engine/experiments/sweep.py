@@ -49,7 +49,9 @@ def sweep(
     """
     prompt_ids = {side: encode_prompt(loaded, prompt, conversation, side) for side in Side}
     # All of them now: a rule that does not fit should end the sweep before the work, not after it.
-    integrations = [RoutingIntegration(loaded.model, rule, null=loaded.null) for rule in rules]
+    integrations = [
+        RoutingIntegration(loaded.model, rule, recording=loaded.recording) for rule in rules
+    ]
     if baseline is None:
         run = SideRun(loaded, prompt_ids[Side.BASELINE], generation, Side.BASELINE, None)
         baseline = yield from _finished(run, cancel)

@@ -1,4 +1,4 @@
-"""A short name for a model's weights, so that a null is not used with another model."""
+"""A short name for a model's weights, so that a recording is not used with another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bh_studio.engine.moe.routers import find_routers, router_shape, router_weight
-from bh_studio.engine.routing.recordings import NullError, RouterNull
+from bh_studio.engine.routing.recordings import Recording, RecordingError
 from bh_studio.engine.rules.parameters import RouterShape
 
 _SAMPLES = 1024
@@ -49,15 +49,16 @@ def _places(values: Tensor) -> Tensor:
     return torch.from_numpy(places).to(values.device)
 
 
-def check_null(null: RouterNull, model: PreTrainedModel) -> None:
-    """Raise NullError if `null` was not recorded from this `model` in this dtype."""
+def check_recording(recording: Recording, model: PreTrainedModel) -> None:
+    """Raise RecordingError if `recording` was not recorded from this `model` in this dtype."""
     shape = router_shape(find_routers(model))
-    layers, _, experts = null.logits.shape
-    found = RouterShape(layers, experts, null.origin.top_k, shape.norm_topk_prob)
+    layers, _, experts = recording.logits.shape
+    found = RouterShape(layers, experts, recording.origin.top_k, shape.norm_topk_prob)
     if found != shape:
-        raise NullError(
-            f"This null has {layers} layers of {experts} experts, top {null.origin.top_k}; the "
+        raise RecordingError(
+            f"This recording has {layers} layers of {experts} experts, top "
+            f"{recording.origin.top_k}; the "
             f"model has {shape.layers} of {shape.experts}, top {shape.top_k}."
         )
-    if null.origin.model_fingerprint != model_fingerprint(model):
-        raise NullError("This null was fitted on another model, or on this one in another dtype.")
+    if recording.origin.model_fingerprint != model_fingerprint(model):
+        raise RecordingError("This recording is of another model, or of this one in another dtype.")

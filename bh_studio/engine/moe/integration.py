@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bh_studio.engine.moe.fingerprint import check_null
+from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.moe.pass_counts import CountHistograms, ForwardPass
 from bh_studio.engine.moe.replacement import Replacement, Wrapper
 from bh_studio.engine.moe.routers import (
@@ -29,7 +29,7 @@ from bh_studio.engine.moe.routers import (
     router_shape,
     router_weight,
 )
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule, RuleFactory
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.engine.rules.text import format_rule
@@ -40,13 +40,13 @@ _PATCHED = "_bh_studio_patched"
 class RoutingIntegration:
     """Another routing rule for a mixture of experts of transformers, in force in a `with` block.
 
-    parameters: the rule. null: a recording of this model; None for a rule that needs none.
+    parameters: the rule. recording: one of this model; None for a rule that needs none.
     make_rule: builds the rule, by default a RoutingRule; experiments put controls in its place.
 
     Slots that the rule leaves unused have weight 0. transformers' own expert computations multiply
     them all the same; experts.use_selected_experts(model) saves that work.
 
-    Raises ValueError for parameters that do not fit the model or a null of another model,
+    Raises ValueError for parameters that do not fit the model or a recording of another,
     RuntimeError ("No OlmoeTopKRouter modules found") for a model without routers of a class that
     `architectures` knows, and for weights that are not in memory.
     """
@@ -57,7 +57,7 @@ class RoutingIntegration:
         parameters: RuleParameters,
         *,
         collect_stats: bool = True,
-        null: RouterNull | None = None,
+        recording: Recording | None = None,
         make_rule: RuleFactory = RoutingRule,
     ) -> None:
         self.parameters = parameters
@@ -69,10 +69,10 @@ class RoutingIntegration:
             raise RuntimeError(
                 "The weights of this model are offloaded; load all of them onto devices."
             )
-        if null is not None:
-            check_null(null, model)
+        if recording is not None:
+            check_recording(recording, model)
         self.collect_stats = collect_stats
-        self._null = null
+        self._recording = recording
         self._make_rule = make_rule
         self._replacements: list[Replacement] = []
         self._rule: RoutingRule | None = None
@@ -87,7 +87,7 @@ class RoutingIntegration:
 
     @property
     def rule(self) -> RoutingRule:
-        """The rule, ready to select experts; fits the null first if there is none yet.
+        """The rule, ready to select experts; makes a recording first if there is none yet.
 
         For forwards that are not the model's own: they ask it for each layer, and report each token
         that they have read with add_decode_pass.
@@ -97,7 +97,7 @@ class RoutingIntegration:
         return self._rule
 
     def patch_model(self) -> None:
-        """Replace the forward of every router; fits the null first if there is none yet.
+        """Replace the forward of every router; makes a recording first if there is none yet.
 
         Raises RuntimeError if the model is patched already, by this integration or another.
         """
@@ -186,18 +186,18 @@ class RoutingIntegration:
             self._histograms.add(*self._pass.of_one_token(raw_counts))
 
     def _prepared_rule(self) -> RoutingRule:
-        if self._null is not None and self._prepared_for is not None:
-            # The model has changed its dtype since its null was checked.
-            check_null(self._null, self.model)
-        if self._null is None and self.parameters.needs_calibration:
-            self._null = self._missing_null()
-        rule = self._make_rule(self.parameters, self._null, self.shape)
+        if self._recording is not None and self._prepared_for is not None:
+            # The model has changed its dtype since its recording was checked.
+            check_recording(self._recording, self.model)
+        if self._recording is None and self.parameters.needs_calibration:
+            self._recording = self._missing_recording()
+        rule = self._make_rule(self.parameters, self._recording, self.shape)
         shortage = rule.shortage()
         if shortage is not None:
             warnings.warn(shortage, stacklevel=4)
         return rule
 
-    def _missing_null(self) -> RouterNull:
+    def _missing_recording(self) -> Recording:
         """What the rule compares with if it needs a recording and was given none."""
         raise ValueError(
             f"The rule {format_rule(self.parameters)} compares with a null; give a recording of "

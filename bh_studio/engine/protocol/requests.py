@@ -14,7 +14,7 @@ from bh_studio.engine.protocol.experiments import RunComparison
 
 @dataclass(frozen=True, slots=True)
 class LoadModel:
-    """Load a model and the null of its routers, in place of the one that is loaded.
+    """Load a model and the recording of its routers, in place of the one that is loaded.
 
     That one stays until the new one has passed every check that needs no weights.
 
@@ -23,7 +23,7 @@ class LoadModel:
     device: "auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps".
     dtype: "auto", "bfloat16", "float16" or "float32".
     load_anyway: load even if the memory seems too small. calibration: file with a recording of
-        router logits (recordings.save_null) to take nulls from; None for the text that ships.
+        router logits (recordings.save_recording) to take nulls from; None for the text that ships.
     """
 
     source: str = "embedded"

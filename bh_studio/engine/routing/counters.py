@@ -24,7 +24,7 @@ from bh_studio.engine.routing.fdr import (
 )
 from bh_studio.engine.routing.layer_tensors import LayerTensors
 from bh_studio.engine.routing.nulls import EmpiricalNull, NullModel
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import RuleName, RuleParameters
 
@@ -37,7 +37,7 @@ _STOREY_CUTOFF = 0.5
 class CounterContext:
     """What a counter is built from.
 
-    levels: (layer,). null, record: None for rules that test nothing.
+    levels: (layer,). null, recording: None for rules that test nothing.
     """
 
     parameters: RuleParameters
@@ -45,13 +45,13 @@ class CounterContext:
     experts: int
     scorer: Scorer
     null: NullModel | None
-    record: RouterNull | None
+    recording: Recording | None
 
-    def tested(self) -> tuple[NullModel, RouterNull]:
+    def tested(self) -> tuple[NullModel, Recording]:
         """The null and what it was fitted on. Raises ValueError if there is none."""
-        if self.null is None or self.record is None:
+        if self.null is None or self.recording is None:
             raise ValueError(f"The rule {self.parameters.rule} needs a null; calibrate first.")
-        return self.null, self.record
+        return self.null, self.recording
 
 
 class StepUpThresholds:
@@ -100,15 +100,15 @@ def _storey(context: CounterContext) -> Counter:
     same p-values. With the discarded null about 56 of 64 are null by definition, so the rule is
     hardly more than BH at a higher alpha.
     """
-    null, record = context.tested()
+    null, recording = context.tested()
     scorer = context.scorer
 
     def estimates() -> list[float]:
-        scores = (scorer(layer, logits) for layer, logits in enumerate(record.logits))
+        scores = (scorer(layer, logits) for layer, logits in enumerate(recording.logits))
         return [storey_pi0(null.p_values(n, s), _STOREY_CUTOFF) for n, s in enumerate(scores)]
 
     key = ("pi0", context.parameters.null, scorer.name, scorer.temperature)
-    return _step_up(context, record.derived(key, estimates), _STOREY_CUTOFF)
+    return _step_up(context, recording.derived(key, estimates), _STOREY_CUTOFF)
 
 
 def _step_up(context: CounterContext, factors: Sequence[float], largest: float = 1.0) -> Counter:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bh_studio.engine.routing.fdr import empirical_p_values, normal_p_values
 from bh_studio.engine.routing.layer_tensors import LayerTensors
-from bh_studio.engine.routing.recordings import NullError, RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName
 
@@ -24,6 +24,10 @@ _MATCHED_QUANTILES = (0.25, 0.75)
 _MATCHED_BINS = 40
 # The MAD of a normal distribution is its standard deviation times this.
 _MAD_OF_NORMAL = 0.6744897501960817
+
+
+class NullError(ValueError):
+    """A null cannot be fitted on this recording; the message says why."""
 
 
 class NullModel(ABC):
@@ -135,38 +139,38 @@ class SoftmaxNull(NullModel):
         return 1 - scores.double()
 
 
-def null_model(name: NullName, record: RouterNull, scorer: Scorer) -> NullModel:
+def null_model(name: NullName, recording: Recording, scorer: Scorer) -> NullModel:
     """The null `name` of `scorer`'s scores, fitted on the recorded router logits.
 
-    scorer: with the factors of `record`, if it has any.
+    scorer: with the factors of `recording`, if it has any.
 
     Raises NullError where the recording does not allow a fit.
     """
-    return record.derived(
-        (name, scorer.name, scorer.temperature), lambda: _FITS[name](record, scorer)
+    return recording.derived(
+        (name, scorer.name, scorer.temperature), lambda: _FITS[name](recording, scorer)
     )
 
 
-def _discarded(record: RouterNull, scorer: Scorer) -> NullModel:
+def _discarded(recording: Recording, scorer: Scorer) -> NullModel:
     """Per layer, the scores that the model's own top-k discards."""
-    return EmpiricalNull(_discarded_scores(record, scorer).flatten(1).sort(dim=-1).values)
+    return EmpiricalNull(_discarded_scores(recording, scorer).flatten(1).sort(dim=-1).values)
 
 
-def _pooled(record: RouterNull, scorer: Scorer) -> NullModel:
+def _pooled(recording: Recording, scorer: Scorer) -> NullModel:
     """The discarded scores of all layers together: one null, so one scale for all layers."""
-    pool = _discarded_scores(record, scorer).flatten().sort().values
-    return EmpiricalNull(pool.expand(record.layers, -1))
+    pool = _discarded_scores(recording, scorer).flatten().sort().values
+    return EmpiricalNull(pool.expand(recording.layers, -1))
 
 
-def _all(record: RouterNull, scorer: Scorer) -> NullModel:
+def _all(recording: Recording, scorer: Scorer) -> NullModel:
     """Per layer, all scores, kept and discarded: p is uniform by construction, so that a share of
     about 1 - alpha of the tokens has no discovery whatever the router does."""
-    return EmpiricalNull(scorer.of_all_layers(record.logits).flatten(1).sort(dim=-1).values)
+    return EmpiricalNull(scorer.of_all_layers(recording.logits).flatten(1).sort(dim=-1).values)
 
 
-def _per_expert(record: RouterNull, scorer: Scorer) -> NullModel:
-    scores = scorer.of_all_layers(record.logits)
-    kept = record.logits.topk(record.origin.top_k, dim=-1).indices
+def _per_expert(recording: Recording, scorer: Scorer) -> NullModel:
+    scores = scorer.of_all_layers(recording.logits)
+    kept = recording.logits.topk(recording.origin.top_k, dim=-1).indices
     scores = scores.scatter(-1, kept, -torch.inf).transpose(1, 2).sort(dim=-1).values
     sizes = (scores > -torch.inf).sum(-1)
     if int(sizes.min()) == 0:
@@ -178,8 +182,8 @@ def _per_expert(record: RouterNull, scorer: Scorer) -> NullModel:
     return PerExpertNull(scores.contiguous(), sizes)
 
 
-def _gaussian(record: RouterNull, scorer: Scorer) -> NullModel:
-    values = scorer.on_open_scale(scorer.of_all_layers(record.logits)).flatten(1).numpy()
+def _gaussian(recording: Recording, scorer: Scorer) -> NullModel:
+    values = scorer.on_open_scale(scorer.of_all_layers(recording.logits)).flatten(1).numpy()
     means, stds = [], []
     for layer, of_layer in enumerate(values):
         try:
@@ -191,15 +195,15 @@ def _gaussian(record: RouterNull, scorer: Scorer) -> NullModel:
     return GaussianNull(scorer, means, stds)
 
 
-def _robust(_record: RouterNull, scorer: Scorer) -> NullModel:
+def _robust(_recording: Recording, scorer: Scorer) -> NullModel:
     return RobustNull(scorer)
 
 
-def _softmax(_record: RouterNull, _scorer: Scorer) -> NullModel:
+def _softmax(_recording: Recording, _scorer: Scorer) -> NullModel:
     return SoftmaxNull()
 
 
-_FITS: dict[NullName, Callable[[RouterNull, Scorer], NullModel]] = {
+_FITS: dict[NullName, Callable[[Recording, Scorer], NullModel]] = {
     NullName.DISCARDED: _discarded,
     NullName.POOLED: _pooled,
     NullName.ALL: _all,
@@ -231,10 +235,10 @@ def central_matching(values: np.ndarray) -> tuple[float, float]:
     return float(-b / (2 * a)), float((-1 / (2 * a)) ** 0.5)
 
 
-def _discarded_scores(record: RouterNull, scorer: Scorer) -> Tensor:
+def _discarded_scores(recording: Recording, scorer: Scorer) -> Tensor:
     """Scores of the experts that top-k discards: (layer, token, experts - top_k)."""
-    order = record.logits.argsort(dim=-1, descending=True)[..., record.origin.top_k :]
-    return scorer.of_all_layers(record.logits).gather(-1, order)
+    order = recording.logits.argsort(dim=-1, descending=True)[..., recording.origin.top_k :]
+    return scorer.of_all_layers(recording.logits).gather(-1, order)
 
 
 def _median(values: Tensor) -> Tensor:

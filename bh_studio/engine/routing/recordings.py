@@ -44,13 +44,13 @@ _BROKEN = (
 _T = TypeVar("_T")
 
 
-class NullError(ValueError):
-    """A null could not be read or does not belong to this model; the message says why."""
+class RecordingError(ValueError):
+    """A recording could not be read or is not of this model; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class NullOrigin:
-    """Where a null comes from.
+class RecordingOrigin:
+    """Where a recording comes from.
 
     model_fingerprint: of the model whose routers were recorded, dtype included.
     text_sha256: of the calibration text. tokens: recorded positions in a layer.
@@ -66,7 +66,7 @@ class NullOrigin:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RouterNull:
+class Recording:
     """Recorded router logits, and what was derived from them last.
 
     logits: (layer, token, expert) float32 on the CPU. factors: what scores multiply probabilities
@@ -74,7 +74,7 @@ class RouterNull:
     """
 
     logits: Tensor
-    origin: NullOrigin
+    origin: RecordingOrigin
     factors: Mapping[ScoreName, Tensor] = field(default_factory=dict)
     _derived: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -106,74 +106,76 @@ class RouterNull:
         return cast(_T, self._derived[key])
 
 
-def save_null(null: RouterNull, path: Path) -> None:
-    """Write `null` to an .npz file without pickled objects, at once or not at all."""
+def save_recording(recording: Recording, path: Path) -> None:
+    """Write `recording` to an .npz file without pickled objects, at once or not at all."""
     packed = io.BytesIO()
-    header = json.dumps({"format_version": _FORMAT_VERSION, **asdict(null.origin)})
-    np.savez(packed, allow_pickle=False, header=np.array(header), **_arrays(null))
+    header = json.dumps({"format_version": _FORMAT_VERSION, **asdict(recording.origin)})
+    np.savez(packed, allow_pickle=False, header=np.array(header), **_arrays(recording))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, packed.getvalue())
 
 
-def load_null(path: Path) -> RouterNull:
-    """Read what save_null wrote. Raises NullError if the file is damaged, OSError if unreadable."""
+def load_recording(path: Path) -> Recording:
+    """Read what save_recording wrote.
+
+    Raises RecordingError if the file is damaged, OSError if it cannot be opened."""
     try:
         # From memory: np.load leaves a file open that it finds to be damaged.
         member_sizes(path)
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header.pop("format_version") != _FORMAT_VERSION:
-                raise NullError(f"{path.name} was written by another version of BH Studio.")
+                raise RecordingError(f"{path.name} was written by another version of BH Studio.")
             logits = file["logits"]
             factors = {name: file[name] for name in ScoreName if name in file.files}
-        origin = NullOrigin(**header)
-    except NullError:
+        origin = RecordingOrigin(**header)
+    except RecordingError:
         raise
     except _UNREADABLE as error:
-        raise NullError(f"{path.name} is not a null of BH Studio: {error}") from error
+        raise RecordingError(f"{path.name} is not a recording of BH Studio: {error}") from error
     recorded = (logits, *factors.values())
     if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in recorded):
-        raise NullError(f"{path.name} is damaged: its numbers are not finite float32.")
+        raise RecordingError(f"{path.name} is damaged: its numbers are not finite float32.")
     if (
         logits.ndim != 3
         or any(factor.shape != logits.shape[::2] for factor in factors.values())
         or logits.shape[1] != origin.tokens
         or not 0 < origin.top_k < logits.shape[2]
     ):
-        raise NullError(f"{path.name} is damaged: its header does not fit its router logits.")
+        raise RecordingError(f"{path.name} is damaged: its header does not fit its router logits.")
     measured = {name: torch.from_numpy(factor) for name, factor in factors.items()}
-    return RouterNull(torch.from_numpy(logits), origin, measured)
+    return Recording(torch.from_numpy(logits), origin, measured)
 
 
 def member_sizes(path: Path) -> dict[str, int]:
     """Unpacked bytes of each member of an archive, before any is unpacked.
 
-    Raises NullError if together they would not fit into memory.
+    Raises RecordingError if together they would not fit into memory.
     """
     with zipfile.ZipFile(path) as bundle:
         sizes = {info.filename: info.file_size for info in bundle.infolist()}
     if sum(sizes.values()) > _MAX_BYTES:
-        raise NullError(f"{path.name} would unpack to more than {_MAX_BYTES >> 30} GiB.")
+        raise RecordingError(f"{path.name} would unpack to more than {_MAX_BYTES >> 30} GiB.")
     return sizes
 
 
-def _arrays(null: RouterNull) -> dict[str, np.ndarray]:
-    """What a null's file holds beside its header."""
-    factors = {name.value: factor.numpy() for name, factor in sorted(null.factors.items())}
-    return {"logits": null.logits.numpy(), **factors}
+def _arrays(recording: Recording) -> dict[str, np.ndarray]:
+    """What a recording's file holds beside its header."""
+    factors = {name.value: factor.numpy() for name, factor in sorted(recording.factors.items())}
+    return {"logits": recording.logits.numpy(), **factors}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RouterLogits:
-    """logits: (layer, token, expert) float32 on the CPU. null: what the file is if BH Studio wrote
-    it, with the logits as its own; None for a bare array."""
+    """logits: (layer, token, expert) float32 on the CPU. recording: what the file is if BH
+    Studio wrote it, with the logits as its own; None for a bare array."""
 
     logits: Tensor
-    null: RouterNull | None
+    recording: Recording | None
 
 
 def load_router_logits(path: Path) -> RouterLogits:
-    """Read a null file, or an .npz file with an array "logits" (layer, token, expert).
+    """Read a recording, or an .npz file with an array "logits" (layer, token, expert).
 
     The array is float32 or float64; rules compare in float32. Raises ValueError with a sentence
     that says what is wrong with the file, OSError if it cannot be opened.
@@ -182,8 +184,8 @@ def load_router_logits(path: Path) -> RouterLogits:
         sizes = member_sizes(path)
         with zipfile.ZipFile(path) as bundle:
             if "header.npy" in sizes:
-                null = load_null(path)
-                return RouterLogits(checked_logits(null.logits), null)
+                recording = load_recording(path)
+                return RouterLogits(checked_logits(recording.logits), recording)
             if "logits.npy" not in sizes:
                 found = ", ".join(sorted(n.removesuffix(".npy") for n in sizes)[:8]) or "nothing"
                 raise ValueError(f'{path.name} holds no array "logits"; it holds {found}.')

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bh_studio.engine.routing.recordings import NullOrigin, RouterNull, checked_logits
+from bh_studio.engine.routing.recordings import Recording, RecordingOrigin, checked_logits
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
 
@@ -54,12 +54,12 @@ class ReplayedCounts:
 def replay(
     logits: np.ndarray | Tensor,
     parameters: RuleParameters,
-    record: RouterNull | None,
+    recording: Recording | None,
     top_k: int,
 ) -> ReplayedCounts:
     """What the rule `parameters` selects for `logits`, (layer, token, expert) of floating dtype.
 
-    record: what the null is fitted on; None for rules that need none. top_k: experts that the
+    recording: what the null is fitted on; None for rules that need none. top_k: experts that the
     model's own router keeps. Mode and mixing weights make no difference to what is selected.
 
     Raises ValueError for logits of another shape or not finite, a null of another shape, and
@@ -67,9 +67,9 @@ def replay(
     """
     values = checked_logits(logits)
     shape = _shape(values, top_k)
-    if record is not None:
-        _check_record(record, shape)
-    return _replayed(RoutingRule(parameters, record, shape), values, shape)
+    if recording is not None:
+        _check_recording(recording, shape)
+    return _replayed(RoutingRule(parameters, recording, shape), values, shape)
 
 
 def replay_leave_one_out(
@@ -89,8 +89,8 @@ def replay_leave_one_out(
             "Give a null instead."
         )
     parts = [
-        _replayed(RoutingRule(parameters, record, shape), values[:, token : token + 1], shape)
-        for token, record in enumerate(_records_without_each(values, top_k))
+        _replayed(RoutingRule(parameters, recording, shape), values[:, token : token + 1], shape)
+        for token, recording in enumerate(_recordings_without_each(values, top_k))
     ]
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
@@ -107,18 +107,18 @@ def _shape(logits: Tensor, top_k: int) -> RouterShape:
     return RouterShape(layers, experts, top_k, norm_topk_prob=False)
 
 
-def _check_record(record: RouterNull, shape: RouterShape) -> None:
-    layers, _, experts = record.logits.shape
-    if (layers, experts, record.origin.top_k) != (shape.layers, shape.experts, shape.top_k):
+def _check_recording(recording: Recording, shape: RouterShape) -> None:
+    layers, _, experts = recording.logits.shape
+    if (layers, experts, recording.origin.top_k) != (shape.layers, shape.experts, shape.top_k):
         raise ValueError(
-            f"The null has {layers} layers of {experts} experts, top {record.origin.top_k}; the "
+            f"The null has {layers} layers of {experts} experts, top {recording.origin.top_k}; the "
             f"router logits have {shape.layers} of {shape.experts}, top {shape.top_k}."
         )
 
 
-def _records_without_each(logits: Tensor, top_k: int) -> Iterator[RouterNull]:
+def _recordings_without_each(logits: Tensor, top_k: int) -> Iterator[Recording]:
     tokens = logits.shape[1]
-    origin = NullOrigin(
+    origin = RecordingOrigin(
         model_fingerprint="",
         text_sha256="",
         tokens=tokens - 1,
@@ -128,7 +128,7 @@ def _records_without_each(logits: Tensor, top_k: int) -> Iterator[RouterNull]:
     )
     for token in range(tokens):
         others = torch.cat([logits[:, :token], logits[:, token + 1 :]], dim=1)
-        yield RouterNull(others, origin)
+        yield Recording(others, origin)
 
 
 def _replayed(rule: RoutingRule, logits: Tensor, shape: RouterShape) -> ReplayedCounts:

@@ -20,7 +20,7 @@ from bh_studio.engine.routing.counters import COUNTERS, CounterContext, StepUpTh
 from bh_studio.engine.routing.fdr import harmonic_number, step_up_count
 from bh_studio.engine.routing.layer_tensors import LayerTensors
 from bh_studio.engine.routing.nulls import NullModel, null_model
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import (
     MixingWeights,
@@ -75,25 +75,25 @@ class RoutingRule:
     def __init__(
         self,
         parameters: RuleParameters,
-        record: RouterNull | None,
+        recording: Recording | None,
         shape: RouterShape,
     ) -> None:
-        """record: what the null is fitted on and factors come from; None if the rule needs neither.
+        """recording: for the null and the factors; None for a rule that needs neither.
 
         Raises ValueError for parameters that do not fit the shape or lack their null, NullError
         where the null cannot be fitted.
         """
         parameters.check_shape(shape.layers, shape.experts)
-        factors = {} if record is None else record.factors
+        factors = {} if recording is None else recording.factors
         self.parameters = parameters
         self.null: NullModel | None = None
         self._scorer = Scorer(parameters.score, parameters.temperature, factors)
-        if parameters.is_test and record is not None:
-            self.null = null_model(parameters.null, record, self._scorer)
+        if parameters.is_test and recording is not None:
+            self.null = null_model(parameters.null, recording, self._scorer)
         self._count = COUNTERS[parameters.rule](
             CounterContext(
                 parameters, parameters.levels(shape.layers), shape.experts, self._scorer, self.null,
-                record,
+                recording,
             )
         )  # fmt: skip
         self._shape = shape
@@ -298,4 +298,4 @@ def own_tables(shape: RouterShape) -> SelectionTables:
     )
 
 
-RuleFactory = Callable[[RuleParameters, RouterNull | None, RouterShape], RoutingRule]
+RuleFactory = Callable[[RuleParameters, Recording | None, RouterShape], RoutingRule]

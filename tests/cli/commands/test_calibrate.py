@@ -16,7 +16,7 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.cli.commands import calibrate as command
 from bh_studio.engine.calibration.recorder import calibration_text
-from bh_studio.engine.routing.recordings import load_null
+from bh_studio.engine.routing.recordings import load_recording
 from bh_studio.engine.rules.parameters import ScoreName
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
 
@@ -95,7 +95,7 @@ def test_a_saved_recording_can_be_checked_and_used(
     saved = tmp_path / "null.npz"
     assert calibrate(checkpoint, text, "--out", str(saved), "--json") == 0
     made = json.loads(capsys.readouterr().out)
-    assert made["model"]["null_sha256"] == load_null(saved).sha256
+    assert made["model"]["null_sha256"] == load_recording(saved).sha256
     assert calibrate(checkpoint, "--check", str(saved), "--json") == 0
     checked = json.loads(capsys.readouterr().out)
     assert checked["diagnostics"] == made["diagnostics"]
@@ -109,7 +109,7 @@ def test_the_factor_of_a_score_is_measured_and_saved(
     saved = tmp_path / "null.npz"
     arguments = ("--score", "output", "--null", "pooled")
     assert calibrate(checkpoint, text, *arguments, "--out", str(saved)) == 0
-    assert set(load_null(saved).factors) == {ScoreName.OUTPUT}
+    assert set(load_recording(saved).factors) == {ScoreName.OUTPUT}
     assert calibrate(checkpoint, "--check", str(saved), *arguments) == 0
     # Without a text too, where the null that comes with the model has no factor.
     assert calibrate(checkpoint, *arguments) == 0
@@ -126,7 +126,7 @@ def test_a_recording_is_saved_even_if_no_null_fits_it(
     saved = tmp_path / "null.npz"
     assert calibrate(checkpoint, text, "--out", str(saved)) == 1
     assert capsys.readouterr().err.endswith("bh-studio: No null fits.\n")
-    assert load_null(saved).layers == LAYERS
+    assert load_recording(saved).layers == LAYERS
 
 
 def test_too_small_a_null_is_warned_of(
@@ -192,23 +192,25 @@ def test_a_recording_that_is_not_there_is_named_before_the_weights_are_read(
 def test_a_null_of_another_model_is_refused(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bh_studio.engine.calibration.recorder import fit_null
-    from bh_studio.engine.routing.recordings import save_null
+    from bh_studio.engine.calibration.recorder import make_recording
+    from bh_studio.engine.routing.recordings import save_recording
 
     path = tmp_path / "null.npz"
 
     def refused(sentence: str, **model: Any) -> None:
-        save_null(fit_null(tiny_model(**model), tiny_tokenizer(), calibration_text()[:900]), path)
+        save_recording(
+            make_recording(tiny_model(**model), tiny_tokenizer(), calibration_text()[:900]), path
+        )
         assert calibrate(checkpoint, "--check", str(path)) == 1
         assert sentence in capsys.readouterr().err.splitlines()[-1]
 
     refused("fitted on another model", seed=1)
     # The checkpoint is in bfloat16, and a small model is computed in float32.
     refused("or on this one in another dtype", dtype=torch.bfloat16)
-    refused("This null has 2 layers of 16 experts", num_hidden_layers=2)
+    refused("This recording has 2 layers of 16 experts", num_hidden_layers=2)
     np.savez(path, logits=np.zeros((3, 5, 16), np.float32))
     assert calibrate(checkpoint, "--check", str(path)) == 1
-    assert "not a null of BH Studio" in capsys.readouterr().err.splitlines()[-1]
+    assert "not a recording of BH Studio" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_ctrl_c_stops_and_writes_nothing(

@@ -14,9 +14,9 @@ import pytest
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.cli.commands import evaluate as evaluate_module
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.files import atomic
-from bh_studio.engine.routing.recordings import save_null
+from bh_studio.engine.routing.recordings import save_recording
 from tests.tiny_olmoe import tiny_model, tiny_tokenizer
 
 RULE = "bh:0.3,max_k=6"
@@ -80,14 +80,14 @@ def test_a_saved_calibration_gives_the_nulls(
     from transformers import OlmoeForCausalLM
 
     model = OlmoeForCausalLM.from_pretrained(checkpoint).float().eval()
-    other = fit_null(model, tiny_tokenizer(), calibration_text()[:1500])
-    save_null(other, tmp_path / "own.npz")
+    other = make_recording(model, tiny_tokenizer(), calibration_text()[:1500])
+    save_recording(other, tmp_path / "own.npz")
     arguments = (str(texts), "--rule", RULE, "--json")
     assert evaluate(checkpoint, *arguments, "--calibration", str(tmp_path / "own.npz")) == 0
     with_own = json.loads(capsys.readouterr().out)
     assert with_own["model"]["null_sha256"] == other.sha256
-    foreign = fit_null(tiny_model(seed=4), tiny_tokenizer(), calibration_text()[:1500])
-    save_null(foreign, tmp_path / "b.npz")
+    foreign = make_recording(tiny_model(seed=4), tiny_tokenizer(), calibration_text()[:1500])
+    save_recording(foreign, tmp_path / "b.npz")
     assert evaluate(checkpoint, *arguments, "--calibration", str(tmp_path / "b.npz")) == 1
     assert "another model" in capsys.readouterr().err
 

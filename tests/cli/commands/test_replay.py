@@ -12,8 +12,8 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
-from bh_studio.engine.routing.recordings import save_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
+from bh_studio.engine.routing.recordings import save_recording
 from tests.tiny_olmoe import LAYERS, TOP_K, tiny_model, tiny_tokenizer
 
 REAL = str(Path(__file__).parents[2] / "data" / "olmoe_router_logits_160.npz")
@@ -25,8 +25,8 @@ def replay(*arguments: str) -> int:
 
 
 def saved_null(folder: Path, **model: Any) -> str:
-    null = fit_null(tiny_model(**model), tiny_tokenizer(), calibration_text()[:2000])
-    save_null(null, folder / "null.npz")
+    recording = make_recording(tiny_model(**model), tiny_tokenizer(), calibration_text()[:2000])
+    save_recording(recording, folder / "null.npz")
     return str(folder / "null.npz")
 
 
@@ -91,9 +91,9 @@ def test_the_result_is_saved_in_the_format_of_its_ending(
 def test_nulls_can_come_from_another_recording(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bh_studio.engine.routing.recordings import load_null
+    from bh_studio.engine.routing.recordings import load_recording
 
-    np.savez(tmp_path / "bare.npz", logits=load_null(Path(tiny)).logits.numpy())
+    np.savez(tmp_path / "bare.npz", logits=load_recording(Path(tiny)).logits.numpy())
     rule = ("--rule", "bh:0.1,max_k=4", "--json")
     assert replay(str(tmp_path / "bare.npz"), "--calibration", tiny, *rule) == 0
     assert replay(tiny, *rule) == 0

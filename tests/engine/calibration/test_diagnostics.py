@@ -12,19 +12,20 @@ from torch import Tensor
 
 from bh_studio.engine.calibration.diagnostics import diagnose, ks_distance
 from bh_studio.engine.records.diagnostics import BINS, NullDiagnostics
-from bh_studio.engine.routing.recordings import NullError, NullOrigin, RouterNull
+from bh_studio.engine.routing.nulls import NullError
+from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
 from bh_studio.engine.rules.parameters import NullName, ScoreName
 
 TOP_K = 2
 
 
-def record_of(logits: Tensor, top_k: int = TOP_K) -> RouterNull:
-    origin = NullOrigin("model", "text", logits.shape[1], 0, logits.shape[1], top_k)
-    return RouterNull(logits, origin)
+def record_of(logits: Tensor, top_k: int = TOP_K) -> Recording:
+    origin = RecordingOrigin("model", "text", logits.shape[1], 0, logits.shape[1], top_k)
+    return Recording(logits, origin)
 
 
 @pytest.fixture
-def record() -> RouterNull:
+def recording() -> Recording:
     """Three layers of 16 experts whose tokens all come from one distribution, each layer's own."""
     torch.manual_seed(0)
     return record_of(torch.randn(3, 800, 16) * torch.tensor([1.0, 2.0, 0.5])[:, None, None])
@@ -59,9 +60,9 @@ def test_the_distance_is_scipys(size: int) -> None:
     assert ks_distance(values) == pytest.approx(expected)
 
 
-def test_held_out_scores_of_a_null_that_fits_are_uniform(record: RouterNull) -> None:
+def test_held_out_scores_of_a_null_that_fits_are_uniform(recording: Recording) -> None:
     for null in (NullName.DISCARDED, NullName.PER_EXPERT, NullName.ALL):
-        for layer in diagnose(record, null).layers:
+        for layer in diagnose(recording, null).layers:
             assert layer.ks_distance < 0.04
             assert layer.null_share_at_alpha == pytest.approx(0.05, abs=0.02)
             assert sum(layer.null_histogram) == pytest.approx(1)
@@ -70,56 +71,56 @@ def test_held_out_scores_of_a_null_that_fits_are_uniform(record: RouterNull) -> 
             assert np.abs(np.array(layer.null_quantiles) - expected).max() < 0.04
 
 
-def test_pi0_is_about_the_share_of_discarded_experts(record: RouterNull) -> None:
-    for layer in diagnose(record).layers:
+def test_pi0_is_about_the_share_of_discarded_experts(recording: Recording) -> None:
+    for layer in diagnose(recording).layers:
         assert layer.pi0 == pytest.approx(1 - TOP_K / 16, abs=0.04)
         assert sum(layer.all_histogram) == pytest.approx(1)
         assert layer.all_histogram[0] > layer.null_histogram[0]
 
 
-def test_a_text_that_changes_in_its_middle_shows(record: RouterNull) -> None:
-    changed = record.logits.clone()
+def test_a_text_that_changes_in_its_middle_shows(recording: Recording) -> None:
+    changed = recording.logits.clone()
     changed[1, 400:] *= 3
     unchanged, other, _ = diagnose(record_of(changed)).layers
     assert unchanged.ks_distance < 0.04
     assert other.ks_distance > 0.2
 
 
-def test_one_null_for_layers_that_differ_shows(record: RouterNull) -> None:
-    assert max(layer.ks_distance for layer in diagnose(record, NullName.POOLED).layers) > 0.2
+def test_one_null_for_layers_that_differ_shows(recording: Recording) -> None:
+    assert max(layer.ks_distance for layer in diagnose(recording, NullName.POOLED).layers) > 0.2
 
 
-def test_formulas_have_no_smallest_p_value(record: RouterNull) -> None:
+def test_formulas_have_no_smallest_p_value(recording: Recording) -> None:
     for null in (NullName.GAUSSIAN, NullName.ROBUST):
-        for layer in diagnose(record, null, ScoreName.LOGIT, alpha=1e-9).layers:
+        for layer in diagnose(recording, null, ScoreName.LOGIT, alpha=1e-9).layers:
             assert (layer.samples, layer.smallest_p) == (None, None)
             assert layer.ks_distance < 0.1
-    softmax = diagnose(record, NullName.SOFTMAX)
+    softmax = diagnose(recording, NullName.SOFTMAX)
     assert all(layer.ks_distance > 0.6 for layer in softmax.layers)  # 1 - p is no p-value
 
 
-def test_samples_are_those_of_the_whole_recording(record: RouterNull) -> None:
+def test_samples_are_those_of_the_whole_recording(recording: Recording) -> None:
     def samples(null: NullName) -> list[int | None]:
-        return [layer.samples for layer in diagnose(record, null).layers]
+        return [layer.samples for layer in diagnose(recording, null).layers]
 
     assert samples(NullName.DISCARDED) == [800 * 14] * 3
     assert samples(NullName.POOLED) == [800 * 14 * 3] * 3
     assert samples(NullName.ALL) == [800 * 16] * 3
-    kept = record.logits.topk(TOP_K, dim=-1).indices
+    kept = recording.logits.topk(TOP_K, dim=-1).indices
     fewest = [800 - int(torch.bincount(of_layer.flatten()).max()) for of_layer in kept]
     assert samples(NullName.PER_EXPERT) == fewest
 
 
-def test_a_recording_too_small_for_alpha_is_said(record: RouterNull) -> None:
-    assert diagnose(record, alpha=0.05).warnings == ()
-    (warning,) = diagnose(record, alpha=0.001).warnings
+def test_a_recording_too_small_for_alpha_is_said(recording: Recording) -> None:
+    assert diagnose(recording, alpha=0.05).warnings == ()
+    (warning,) = diagnose(recording, alpha=0.001).warnings
     assert warning.startswith("The null holds 11200 scores a layer, so no p-value is below 8.9e-05")
-    assert diagnose(record, NullName.POOLED, alpha=0.001).warnings == ()
-    assert diagnose(record, NullName.ROBUST, alpha=0.001).warnings == ()
+    assert diagnose(recording, NullName.POOLED, alpha=0.001).warnings == ()
+    assert diagnose(recording, NullName.ROBUST, alpha=0.001).warnings == ()
 
 
-def test_json_has_every_number(record: RouterNull) -> None:
-    found = diagnose(record)
+def test_json_has_every_number(recording: Recording) -> None:
+    found = diagnose(recording)
     values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert values == found.to_dict()
     assert values["null"] == "discarded"
@@ -128,25 +129,25 @@ def test_json_has_every_number(record: RouterNull) -> None:
     assert len(values["layers"][0]["null_quantiles"]) == 99
 
 
-def test_what_cannot_be_diagnosed_is_refused(record: RouterNull) -> None:
+def test_what_cannot_be_diagnosed_is_refused(recording: Recording) -> None:
     with pytest.raises(ValueError, match="recorded from a single token"):
-        diagnose(record_of(record.logits[:, :1]))
+        diagnose(record_of(recording.logits[:, :1]))
     with pytest.raises(ValueError, match="alpha must lie between 0 and 1"):
-        diagnose(record, alpha=1.0)
+        diagnose(recording, alpha=1.0)
     with pytest.raises(ValueError, match="softmax is made of probabilities"):
-        diagnose(record, NullName.SOFTMAX, ScoreName.LOGIT)
+        diagnose(recording, NullName.SOFTMAX, ScoreName.LOGIT)
     with pytest.raises(ValueError, match="factor of each expert that was not measured"):
-        diagnose(record, score=ScoreName.OUTPUT)
-    always_kept = record.logits.clone()
+        diagnose(recording, score=ScoreName.OUTPUT)
+    always_kept = recording.logits.clone()
     always_kept[1, :400, 5] = 100.0
     with pytest.raises(NullError, match="never discarded expert 5 of layer 1"):
         diagnose(record_of(always_kept), NullName.PER_EXPERT)
 
 
-def test_factors_are_those_of_the_recording(record: RouterNull) -> None:
+def test_factors_are_those_of_the_recording(recording: Recording) -> None:
     torch.manual_seed(1)
     factors = {ScoreName.OUTPUT: torch.rand(3, 16) + 0.5}
-    found = diagnose(RouterNull(record.logits, record.origin, factors), score=ScoreName.OUTPUT)
+    found = diagnose(Recording(recording.logits, recording.origin, factors), score=ScoreName.OUTPUT)
     assert isinstance(found, NullDiagnostics)
     assert all(layer.ks_distance < 0.04 for layer in found.layers)
-    assert found.layers != diagnose(record).layers
+    assert found.layers != diagnose(recording).layers

@@ -9,7 +9,11 @@ from torch import Tensor
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bh_studio.engine.calibration.expert_norms import OutputNorms
-from bh_studio.engine.calibration.recorder import SKIPPED_POSITIONS, calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import (
+    SKIPPED_POSITIONS,
+    calibration_text,
+    make_recording,
+)
 from bh_studio.engine.moe.experts import use_selected_experts
 from bh_studio.engine.rules.parameters import ScoreName
 from tests.tiny_olmoe import CONTEXT, EXPERTS, HIDDEN, LAYERS, TOP_K, tiny_model, tiny_tokenizer
@@ -134,5 +138,5 @@ def test_calibration_leaves_out_the_first_positions_of_a_window_here_too(
     text = calibration_text()[:1000]
     windows = [w for w in tokens(text).split(CONTEXT, dim=1) if w.shape[1] > SKIPPED_POSITIONS]
     expected = explicit_means(model, windows, SKIPPED_POSITIONS)
-    found = fit_null(model, tokenizer, text, factors=[ScoreName.OUTPUT])
+    found = make_recording(model, tokenizer, text, factors=[ScoreName.OUTPUT])
     torch.testing.assert_close(found.factors[ScoreName.OUTPUT], expected, rtol=1e-4, atol=0)

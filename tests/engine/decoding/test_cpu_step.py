@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, OlmoeForCausalLM, PreTrainedTokenizerFast
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.decoding import key_value_buffer
 from bh_studio.engine.decoding.cpu_step import CpuStep
 from bh_studio.engine.decoding.paths import CPU, decode_path
@@ -20,7 +20,7 @@ from bh_studio.engine.decoding.stock_step import StockStep
 from bh_studio.engine.moe.experts import use_selected_experts
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import Mode, RouterShape, RuleParameters
 from bh_studio.engine.rules.text import parse_rule
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model
@@ -102,9 +102,9 @@ def test_logits_under_a_rule_are_those_of_the_patched_forward(
     rule: str, normalize: bool, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model, text = selected(norm_topk_prob=normalize), text_of()
-    null = fit_null(model, tokenizer, calibration_text()[:2000])
-    own_side = RoutingIntegration(model, parse_rule(rule), null=null)
-    stock_side = RoutingIntegration(model, parse_rule(rule), null=null)
+    recording = make_recording(model, tokenizer, calibration_text()[:2000])
+    own_side = RoutingIntegration(model, parse_rule(rule), recording=recording)
+    stock_side = RoutingIntegration(model, parse_rule(rule), recording=recording)
     expected = forced(StockStep, model, text, stock_side)
     found = forced(own, model, text, own_side)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -129,30 +129,32 @@ def test_sixteen_bits_are_as_near_to_the_truth_as_the_models_own_forward(
     assert error(own) < 1.2 * error(StockStep)
 
 
-def test_a_rule_that_takes_what_the_model_takes_changes_no_bit(null: RouterNull) -> None:
+def test_a_rule_that_takes_what_the_model_takes_changes_no_bit(recording: Recording) -> None:
     model, text = selected(), text_of()
     baseline = forced(own, model, text)
     for parameters in (
         RuleParameters(min_k=TOP_K, max_k=TOP_K),
         RuleParameters(level=0.1, max_k=TOP_K, mode=Mode.ANALYZE),
     ):
-        integration = RoutingIntegration(model, parameters, null=null)
+        integration = RoutingIntegration(model, parameters, recording=recording)
         assert torch.equal(forced(own, model, text, integration), baseline)
-    different = RoutingIntegration(model, RuleParameters(level=0.1, max_k=TOP_K), null=null)
+    different = RoutingIntegration(
+        model, RuleParameters(level=0.1, max_k=TOP_K), recording=recording
+    )
     assert not torch.equal(forced(own, model, text, different), baseline)
 
 
-def test_another_rule_in_force_acts_on_the_baseline(null: RouterNull) -> None:
+def test_another_rule_in_force_acts_on_the_baseline(recording: Recording) -> None:
     model, text = selected(), text_of(8)
     parameters = RuleParameters(level=0.1, max_k=TOP_K)
-    expected = forced(own, model, text, RoutingIntegration(model, parameters, null=null))
+    expected = forced(own, model, text, RoutingIntegration(model, parameters, recording=recording))
 
     def inside(model: OlmoeForCausalLM, _: RoutingIntegration | None, choose: Choose) -> DecodeStep:
         step = own(model, None, choose)
         other.patch_model()
         return step
 
-    other = RoutingIntegration(model, parameters, null=null)
+    other = RoutingIntegration(model, parameters, recording=recording)
     found = forced(inside, model, text)
     other.unpatch_model()
     assert torch.equal(found, expected)
@@ -174,10 +176,12 @@ def test_the_context_can_be_filled_to_the_last_position() -> None:
 
 
 def test_an_error_in_the_middle_of_a_step_leaves_nothing_behind(
-    null: RouterNull, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = selected()
-    integration = RoutingIntegration(model, RuleParameters(level=0.1, max_k=TOP_K), null=null)
+    integration = RoutingIntegration(
+        model, RuleParameters(level=0.1, max_k=TOP_K), recording=recording
+    )
     expected = five_tokens(model, integration)
     decoder = side(model, 5, integration)
     decoder.step()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, OlmoeForCausalLM, PreTrainedTokenizerFast
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.decoding import gpu_step, paths, stock_graph_step
 from bh_studio.engine.decoding.paths import GPU, GRAPH, STOCK, DecodePath, decode_path
 from bh_studio.engine.decoding.side import SideDecoder, Step
@@ -26,7 +26,7 @@ from bh_studio.engine.moe.experts import use_selected_experts
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RouterShape, RuleParameters
 from bh_studio.engine.rules.text import parse_rule
@@ -62,14 +62,14 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 
 
 @pytest.fixture(scope="module")
-def record(tokenizer: PreTrainedTokenizerFast) -> RouterNull:
+def recording(tokenizer: PreTrainedTokenizerFast) -> Recording:
     """The tiny model's own logits and the factors of its experts; it is the same everywhere."""
     return recorded(tiny_model(), tokenizer)
 
 
 @pytest.fixture(scope="module")
-def half_record(tokenizer: PreTrainedTokenizerFast) -> RouterNull:
-    return fit_null(tiny_model(dtype=torch.bfloat16), tokenizer, calibration_text()[:4000])
+def half_record(tokenizer: PreTrainedTokenizerFast) -> Recording:
+    return make_recording(tiny_model(dtype=torch.bfloat16), tokenizer, calibration_text()[:4000])
 
 
 @pytest.fixture
@@ -138,12 +138,12 @@ def stock_decoding() -> Iterator[None]:
 
 
 def check_against_stock(
-    model: OlmoeForCausalLM, null: RouterNull, parameters: RuleParameters
+    model: OlmoeForCausalLM, recording: Recording, parameters: RuleParameters
 ) -> None:
     """Tokens, counts and statistics of the rule are those of transformers' own forward."""
-    found = RoutingIntegration(model, parameters, null=null)
+    found = RoutingIntegration(model, parameters, recording=recording)
     steps = run(decoder_of(model, found))
-    expected = RoutingIntegration(model, parameters, null=null)
+    expected = RoutingIntegration(model, parameters, recording=recording)
     with stock_decoding():
         expected_steps = run(decoder_of(model, expected))
     assert token_ids(steps) == token_ids(expected_steps)
@@ -252,12 +252,12 @@ def logits_by_kernels(
 @pytest.mark.parametrize("parameters", [IDENTITY, ANALYZE], ids=["identity", "analyze"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_leaves_the_routing_alone_changes_no_bit(
-    dtype: torch.dtype, parameters: RuleParameters, record: RouterNull, half_record: RouterNull
+    dtype: torch.dtype, parameters: RuleParameters, recording: Recording, half_record: Recording
 ) -> None:
     model = gpu_model(dtype)
-    null = record if dtype == torch.float32 else half_record
+    null = recording if dtype == torch.float32 else half_record
     own, own_logits = logits_by_kernels(model, None)
-    integration = RoutingIntegration(model, parameters, null=null)
+    integration = RoutingIntegration(model, parameters, recording=null)
     steps, logits = logits_by_kernels(model, integration)
     assert token_ids(steps) == token_ids(own)
     assert len(logits) == len(own_logits) == TOKENS - 2
@@ -269,25 +269,25 @@ def test_what_leaves_the_routing_alone_changes_no_bit(
 
 @pytest.mark.parametrize("text", [*SAME_GRAPH, *OWN_GRAPH])
 def test_rules_decode_as_in_transformers(
-    text: str, model: OlmoeForCausalLM, record: RouterNull
+    text: str, model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    check_against_stock(model, record, parse_rule(text))
+    check_against_stock(model, recording, parse_rule(text))
 
 
 @pytest.mark.parametrize("text", RULES)
 def test_counts_are_those_of_the_rule_on_the_processor(
-    text: str, model: OlmoeForCausalLM, record: RouterNull
+    text: str, model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     # Its hooks in routers and experts make the model decode by transformers' forward.
-    check_counts(model, record, parse_rule(text))
+    check_counts(model, recording, parse_rule(text))
 
 
-def test_two_sides_take_turns(model: OlmoeForCausalLM, record: RouterNull) -> None:
+def test_two_sides_take_turns(model: OlmoeForCausalLM, recording: Recording) -> None:
     alone = run(decoder_of(model))
-    bh_alone = run(decoder_of(model, RoutingIntegration(model, BH, null=record)))
+    bh_alone = run(decoder_of(model, RoutingIntegration(model, BH, recording=recording)))
     assert token_ids(alone) != token_ids(bh_alone)
     left = decoder_of(model)
-    integration = RoutingIntegration(model, BH, null=record)
+    integration = RoutingIntegration(model, BH, recording=recording)
     right = decoder_of(model, integration)
     pairs = [(left.step(), right.step()) for _ in range(TOKENS)]
     assert token_ids([pair[0] for pair in pairs]) == token_ids(alone)
@@ -297,11 +297,11 @@ def test_two_sides_take_turns(model: OlmoeForCausalLM, record: RouterNull) -> No
 
 
 def test_a_token_after_the_end_of_text_is_not_counted(
-    model: OlmoeForCausalLM, record: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    free = token_ids(run(decoder_of(model, RoutingIntegration(model, BH, null=record))))
+    free = token_ids(run(decoder_of(model, RoutingIntegration(model, BH, recording=recording))))
     end = next(n for n in range(2, TOKENS - 2) if free[n] not in free[:n])
-    integration = RoutingIntegration(model, BH, null=record)
+    integration = RoutingIntegration(model, BH, recording=recording)
     steps = run(decoder_of(model, integration, end=frozenset([free[end]])))
     assert token_ids(steps) == free[: end + 1]
     assert steps[-1].finish_reason is FinishReason.END_OF_TEXT
@@ -316,7 +316,7 @@ def test_a_token_after_the_end_of_text_is_not_counted(
 
 @needs_triton
 def test_numbers_of_a_rule_change_without_a_new_graph(
-    model: OlmoeForCausalLM, record: RouterNull, monkeypatch: pytest.MonkeyPatch
+    model: OlmoeForCausalLM, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bh_studio.engine.decoding.gpu_graph import GpuGraph
 
@@ -330,13 +330,15 @@ def test_numbers_of_a_rule_change_without_a_new_graph(
     monkeypatch.setattr(GpuGraph, "_captured", noted)
     run(decoder_of(model))
     for text in SAME_GRAPH:
-        decoder = decoder_of(model, RoutingIntegration(model, parse_rule(text), null=record))
+        decoder = decoder_of(
+            model, RoutingIntegration(model, parse_rule(text), recording=recording)
+        )
         decoder.step()
         assert graph_of(decoder) is captured[0]
         run(decoder)
     assert len(captured) == 1
     # Another kind of rule captures its own, which serves nobody else.
-    run(decoder_of(model, RoutingIntegration(model, parse_rule("hc:0.5"), null=record)))
+    run(decoder_of(model, RoutingIntegration(model, parse_rule("hc:0.5"), recording=recording)))
     assert len(captured) == 2
     assert free_graphs(model) == captured[:1]
 
@@ -555,13 +557,13 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_without_triton_tokens_are_the_same(
-    model: OlmoeForCausalLM, record: RouterNull, request: pytest.FixtureRequest
+    model: OlmoeForCausalLM, recording: Recording, request: pytest.FixtureRequest
 ) -> None:
-    expected = run(decoder_of(model, RoutingIntegration(model, BH, null=record)))
+    expected = run(decoder_of(model, RoutingIntegration(model, BH, recording=recording)))
     request.getfixturevalue("no_triton")
     assert decode_path(model).name == STOCK
     assert "wait for the host" in decode_path(model).reason
-    steps = run(decoder_of(model, RoutingIntegration(model, BH, null=record)))
+    steps = run(decoder_of(model, RoutingIntegration(model, BH, recording=recording)))
     assert token_ids(steps) == token_ids(expected)
     assert raw_counts(steps) == raw_counts(expected)
 
@@ -578,12 +580,12 @@ def test_the_captured_forward_decodes_as_the_forward(
     text: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = gpu_model(num_attention_heads=4, num_key_value_heads=4)
-    null = recorded(model, tokenizer)
+    recording = recorded(model, tokenizer)
     assert decode_path(model).name == GRAPH
     rule = parse_rule(text)
 
     def answers() -> tuple[list[int], list[Any], dict[str, Any]]:
-        integration = RoutingIntegration(model, rule, null=null)
+        integration = RoutingIntegration(model, rule, recording=recording)
         steps = run(decoder_of(model, integration))
         return token_ids(steps), raw_counts(steps), integration.get_routing_stats()
 
@@ -593,11 +595,11 @@ def test_the_captured_forward_decodes_as_the_forward(
 
 
 @needs_grouped
-def test_sides_of_the_captured_forward_take_turns(half_record: RouterNull, no_triton: str) -> None:
+def test_sides_of_the_captured_forward_take_turns(half_record: Recording, no_triton: str) -> None:
     model = gpu_model(torch.bfloat16)
 
     def decoders() -> list[SideDecoder]:
-        integration = RoutingIntegration(model, BH, null=half_record)
+        integration = RoutingIntegration(model, BH, recording=half_record)
         return [decoder_of(model), decoder_of(model, integration)]
 
     assert decode_path(model).name == GRAPH
@@ -608,7 +610,7 @@ def test_sides_of_the_captured_forward_take_turns(half_record: RouterNull, no_tr
         for found, decoder in zip(together, sides, strict=True):
             found.append(decoder.step().token_id)
     assert together == alone
-    identity = RoutingIntegration(model, IDENTITY, null=half_record)
+    identity = RoutingIntegration(model, IDENTITY, recording=half_record)
     assert token_ids(run(decoder_of(model, identity))) == alone[0]
     # The routers are the model's own again.
     assert not any("forward" in vars(router) for router in find_routers(model))
@@ -619,29 +621,29 @@ def test_sides_of_the_captured_forward_take_turns(half_record: RouterNull, no_tr
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_forward_of_transformers_keeps_its_bits(
-    dtype: torch.dtype, record: RouterNull, half_record: RouterNull
+    dtype: torch.dtype, recording: Recording, half_record: Recording
 ) -> None:
     model = gpu_model(dtype)
-    null = record if dtype == torch.float32 else half_record
+    null = recording if dtype == torch.float32 else half_record
     stock = logits_of(model)
     for parameters in (
         IDENTITY,
         ANALYZE,
         dataclasses.replace(IDENTITY, weights=MixingWeights.MATCH),
     ):
-        integration = RoutingIntegration(model, parameters, null=null)
+        integration = RoutingIntegration(model, parameters, recording=null)
         with integration:
             assert torch.equal(logits_of(model), stock)
         assert integration.get_routing_stats()["tokens"] == 41
-    with RoutingIntegration(model, BH, null=null):
+    with RoutingIntegration(model, BH, recording=null):
         assert not torch.equal(logits_of(model), stock)
     assert torch.equal(logits_of(model), stock)
 
 
 @pytest.mark.parametrize("text", [*SAME_GRAPH, *OWN_GRAPH])
-def test_a_rule_selects_on_the_gpu_as_on_the_processor(text: str, record: RouterNull) -> None:
+def test_a_rule_selects_on_the_gpu_as_on_the_processor(text: str, recording: Recording) -> None:
     parameters = dataclasses.replace(parse_rule(text), mode=Mode.PATCH)
-    rule = RoutingRule(parameters, record, SHAPE)
+    rule = RoutingRule(parameters, recording, SHAPE)
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(60, EXPERTS, generator=generator)
     logits *= torch.linspace(0.2, 3, 60)[:, None]
@@ -669,8 +671,8 @@ def test_a_few_rows_of_experts_do_not_wait(rows: int, model: OlmoeForCausalLM) -
 
 
 @needs_triton
-def test_a_step_up_rule_does_not_wait(record: RouterNull) -> None:
-    rule = RoutingRule(BH, record, SHAPE)
+def test_a_step_up_rule_does_not_wait(recording: Recording) -> None:
+    rule = RoutingRule(BH, recording, SHAPE)
     logits = torch.randn(50, EXPERTS, device=CUDA)
     expected = rule.select(1, logits)
     with no_waiting():

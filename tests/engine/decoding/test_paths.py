@@ -14,7 +14,7 @@ from bh_studio.engine.decoding.paths import CPU, STOCK, decode_path, open_step
 from bh_studio.engine.decoding.stock_step import StockStep
 from bh_studio.engine.moe.experts import use_selected_experts
 from bh_studio.engine.notebook import BHRoutingIntegration
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model
 
@@ -117,9 +117,9 @@ def test_a_hook_in_every_module_is_seen(model: OlmoeForCausalLM) -> None:
 
 
 def test_a_patched_model_takes_the_patched_forward(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    with BHRoutingIntegration(model, max_k=TOP_K, null=null):
+    with BHRoutingIntegration(model, max_k=TOP_K, recording=recording):
         assert decode_path(model).reason == "the forward of model was replaced"
     assert decode_path(model).name == CPU
 

@@ -12,7 +12,7 @@ from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.decoding.step import DecodedToken
 from bh_studio.engine.notebook import BHRoutingIntegration
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
 
@@ -79,11 +79,11 @@ def test_sampling_equals_generate(seed: int, top_p: float, model: OlmoeForCausal
 
 
 def test_two_decoders_share_a_model_and_take_turns(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     token_ids, parameters = encode("Once upon a time"), GenerationParameters(20, sampling=False)
     alone, _ = run(SideDecoder(model, token_ids, parameters, frozenset(), SHAPE))
-    bh = BHRoutingIntegration(model, alpha=0.1, max_k=TOP_K, null=null)
+    bh = BHRoutingIntegration(model, alpha=0.1, max_k=TOP_K, recording=recording)
     bh_alone, _ = run(SideDecoder(model, token_ids, parameters, frozenset(), SHAPE, bh))
     assert alone != bh_alone
     left = SideDecoder(model, token_ids, parameters, frozenset(), SHAPE)
@@ -95,10 +95,10 @@ def test_two_decoders_share_a_model_and_take_turns(
 
 
 def test_counts_have_one_row_a_position_that_was_read(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     token_ids = encode("Once upon a time")
-    bh = BHRoutingIntegration(model, alpha=0.1, max_k=TOP_K, null=null)
+    bh = BHRoutingIntegration(model, alpha=0.1, max_k=TOP_K, recording=recording)
     for integration in (None, bh):
         decoder = SideDecoder(
             model,

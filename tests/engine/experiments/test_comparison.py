@@ -18,7 +18,7 @@ from bh_studio.engine.protocol.events import RunFinished, RunStarted, SideFinish
 from bh_studio.engine.protocol.experiments import RunComparison
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo, Side
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import Mode, RouterShape, RuleParameters
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K
 
@@ -27,16 +27,17 @@ RULE = RuleParameters(level=0.1, max_k=TOP_K)
 
 @pytest.fixture
 def loaded(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, null: RouterNull
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, recording: Recording
 ) -> LoadedModel:
     info = ModelInfo(
         id="tiny", name="tiny", architecture="OlmoeForCausalLM",
-        fingerprint=null.origin.model_fingerprint, layers=LAYERS, experts=EXPERTS, top_k=TOP_K,
+        fingerprint=recording.origin.model_fingerprint, layers=LAYERS, experts=EXPERTS, top_k=TOP_K,
         context_length=CONTEXT, parameter_count=model.num_parameters(), dtype="float32",
-        device="cpu", expert_path="grouped_mm", null_sha256=null.sha256, null_samples=null.samples,
+        device="cpu", expert_path="grouped_mm", null_sha256=recording.sha256,
+        null_samples=recording.samples,
     )  # fmt: skip
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    return LoadedModel(model, tokenizer, null, shape, info, frozenset([256]))
+    return LoadedModel(model, tokenizer, recording, shape, info, frozenset([256]))
 
 
 def request(

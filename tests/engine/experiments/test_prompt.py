@@ -199,7 +199,7 @@ def test_greedy_turns_equal_generate_on_the_same_tokens(loaded: LoadedModel) -> 
             if side is Side.BASELINE:
                 output = loaded.model.generate(tokens, **arguments)
             else:
-                with RoutingIntegration(loaded.model, RULE, null=loaded.null):
+                with RoutingIntegration(loaded.model, RULE, recording=loaded.recording):
                     output = loaded.model.generate(tokens, **arguments)
             assert output[0, len(ids) :].tolist() == list(record.token_ids)
         conversation = continued(session)

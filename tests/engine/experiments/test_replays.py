@@ -9,21 +9,21 @@ import pytest
 
 from bh_studio.engine.experiments.replays import arena, default_rules
 from bh_studio.engine.records.replays import ArenaRow
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.replay import ReplayedCounts, replay
 from bh_studio.engine.rules.parameters import RuleName, RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
 from tests.tiny_olmoe import LAYERS, TOP_K
 
 
-def rows_of(null: RouterNull, *texts: str) -> list[ArenaRow]:
+def rows_of(recording: Recording, *texts: str) -> list[ArenaRow]:
     rules = [parse_rule(text) for text in texts]
-    return arena(rules, lambda rule: replay(null.logits, rule, null, TOP_K))
+    return arena(rules, lambda rule: replay(recording.logits, rule, recording, TOP_K))
 
 
-def test_a_row_has_the_numbers_of_its_rule(null: RouterNull) -> None:
-    (row,) = rows_of(null, "bh:0.05,score=logit,max_k=4")
-    replayed = replay(null.logits, row.rule, null, TOP_K)
+def test_a_row_has_the_numbers_of_its_rule(recording: Recording) -> None:
+    (row,) = rows_of(recording, "bh:0.05,score=logit,max_k=4")
+    replayed = replay(recording.logits, row.rule, recording, TOP_K)
     values = row.to_dict()
     assert values["rule"] == "bh:0.05,score=logit,max_k=4"
     assert values["mean"] == pytest.approx(replayed.counts.mean())
@@ -39,8 +39,8 @@ def test_a_row_has_the_numbers_of_its_rule(null: RouterNull) -> None:
     assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 
-def test_fixed_top_k_is_on_its_own_line_and_cut_above_it(null: RouterNull) -> None:
-    rows = rows_of(null, "top-k:1", "top-k:3", f"top-k:{TOP_K}", "cut:0.12,max_k=16")
+def test_fixed_top_k_is_on_its_own_line_and_cut_above_it(recording: Recording) -> None:
+    rows = rows_of(recording, "top-k:1", "top-k:3", f"top-k:{TOP_K}", "cut:0.12,max_k=16")
     for row in rows[:3]:
         assert row.relative_mass == pytest.approx(row.fixed_relative_mass, rel=1e-6)
     assert rows[2].relative_mass == pytest.approx(1)
@@ -82,17 +82,17 @@ def test_default_rules_use_no_more_than_the_model(top_k: int) -> None:
     assert len(set(rules)) == len(rules)
 
 
-def test_default_rules_run_and_progress_is_told(null: RouterNull) -> None:
+def test_default_rules_run_and_progress_is_told(recording: Recording) -> None:
     told: list[float] = []
     rules = default_rules(TOP_K)
-    rows = arena(rules, lambda rule: replay(null.logits, rule, null, TOP_K), told.append)
+    rows = arena(rules, lambda rule: replay(recording.logits, rule, recording, TOP_K), told.append)
     assert [row.rule for row in rows] == rules
     assert told[-1] == 1
     assert told == sorted(told)
     assert any(row.on_front for row in rows)
 
 
-def test_an_error_names_the_rule(null: RouterNull) -> None:
+def test_an_error_names_the_rule(recording: Recording) -> None:
     text = format_rule(parse_rule("bh:0.1,max_k=17"))
     with pytest.raises(ValueError, match=f"{text} cannot be replayed: max_k must not exceed"):
-        rows_of(null, "bh:0.1", text)
+        rows_of(recording, "bh:0.1", text)

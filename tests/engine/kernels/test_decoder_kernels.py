@@ -15,7 +15,7 @@ from transformers import DynamicCache, OlmoeForCausalLM
 from bh_studio.engine.moe.fingerprint import model_fingerprint
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
-from bh_studio.engine.routing.recordings import NullOrigin, RouterNull
+from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
 from bh_studio.engine.routing.selection import RoutingRule, own_tables
 from bh_studio.engine.rules.parameters import Mode, RouterShape, RuleParameters, ScoreName
 from bh_studio.engine.rules.text import parse_rule
@@ -222,14 +222,14 @@ def model() -> OlmoeForCausalLM:
 
 
 @pytest.fixture(scope="module")
-def record(model: OlmoeForCausalLM) -> RouterNull:
+def recording(model: OlmoeForCausalLM) -> Recording:
     """Logits about as spread as the model's own, and factors of its experts."""
     shape = router_shape(find_routers(model))
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(LAYERS, 200, shape.experts, generator=generator)
     factors = 1 + torch.rand(LAYERS, shape.experts, generator=generator)
-    origin = NullOrigin(model_fingerprint(model), "", 200, 0, 200, TOP_K)
-    return RouterNull(logits, origin, {ScoreName.OUTPUT: factors})
+    origin = RecordingOrigin(model_fingerprint(model), "", 200, 0, 200, TOP_K)
+    return Recording(logits, origin, {ScoreName.OUTPUT: factors})
 
 
 @pytest.mark.parametrize(
@@ -243,9 +243,9 @@ def record(model: OlmoeForCausalLM) -> RouterNull:
     ],
 )
 def test_a_rule_routes_as_it_does_in_transformers(
-    text: str, model: OlmoeForCausalLM, record: RouterNull
+    text: str, model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    integration = RoutingIntegration(model, parse_rule(text), null=record)
+    integration = RoutingIntegration(model, parse_rule(text), recording=recording)
     rule = integration.rule
     cache, token = read(model, 9)
     graph = gpu_step._graph(model, rule, ROOM)
@@ -262,7 +262,7 @@ def test_a_rule_routes_as_it_does_in_transformers(
         assert any(count not in (0, TOP_K) for count in raw)
 
 
-def test_identity_and_analysis_change_no_bit(model: OlmoeForCausalLM, record: RouterNull) -> None:
+def test_identity_and_analysis_change_no_bit(model: OlmoeForCausalLM, recording: Recording) -> None:
     shape: RouterShape = router_shape(find_routers(model))
     cache, token = read(model, 9)
     graph = GpuGraph(model, ROOM)
@@ -270,7 +270,9 @@ def test_identity_and_analysis_change_no_bit(model: OlmoeForCausalLM, record: Ro
     def outcome(parameters: RuleParameters | None) -> tuple[Tensor, list[int]]:
         tables = own_tables(shape)
         if parameters is not None:
-            tables = RoutingIntegration(model, parameters, null=record).rule.tables() or tables
+            tables = (
+                RoutingIntegration(model, parameters, recording=recording).rule.tables() or tables
+            )
         graph.set_rule(tables)
         graph.set_prompt(cache, token)
         graph.queue()

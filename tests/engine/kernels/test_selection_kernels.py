@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bh_studio.engine.experiments.evaluation.controls import ShuffledCounts
-from bh_studio.engine.routing.recordings import NullOrigin, RouterNull
+from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
 from bh_studio.engine.routing.selection import RoutingRule, Selection, SelectionTables, own_tables
 from bh_studio.engine.rules.parameters import Mode, RouterShape, ScoreName
 from bh_studio.engine.rules.text import parse_rule
@@ -50,11 +50,13 @@ def _kernels_run() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def record() -> RouterNull:
+def recording() -> Recording:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(LAYERS, 300, EXPERTS, generator=generator)
     factors = 1 + torch.rand(LAYERS, EXPERTS, generator=generator)
-    return RouterNull(logits, NullOrigin("", "", 300, 0, 300, TOP_K), {ScoreName.OUTPUT: factors})
+    return Recording(
+        logits, RecordingOrigin("", "", 300, 0, 300, TOP_K), {ScoreName.OUTPUT: factors}
+    )
 
 
 def drawn_logits(rows: int = 6) -> Tensor:
@@ -144,8 +146,8 @@ def own_selection(shape: RouterShape, logits: Tensor, raw_counts: Tensor) -> Sel
 
 
 @pytest.mark.parametrize("text", STEP_UP)
-def test_step_up_rules_select_as_on_the_cpu(text: str, record: RouterNull) -> None:
-    rule = RoutingRule(parse_rule(text), record, SHAPE)
+def test_step_up_rules_select_as_on_the_cpu(text: str, recording: Recording) -> None:
+    rule = RoutingRule(parse_rule(text), recording, SHAPE)
     assert rule.is_step_up
     selector = Selector(tables_of(rule))
     counts = set()
@@ -158,8 +160,8 @@ def test_step_up_rules_select_as_on_the_cpu(text: str, record: RouterNull) -> No
 
 
 @pytest.mark.parametrize("text", COUNTED)
-def test_other_rules_select_by_their_own_counts(text: str, record: RouterNull) -> None:
-    rule = RoutingRule(parse_rule(text), record, SHAPE)
+def test_other_rules_select_by_their_own_counts(text: str, recording: Recording) -> None:
+    rule = RoutingRule(parse_rule(text), recording, SHAPE)
     assert not rule.is_step_up
     assert rule.is_ordered_by_probability
     selector = Selector(tables_of(rule))
@@ -172,10 +174,10 @@ def test_other_rules_select_by_their_own_counts(text: str, record: RouterNull) -
 @pytest.mark.parametrize("shape", [SHAPE, NORMALIZED], ids=["model", "normalized"])
 @pytest.mark.parametrize("text", [STEP_UP[0], COUNTED[0], *ANALYZED])
 def test_analysis_selects_the_models_own_experts(
-    text: str, shape: RouterShape, record: RouterNull
+    text: str, shape: RouterShape, recording: Recording
 ) -> None:
     parameters = dataclasses.replace(parse_rule(text), mode=Mode.ANALYZE)
-    rule = RoutingRule(parameters, record, shape)
+    rule = RoutingRule(parameters, recording, shape)
     selector = Selector(tables_of(rule))
     for row in drawn_logits(3):
         raw = rule.counts(1, row[None])[1]
@@ -191,16 +193,18 @@ def test_without_a_rule_the_models_own_experts_are_selected(shape: RouterShape) 
         check(selector.select(2, row), own_selection(shape, row[None], nothing))
 
 
-def test_a_model_that_normalizes_keeps_doing_so(record: RouterNull) -> None:
-    rule = RoutingRule(parse_rule("bh:0.2,max_k=9"), record, NORMALIZED)
+def test_a_model_that_normalizes_keeps_doing_so(recording: Recording) -> None:
+    rule = RoutingRule(parse_rule("bh:0.2,max_k=9"), recording, NORMALIZED)
     selector = Selector(tables_of(rule))
     for row in drawn_logits(3):
         check(selector.select(0, row), rule.select(0, row[None]))
         assert selector.weights.sum().item() == pytest.approx(1, abs=1e-6)
 
 
-def test_weights_are_rounded_as_a_router_in_half_precision_rounds_them(record: RouterNull) -> None:
-    rule = RoutingRule(parse_rule("bh:0.2,max_k=9"), record, SHAPE)
+def test_weights_are_rounded_as_a_router_in_half_precision_rounds_them(
+    recording: Recording,
+) -> None:
+    rule = RoutingRule(parse_rule("bh:0.2,max_k=9"), recording, SHAPE)
     selector = Selector(tables_of(rule))
     for row in drawn_logits().bfloat16():
         found = selector.select(0, row)
@@ -209,8 +213,8 @@ def test_weights_are_rounded_as_a_router_in_half_precision_rounds_them(record: R
         assert torch.equal(found.weights, found.weights.bfloat16().float())
 
 
-def test_of_experts_with_equal_logits_the_first_comes_first(record: RouterNull) -> None:
-    rule = RoutingRule(parse_rule("bh:0.3,max_k=12"), record, SHAPE)
+def test_of_experts_with_equal_logits_the_first_comes_first(recording: Recording) -> None:
+    rule = RoutingRule(parse_rule("bh:0.3,max_k=12"), recording, SHAPE)
     selector = Selector(tables_of(rule))
     for row in (*drawn_logits(4).mul(2).round(), torch.zeros(EXPERTS)):
         assert len(row.unique()) < EXPERTS
@@ -218,8 +222,8 @@ def test_of_experts_with_equal_logits_the_first_comes_first(record: RouterNull) 
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_no_numbers_are_no_discoveries(record: RouterNull) -> None:
-    rule = RoutingRule(parse_rule("bh:0.6,max_k=12"), record, SHAPE)
+def test_no_numbers_are_no_discoveries(recording: Recording) -> None:
+    rule = RoutingRule(parse_rule("bh:0.6,max_k=12"), recording, SHAPE)
     selector = Selector(tables_of(rule))
     assert selector.select(0, drawn_logits()[0]).raw_counts > 0
     found = selector.select(0, torch.full((EXPERTS,), torch.nan))
@@ -228,11 +232,11 @@ def test_no_numbers_are_no_discoveries(record: RouterNull) -> None:
     assert ((found.indices >= 0) & (found.indices < EXPERTS)).all()
 
 
-def test_tables_say_when_they_cannot_stand_in_for_a_rule(record: RouterNull) -> None:
+def test_tables_say_when_they_cannot_stand_in_for_a_rule(recording: Recording) -> None:
     for text in ANALYZED:
-        assert RoutingRule(parse_rule(text), record, SHAPE).tables() is None
+        assert RoutingRule(parse_rule(text), recording, SHAPE).tables() is None
     # A subclass that makes counts of its own asks no thresholds.
-    shuffled = ShuffledCounts(parse_rule("bh:0.2"), record, SHAPE)
+    shuffled = ShuffledCounts(parse_rule("bh:0.2"), recording, SHAPE)
     assert not shuffled.is_step_up
     assert torch.isinf(tables_of(shuffled).thresholds).all()
 
@@ -243,11 +247,11 @@ def test_tables_say_when_they_cannot_stand_in_for_a_rule(record: RouterNull) -> 
 @pytest.mark.parametrize("shape", [SHAPE, NORMALIZED], ids=["model", "normalized"])
 @pytest.mark.parametrize("text", STEP_UP)
 def test_many_tokens_are_limited_as_on_the_cpu_bit_for_bit(
-    text: str, shape: RouterShape, record: RouterNull, monkeypatch: pytest.MonkeyPatch
+    text: str, shape: RouterShape, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = RoutingRule(parse_rule(text), record, shape)
+    rule = RoutingRule(parse_rule(text), recording, shape)
     # The null's own scores among them: both ways compare the same numbers, ties included.
-    logits = torch.cat([drawn_logits(), record.logits[1, :6], torch.zeros(1, EXPERTS)])
+    logits = torch.cat([drawn_logits(), recording.logits[1, :6], torch.zeros(1, EXPERTS)])
     expected = rule.select(1, logits)
     limited = []
 

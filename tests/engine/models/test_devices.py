@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.decoding.side import SideDecoder, Step
 from bh_studio.engine.moe.expert_rows import ExpertRows
 from bh_studio.engine.moe.experts import use_selected_experts
@@ -27,7 +27,7 @@ from bh_studio.engine.moe.routers import find_routers, router_weight
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.routing.layer_tensors import LayerTensors
 from bh_studio.engine.routing.nulls import null_model
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import Mode, NullName, RouterShape, RuleParameters, ScoreName
@@ -47,14 +47,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:The null holds")
 
 
 @pytest.fixture(scope="module")
-def record(tokenizer: PreTrainedTokenizerFast) -> RouterNull:
+def recording(tokenizer: PreTrainedTokenizerFast) -> Recording:
     """The tiny model's own logits and the factors of its experts."""
     return recorded(tiny_model(), tokenizer)
 
 
-def recorded(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast) -> RouterNull:
+def recorded(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Recording:
     factors = [ScoreName.OUTPUT, ScoreName.SENSITIVITY]
-    return fit_null(model, tokenizer, calibration_text()[:4000], factors=factors)
+    return make_recording(model, tokenizer, calibration_text()[:4000], factors=factors)
 
 
 # What is copied, and when
@@ -82,11 +82,11 @@ def test_copies_serve_outside_inference_mode_too() -> None:
 
 
 @pytest.mark.parametrize("text", RULES)
-def test_what_a_layers_rule_needs_lies_where_its_logits_do(text: str, record: RouterNull) -> None:
-    rule = RoutingRule(parse_rule(text), record, SHAPE)
+def test_what_a_layers_rule_needs_lies_where_its_logits_do(text: str, recording: Recording) -> None:
+    rule = RoutingRule(parse_rule(text), recording, SHAPE)
     devices = [CPU, ELSEWHERE, CPU]
     for layer, device in enumerate(devices):
-        logits = record.logits[layer, :20]
+        logits = recording.logits[layer, :20]
         expected = rule.select(layer, logits)
         found = rule.select(layer, logits.to(device))
         for one, other in zip(found, expected, strict=True):
@@ -98,11 +98,11 @@ def test_what_a_layers_rule_needs_lies_where_its_logits_do(text: str, record: Ro
 
 @pytest.mark.parametrize("name", NullName)
 def test_a_null_moves_to_a_device_once(
-    name: NullName, record: RouterNull, monkeypatch: pytest.MonkeyPatch
+    name: NullName, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = Scorer(ScoreName.PROBABILITY)
-    null = null_model(name, record, scorer)
-    scores = scorer(1, record.logits[1, :20]).to(ELSEWHERE)
+    null = null_model(name, recording, scorer)
+    scores = scorer(1, recording.logits[1, :20]).to(ELSEWHERE)
     assert null.p_values(1, scores).device == ELSEWHERE
     moved: list[Tensor] = []
     move = Tensor.to
@@ -248,32 +248,35 @@ def check_layers_on(first: torch.device, second: torch.device) -> None:
     weights = [router_weight(router) for router in find_routers(model)]
     assert [weight.device for weight in weights] == [first, second, first]
     assert model_fingerprint(model) == model_fingerprint(tiny_model())
-    null = recorded(model, tiny_tokenizer())
+    recording = recorded(model, tiny_tokenizer())
     stock, answer = logits_of(model), token_ids(decoded(model, None))
 
     identity = RuleParameters(level=0.3, min_k=TOP_K, max_k=TOP_K)
-    with RoutingIntegration(model, identity, null=null):
+    with RoutingIntegration(model, identity, recording=recording):
         assert torch.equal(logits_of(model), stock)
-    assert token_ids(decoded(model, RoutingIntegration(model, identity, null=null))) == answer
+    assert (
+        token_ids(decoded(model, RoutingIntegration(model, identity, recording=recording)))
+        == answer
+    )
 
     for text in RULES:
         parameters = parse_rule(text)
         analyze = dataclasses.replace(parameters, mode=Mode.ANALYZE)
-        with RoutingIntegration(model, analyze, null=null):
+        with RoutingIntegration(model, analyze, recording=recording):
             assert torch.equal(logits_of(model), stock), text
-        check_counts(model, null, parameters)
+        check_counts(model, recording, parameters)
     # The hooks of accelerate are as they were, and the model answers as before.
     assert torch.equal(logits_of(model), stock)
     assert token_ids(decoded(model, None)) == answer
 
 
-def check_counts(model: OlmoeForCausalLM, null: RouterNull, parameters: RuleParameters) -> None:
+def check_counts(model: OlmoeForCausalLM, recording: Recording, parameters: RuleParameters) -> None:
     """Reported counts are those of the rule on the processor, and of the experts that ran."""
-    integration = RoutingIntegration(model, parameters, null=null)
+    integration = RoutingIntegration(model, parameters, recording=recording)
     with RecordedLogits(model) as routed, ExpertRows(model) as experts:
         steps = decoded(model, integration)
     found = np.concatenate([step.expert_counts for step in steps])
-    rule = RoutingRule(parameters, null, SHAPE)
+    rule = RoutingRule(parameters, recording, SHAPE)
     for layer, logits in enumerate(routed.of_layer):
         expected = rule.counts(layer, torch.cat(logits))[0]
         assert found[:, layer].tolist() == expected.tolist()

@@ -15,7 +15,7 @@ from bh_studio.engine.moe.experts import use_selected_experts
 from bh_studio.engine.routing import selection
 from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import null_model
-from bh_studio.engine.routing.recordings import NullError, RouterNull
+from bh_studio.engine.routing.recordings import Recording, RecordingError
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, ScoreName
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
@@ -36,51 +36,51 @@ def logits_of(model: OlmoeForCausalLM, token_ids: Tensor | None = None) -> Tenso
 
 
 def integration(
-    model: OlmoeForCausalLM, null: RouterNull, **parameters: Any
+    model: OlmoeForCausalLM, recording: Recording, **parameters: Any
 ) -> BHRoutingIntegration:
     """With the null whatever the dtype: the null of float32 serves the tests in bfloat16 too."""
     bh = BHRoutingIntegration(model, **{"alpha": 0.3, "max_k": TOP_K, **parameters})
-    bh._null = null
+    bh._recording = recording
     return bh
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_analyze_and_the_identity_rule_change_no_bit(
-    implementation: str, dtype: torch.dtype, null: RouterNull
+    implementation: str, dtype: torch.dtype, recording: Recording
 ) -> None:
     model = tiny_model(dtype=dtype)
     model.set_experts_implementation(implementation)
     stock = logits_of(model)
-    with integration(model, null, mode="analyze"):
+    with integration(model, recording, mode="analyze"):
         assert torch.equal(logits_of(model), stock)
-    with integration(model, null, min_k=TOP_K, max_k=TOP_K):
+    with integration(model, recording, min_k=TOP_K, max_k=TOP_K):
         assert torch.equal(logits_of(model), stock)
-    with integration(model, null, max_k=2):
+    with integration(model, recording, max_k=2):
         assert not torch.equal(logits_of(model), stock)
     assert torch.equal(logits_of(model), stock)
 
 
 @pytest.mark.parametrize("mode", ["analyze", "patch"])
 def test_generated_tokens_are_unchanged_by_analyze_and_identity(
-    mode: str, model: OlmoeForCausalLM, null: RouterNull
+    mode: str, model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     stock = model.generate(tokens(), max_new_tokens=30, do_sample=False)
-    with integration(model, null, mode=mode, min_k=TOP_K):
+    with integration(model, recording, mode=mode, min_k=TOP_K):
         assert torch.equal(model.generate(tokens(), max_new_tokens=30, do_sample=False), stock)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("norm_topk_prob", [False, True])
 def test_padding_slots_change_nothing(
-    implementation: str, norm_topk_prob: bool, null: RouterNull, monkeypatch: pytest.MonkeyPatch
+    implementation: str, norm_topk_prob: bool, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The counts of top-k in a selection of 12 slots: 8 of them are padding.
     model = tiny_model(norm_topk_prob=norm_topk_prob)
     model.set_experts_implementation(implementation)
     prompt, single = tokens(), tokens()[:, :1]
     stock = logits_of(model, prompt), logits_of(model, single)
-    bh = integration(model, null, max_k=12)
+    bh = integration(model, recording, max_k=12)
     with bh:
         rule = bh._rule
         assert rule is not None
@@ -94,14 +94,16 @@ def test_padding_slots_change_nothing(
     assert torch.equal(padded[1], stock[1])
 
 
-def test_counts_are_those_of_the_p_value_form(model: OlmoeForCausalLM, null: RouterNull) -> None:
+def test_counts_are_those_of_the_p_value_form(
+    model: OlmoeForCausalLM, recording: Recording
+) -> None:
     with torch.inference_mode():
         router_logits = model(tokens(), output_router_logits=True).router_logits
-    bh = integration(model, null, mode="analyze", max_k=EXPERTS)
+    bh = integration(model, recording, mode="analyze", max_k=EXPERTS)
     with bh:
         logits_of(model)
     counts, raw = bh.last_counts()
-    discarded = null_model(NullName.DISCARDED, null, Scorer(ScoreName.PROBABILITY))
+    discarded = null_model(NullName.DISCARDED, recording, Scorer(ScoreName.PROBABILITY))
     for layer in range(LAYERS):
         scores = torch.softmax(router_logits[layer], dim=-1)
         expected = step_up_rejections(discarded.p_values(layer, scores), 0.3)
@@ -113,7 +115,7 @@ def test_counts_are_those_of_the_p_value_form(model: OlmoeForCausalLM, null: Rou
 @pytest.mark.parametrize("rows", ["prompt", "one token"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_reported_counts_are_the_experts_that_ran(
-    rows: str, dtype: torch.dtype, null: RouterNull
+    rows: str, dtype: torch.dtype, recording: Recording
 ) -> None:
     model = tiny_model(dtype=dtype)
     use_selected_experts(model)
@@ -133,7 +135,7 @@ def test_reported_counts_are_the_experts_that_ran(
         del layer.mlp.experts.act_fn
         layer.mlp.experts.act_fn = counting(index, act_fn)
     token_ids = tokens() if rows == "prompt" else tokens()[:, :1]
-    bh = integration(model, null, max_k=8)
+    bh = integration(model, recording, max_k=8)
     with bh:
         logits_of(model, token_ids)
     assert executed == bh.last_counts()[0].sum(axis=0).tolist()
@@ -142,12 +144,12 @@ def test_reported_counts_are_the_experts_that_ran(
     assert executed == [TOP_K * token_ids.shape[1]] * LAYERS
 
 
-def test_weights_are_the_models_own_or_renormalized(null: RouterNull) -> None:
+def test_weights_are_the_models_own_or_renormalized(recording: Recording) -> None:
     model = tiny_model()
     router = model.model.layers[0].mlp.gate
     hidden = torch.randn(5, router.weight.shape[1])
     probabilities = torch.softmax(hidden @ router.weight.T, dim=-1).detach()
-    with integration(model, null, max_k=6, min_k=2) as bh:
+    with integration(model, recording, max_k=6, min_k=2) as bh:
         _, weights, indices = router(hidden)
         assert bh._rule is not None
         counts = bh._rule.counts(0, hidden @ router.weight.T)[0]
@@ -155,17 +157,17 @@ def test_weights_are_the_models_own_or_renormalized(null: RouterNull) -> None:
     torch.testing.assert_close(weights.detach()[used], probabilities.gather(1, indices)[used])
     assert (weights[~used] == 0).all()
     assert ((indices >= 0) & (indices < EXPERTS)).all()
-    with integration(model, null, max_k=6, min_k=2, weights="renormalize"):
+    with integration(model, recording, max_k=6, min_k=2, weights="renormalize"):
         _, renormalized, _ = router(hidden)
     torch.testing.assert_close(renormalized.sum(1), torch.ones(5))
 
 
 def test_everything_is_restored_and_errors_propagate(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     stock = logits_of(model)
     router = model.model.layers[0].mlp.gate
-    bh = integration(model, null)
+    bh = integration(model, recording)
 
     def fail_inside() -> None:
         with bh:
@@ -182,7 +184,7 @@ def test_everything_is_restored_and_errors_propagate(
 
 
 def test_a_forward_that_another_library_replaced_comes_back(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     router = model.model.layers[1].mlp.gate
     own = router.forward
@@ -191,15 +193,15 @@ def test_a_forward_that_another_library_replaced_comes_back(
         return own(hidden)
 
     router.forward = replaced
-    with integration(model, null):
+    with integration(model, recording):
         assert router.forward is not replaced
     assert router.forward is replaced
 
 
 def test_a_failing_forward_pass_leaves_the_statistics_usable(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    bh = integration(model, null)
+    bh = integration(model, recording)
     with bh:
         with pytest.raises(IndexError):
             logits_of(model, torch.tensor([[9999]]))
@@ -208,16 +210,16 @@ def test_a_failing_forward_pass_leaves_the_statistics_usable(
 
 
 def test_patching_twice_and_unpatching_what_is_not_patched(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    bh = integration(model, null)
+    bh = integration(model, recording)
     with pytest.warns(UserWarning, match="not patched"):
         bh.unpatch_model()
     bh.patch_model()
     with pytest.raises(RuntimeError, match="patched already"):
         bh.patch_model()
     with pytest.raises(RuntimeError, match="patched already"):
-        integration(model, null).patch_model()
+        integration(model, recording).patch_model()
     bh.unpatch_model()
     assert not bh.is_patched
 
@@ -251,13 +253,13 @@ def test_another_model_is_refused() -> None:
         BHRoutingIntegration(BertModel(config))
 
 
-def test_a_null_of_another_model_is_refused(null: RouterNull) -> None:
-    with pytest.raises(NullError, match="another model"):
-        BHRoutingIntegration(tiny_model(seed=5), max_k=4, null=null)
+def test_a_null_of_another_model_is_refused(recording: Recording) -> None:
+    with pytest.raises(RecordingError, match="another model"):
+        BHRoutingIntegration(tiny_model(seed=5), max_k=4, recording=recording)
 
 
-def test_statistics_say_what_happened(model: OlmoeForCausalLM, null: RouterNull) -> None:
-    bh = integration(model, null, min_k=2, max_k=6)
+def test_statistics_say_what_happened(model: OlmoeForCausalLM, recording: Recording) -> None:
+    bh = integration(model, recording, min_k=2, max_k=6)
     assert bh.get_routing_stats()["mean_experts_per_token"] is None
     with bh:
         logits_of(model)
@@ -284,9 +286,9 @@ def test_statistics_say_what_happened(model: OlmoeForCausalLM, null: RouterNull)
 
 
 def test_analyze_tells_what_the_model_used_from_what_bh_would_use(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    bh = integration(model, null, mode="analyze")
+    bh = integration(model, recording, mode="analyze")
     with bh:
         logits_of(model)
     stats = bh.get_routing_stats()
@@ -296,20 +298,22 @@ def test_analyze_tells_what_the_model_used_from_what_bh_would_use(
 
 
 def test_padded_positions_are_not_counted(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, null: RouterNull
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, recording: Recording
 ) -> None:
     tokenizer.pad_token = tokenizer.eos_token
     batch = tokenizer(["a long prompt here", "short"], return_tensors="pt", padding=True)
-    bh = integration(model, null)
+    bh = integration(model, recording)
     with bh, torch.inference_mode():
         model(**batch)
     assert bh.get_routing_stats()["tokens"] == int(batch.attention_mask.sum())
     assert bh.get_routing_stats()["tokens"] < batch.input_ids.numel()
 
 
-def test_without_statistics_nothing_is_counted(model: OlmoeForCausalLM, null: RouterNull) -> None:
-    counting = integration(model, null)
-    silent = integration(model, null, collect_stats=False)
+def test_without_statistics_nothing_is_counted(
+    model: OlmoeForCausalLM, recording: Recording
+) -> None:
+    counting = integration(model, recording)
+    silent = integration(model, recording, collect_stats=False)
     with counting:
         expected = logits_of(model)
     with silent:
@@ -317,10 +321,10 @@ def test_without_statistics_nothing_is_counted(model: OlmoeForCausalLM, null: Ro
     assert silent.get_routing_stats()["total_forward_passes"] == 0
 
 
-def test_alpha_orders_the_counts(model: OlmoeForCausalLM, null: RouterNull) -> None:
+def test_alpha_orders_the_counts(model: OlmoeForCausalLM, recording: Recording) -> None:
     means = []
     for alpha in (0.001, 0.01, 0.05, 0.2, 0.5):
-        bh = integration(model, null, alpha=alpha, max_k=EXPERTS)
+        bh = integration(model, recording, alpha=alpha, max_k=EXPERTS)
         with bh:
             logits_of(model)
         means.append(bh.get_routing_stats()["mean_experts_per_token"])
@@ -329,11 +333,11 @@ def test_alpha_orders_the_counts(model: OlmoeForCausalLM, null: RouterNull) -> N
 
 
 def test_an_alpha_below_the_nulls_resolution_warns(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     with (
         pytest.warns(UserWarning, match="no p-value is below"),
-        integration(model, null, alpha=1e-6),
+        integration(model, recording, alpha=1e-6),
     ):
         pass
 
@@ -357,11 +361,11 @@ def test_without_a_tokenizer_the_error_says_what_to_pass() -> None:
 
 
 def test_weights_that_are_replaced_while_patched_are_used(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     router = model.model.layers[0].mlp.gate
     hidden = torch.randn(3, router.weight.shape[1])
-    bh = integration(model, null)
+    bh = integration(model, recording)
     for _ in range(2):
         with bh:
             router.weight = torch.nn.Parameter(torch.zeros_like(router.weight))
@@ -369,22 +373,22 @@ def test_weights_that_are_replaced_while_patched_are_used(
 
 
 def test_a_model_that_changed_its_dtype_needs_its_null_again(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    bh = BHRoutingIntegration(model, alpha=0.3, max_k=TOP_K, null=null)
+    bh = BHRoutingIntegration(model, alpha=0.3, max_k=TOP_K, recording=recording)
     with bh:
         logits_of(model)
     model.to(torch.bfloat16)
-    with pytest.raises(NullError, match="dtype"):
+    with pytest.raises(RecordingError, match="dtype"):
         bh.patch_model()
     assert not bh.is_patched
 
 
 def test_statistics_can_be_read_outside_inference_mode(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
     with torch.inference_mode():
-        bh = integration(model, null)
+        bh = integration(model, recording)
         bh.reset_stats()
         with bh:
             for _ in range(70):
@@ -401,9 +405,9 @@ def test_offloaded_weights_are_refused_with_a_sentence(model: OlmoeForCausalLM) 
 
 
 def test_unpatching_survives_what_others_did_to_the_routers(
-    model: OlmoeForCausalLM, null: RouterNull
+    model: OlmoeForCausalLM, recording: Recording
 ) -> None:
-    bh = integration(model, null)
+    bh = integration(model, recording)
     with bh:
         del model.model.layers[1].mlp.gate.forward
     assert not bh.is_patched

@@ -154,7 +154,7 @@ def test_renamed_routers_and_models_are_known(null: Any) -> None:
     answers = []
     for one in (tiny_model(), with_router(RenamedRouter)):
         bh = BHRoutingIntegration(one, alpha=0.3, max_k=TOP_K)
-        bh._null = null
+        bh._recording = null
         with torch.inference_mode(), bh:
             answers.append(one(prompt).logits)
     assert torch.equal(*answers)

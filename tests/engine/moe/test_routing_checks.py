@@ -21,7 +21,7 @@ from bh_studio.engine.loading import load_model
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.notebook import BHRoutingIntegration
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleName, RuleParameters
 from tests.tiny_olmoe import tiny_model, tiny_tokenizer
 
@@ -45,7 +45,7 @@ class Subject:
     """A model with its null and a prompt, and what its stock routers are given for that prompt."""
 
     model: OlmoeForCausalLM
-    null: RouterNull
+    recording: Recording
     prompt: Tensor
     hidden: list[Tensor]
 
@@ -59,7 +59,9 @@ class Subject:
 
     def bh(self, **parameters: Any) -> BHRoutingIntegration:
         return BHRoutingIntegration(
-            self.model, **{"alpha": 0.1, "max_k": self.experts, **parameters}, null=self.null
+            self.model,
+            **{"alpha": 0.1, "max_k": self.experts, **parameters},
+            recording=self.recording,
         )
 
     @torch.inference_mode()
@@ -79,7 +81,7 @@ class Subject:
         return not any("forward" in vars(module) for module in self.model.modules())
 
 
-def subject_of(model: OlmoeForCausalLM, null: RouterNull, prompt: Tensor) -> Subject:
+def subject_of(model: OlmoeForCausalLM, recording: Recording, prompt: Tensor) -> Subject:
     hidden: list[Tensor] = []
     hooks = [
         layer.mlp.gate.register_forward_pre_hook(lambda _module, inputs: hidden.append(inputs[0]))
@@ -89,16 +91,18 @@ def subject_of(model: OlmoeForCausalLM, null: RouterNull, prompt: Tensor) -> Sub
         model(prompt)
     for hook in hooks:
         hook.remove()
-    return Subject(model, null, prompt, hidden)
+    return Subject(model, recording, prompt, hidden)
 
 
 @pytest.fixture(scope="module", params=["tiny", "embedded"])
-def subject(request: pytest.FixtureRequest, null: RouterNull) -> Subject:
+def subject(request: pytest.FixtureRequest, recording: Recording) -> Subject:
     if request.param == "tiny":
-        return subject_of(tiny_model(), null, tiny_tokenizer()(TEXT, return_tensors="pt").input_ids)
+        return subject_of(
+            tiny_model(), recording, tiny_tokenizer()(TEXT, return_tensors="pt").input_ids
+        )
     loaded = load_model()
     return subject_of(
-        loaded.model, loaded.null, loaded.tokenizer(TEXT, return_tensors="pt").input_ids
+        loaded.model, loaded.recording, loaded.tokenizer(TEXT, return_tensors="pt").input_ids
     )
 
 
@@ -145,7 +149,7 @@ def test_patched_routers_give_other_weights_and_stock_ones_come_back(subject: Su
 def test_weights_are_valid(rule: RuleName, weights: MixingWeights, subject: Subject) -> None:
     max_k = subject.experts // 2
     parameters = RuleParameters(rule, LEVELS[rule], max_k=max_k, weights=weights)
-    integration = RoutingIntegration(subject.model, parameters, null=subject.null)
+    integration = RoutingIntegration(subject.model, parameters, recording=subject.recording)
     with integration:
         subject.logits()
         first = subject.routed()
@@ -203,7 +207,7 @@ def test_analyze_mode_leaves_the_output_unchanged_bit_for_bit(
 ) -> None:
     logits, stock = subject.logits(), subject.routed()
     parameters = RuleParameters(rule, LEVELS[rule], max_k=subject.experts, mode=Mode.ANALYZE)
-    with RoutingIntegration(subject.model, parameters, null=subject.null) as analyzing:
+    with RoutingIntegration(subject.model, parameters, recording=subject.recording) as analyzing:
         assert torch.equal(subject.logits(), logits)
         for own, found in zip(stock, subject.routed(), strict=True):
             assert all(torch.equal(a, b) for a, b in zip(own, found, strict=True))

@@ -17,7 +17,7 @@ from torch import Tensor
 from bh_studio.engine.routing.counters import COUNTERS, Counter, CounterContext
 from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import EmpiricalNull, null_model
-from bh_studio.engine.routing.recordings import NullOrigin, RouterNull
+from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, RuleName, RuleParameters, ScoreName
 from tests.tiny_olmoe import EXPERTS, LAYERS
@@ -34,22 +34,30 @@ RISING = {
 }
 
 
-def counter(parameters: RuleParameters, experts: int, record: RouterNull | None = None) -> Counter:
-    scorer = Scorer(parameters.score, parameters.temperature, record.factors if record else {})
-    null = null_model(parameters.null, record, scorer) if record and parameters.is_test else None
-    layers = record.layers if record else 1
+def counter(
+    parameters: RuleParameters, experts: int, recording: Recording | None = None
+) -> Counter:
+    scorer = Scorer(
+        parameters.score, parameters.temperature, recording.factors if recording else {}
+    )
+    null = (
+        null_model(parameters.null, recording, scorer) if recording and parameters.is_test else None
+    )
+    layers = recording.layers if recording else 1
     if isinstance(parameters.level, tuple):
         layers = len(parameters.level)
-    context = CounterContext(parameters, parameters.levels(layers), experts, scorer, null, record)
+    context = CounterContext(
+        parameters, parameters.levels(layers), experts, scorer, null, recording
+    )
     return COUNTERS[parameters.rule](context)
 
 
-def recorded(logits: Tensor, top_k: int) -> RouterNull:
-    return RouterNull(logits, NullOrigin("", "", logits.shape[1], 0, logits.shape[1], top_k))
+def recorded(logits: Tensor, top_k: int) -> Recording:
+    return Recording(logits, RecordingOrigin("", "", logits.shape[1], 0, logits.shape[1], top_k))
 
 
 @pytest.fixture(scope="module")
-def hundredths() -> RouterNull:
+def hundredths() -> Recording:
     """One layer of 4 experts, top 1, that discards the logits 1 to 99, once each."""
     discarded = torch.arange(1.0, 100.0).view(33, 3)
     return recorded(torch.cat([torch.full((33, 1), 1000.0), discarded], dim=1)[None], top_k=1)
@@ -77,7 +85,7 @@ def hundredths() -> RouterNull:
     ],
 )
 def test_the_tests_by_hand(
-    rule: RuleName, level: float, expected: int, hundredths: RouterNull
+    rule: RuleName, level: float, expected: int, hundredths: Recording
 ) -> None:
     parameters = RuleParameters(rule, level, score=ScoreName.LOGIT)
     scores = torch.tensor([[99.0, 90.0, 100.0, 97.0], [50.0, 50.0, 50.0, 50.0]])
@@ -91,7 +99,7 @@ def test_the_tests_by_hand(
     assert int(of_layers(1, scores)[0]) == (rule is RuleName.HIGHER_CRITICISM)
 
 
-def test_storey_rejects_nothing_above_its_cutoff(hundredths: RouterNull) -> None:
+def test_storey_rejects_nothing_above_its_cutoff(hundredths: Recording) -> None:
     scores = torch.tensor([[100.0, 99.0, 98.0, 40.0]])
     bh = RuleParameters(RuleName.BH, 0.9, score=ScoreName.LOGIT)
     storey = RuleParameters(RuleName.STOREY, 0.9, score=ScoreName.LOGIT)
@@ -136,13 +144,15 @@ def test_a_cut_takes_any_score() -> None:
     assert counter(parameters, 4)(0, logits).tolist() == [3]
     # As for a score that leaves out all but the candidates.
     scores = torch.tensor([[-torch.inf, 0.7, 1.4, -torch.inf]])
-    record = RouterNull(
-        torch.zeros(1, 9, 4), NullOrigin("", "", 9, 0, 9, 1), {ScoreName.OUTPUT: torch.ones(1, 4)}
+    recording = Recording(
+        torch.zeros(1, 9, 4),
+        RecordingOrigin("", "", 9, 0, 9, 1),
+        {ScoreName.OUTPUT: torch.ones(1, 4)},
     )
     parameters = RuleParameters(RuleName.CUT, 1.0, score=ScoreName.OUTPUT)
-    assert counter(parameters, 4, record)(0, scores).tolist() == [1]
+    assert counter(parameters, 4, recording)(0, scores).tolist() == [1]
     parameters = RuleParameters(RuleName.CUT, -1e30, score=ScoreName.OUTPUT)
-    assert counter(parameters, 4, record)(0, scores).tolist() == [2]
+    assert counter(parameters, 4, recording)(0, scores).tolist() == [2]
 
 
 def test_levels_of_their_own_for_the_layers() -> None:
@@ -213,12 +223,12 @@ def rows(experts: int = EXPERTS) -> Tensor:
 
 
 @pytest.mark.parametrize("rule", RuleName)
-def test_a_laxer_level_never_selects_fewer(rule: RuleName, null: RouterNull) -> None:
+def test_a_laxer_level_never_selects_fewer(rule: RuleName, recording: Recording) -> None:
     assert set(RISING) == set(RuleName)
     former, sums = torch.zeros(400, dtype=torch.int64), []
     for level in RISING[rule]:
         parameters = RuleParameters(rule, level, min_k=1, max_k=8)
-        counts = counter(parameters, EXPERTS, null)(0, rows())
+        counts = counter(parameters, EXPERTS, recording)(0, rows())
         assert (counts >= former).all()
         former = counts
         sums.append(int(counts.sum()))
@@ -228,19 +238,19 @@ def test_a_laxer_level_never_selects_fewer(rule: RuleName, null: RouterNull) -> 
 @pytest.mark.parametrize("name", [n for n in NullName if n is not NullName.POOLED])
 @pytest.mark.parametrize("rule", TESTS)
 def test_a_laxer_level_never_selects_fewer_with_any_null(
-    rule: RuleName, name: NullName, null: RouterNull
+    rule: RuleName, name: NullName, recording: Recording
 ) -> None:
     former = torch.zeros(400, dtype=torch.int64)
     for level in RISING[rule]:
-        counts = counter(RuleParameters(rule, level, null=name), EXPERTS, null)(1, rows())
+        counts = counter(RuleParameters(rule, level, null=name), EXPERTS, recording)(1, rows())
         assert (counts >= former).all()
         former = counts
 
 
 @pytest.mark.parametrize("rule", RuleName)
-def test_the_order_of_the_experts_does_not_matter(rule: RuleName, null: RouterNull) -> None:
+def test_the_order_of_the_experts_does_not_matter(rule: RuleName, recording: Recording) -> None:
     level = RISING[rule][len(RISING[rule]) // 2]
-    count = counter(RuleParameters(rule, level), EXPERTS, null)
+    count = counter(RuleParameters(rule, level), EXPERTS, recording)
     expected = count(2, rows())
     for seed in range(3):
         order = torch.randperm(EXPERTS, generator=torch.Generator().manual_seed(seed))
@@ -249,9 +259,9 @@ def test_the_order_of_the_experts_does_not_matter(rule: RuleName, null: RouterNu
 
 @pytest.mark.parametrize("rule", RuleName)
 def test_counts_are_whole_numbers_of_experts_also_of_no_tokens(
-    rule: RuleName, null: RouterNull
+    rule: RuleName, recording: Recording
 ) -> None:
-    count = counter(RuleParameters(rule, RISING[rule][1]), EXPERTS, null)
+    count = counter(RuleParameters(rule, RISING[rule][1]), EXPERTS, recording)
     for scores in (rows(), rows()[:1], rows()[:0]):
         counts = count(LAYERS - 1, scores)
         assert counts.dtype == torch.int64
@@ -281,7 +291,7 @@ def test_top_p_is_the_smallest_set_that_holds_p(weights: list[float], p: float) 
 @pytest.mark.parametrize("experts", [16, 64])
 @pytest.mark.parametrize("name", [NullName.DISCARDED, NullName.POOLED])
 def test_scores_drawn_from_the_null_give_a_discovery_with_probability_alpha(
-    name: NullName, experts: int, null: RouterNull
+    name: NullName, experts: int, recording: Recording
 ) -> None:
     # Under the complete null the false discovery rate is the chance of any discovery, and for
     # independent p-values it is alpha. These are not quite uniform: the r-th largest of n null
@@ -289,14 +299,14 @@ def test_scores_drawn_from_the_null_give_a_discovery_with_probability_alpha(
     # and t. A bound alpha k / m less 2/(n + 1) is at least (alpha - 2 m/(n + 1)) k / m, hence the
     # chance lies between alpha - 2 m/(n + 1) and alpha. Sampling error: four standard errors.
     tokens = 40_000
-    model = null_model(name, null, Scorer(ScoreName.PROBABILITY))
+    model = null_model(name, recording, Scorer(ScoreName.PROBABILITY))
     assert isinstance(model, EmpiricalNull)
     pool = model.sorted_scores[1]
     generator = torch.Generator().manual_seed(2)
     scores = pool[torch.randint(0, len(pool), (tokens, experts), generator=generator)]
     for alpha in (0.01, 0.05, 0.2, 0.5):
         parameters = RuleParameters(RuleName.BH, alpha, null=name)
-        share = float((counter(parameters, experts, null)(1, scores) > 0).double().mean())
+        share = float((counter(parameters, experts, recording)(1, scores) > 0).double().mean())
         margin = 4 * (alpha * (1 - alpha) / tokens) ** 0.5
         assert alpha - 2 * experts / (len(pool) + 1) - margin < share < alpha + margin
 
@@ -306,15 +316,15 @@ def test_with_all_scores_as_null_a_share_of_alpha_has_a_discovery_whatever_the_r
 ):
     # Tokens like the recorded ones: p is uniform, kept experts or not, and nothing can be found.
     generator = torch.Generator().manual_seed(3)
-    record = recorded(torch.randn(1, 4000, 64, generator=generator) * 2 - 3, top_k=8)
+    recording = recorded(torch.randn(1, 4000, 64, generator=generator) * 2 - 3, top_k=8)
     fresh = torch.randn(20_000, 64, generator=generator) * 2 - 3
     for alpha in (0.05, 0.3):
         shares = {}
         for name in (NullName.ALL, NullName.DISCARDED):
             parameters = RuleParameters(RuleName.BH, alpha, score=ScoreName.LOGIT, null=name)
-            count = counter(parameters, 64, record)
+            count = counter(parameters, 64, recording)
             shares[name] = [
-                float((count(0, s) > 0).double().mean()) for s in (record.logits[0], fresh)
+                float((count(0, s) > 0).double().mean()) for s in (recording.logits[0], fresh)
             ]
         # The null is a sample itself, of 256,000: hence twice the margin of the tokens alone.
         for share, tokens in zip(shares[NullName.ALL], (4000, 20_000), strict=True):
@@ -326,18 +336,18 @@ def test_with_all_scores_as_null_a_share_of_alpha_has_a_discovery_whatever_the_r
 @pytest.mark.parametrize("rule", [RuleName.BH, RuleName.BY, RuleName.STOREY])
 @pytest.mark.parametrize("name", [NullName.DISCARDED, NullName.POOLED, NullName.ALL])
 def test_step_up_counts_are_those_of_the_p_values(
-    rule: RuleName, name: NullName, null: RouterNull
+    rule: RuleName, name: NullName, recording: Recording
 ) -> None:
-    model = null_model(name, null, Scorer(ScoreName.PROBABILITY))
+    model = null_model(name, recording, Scorer(ScoreName.PROBABILITY))
     harmonic = sum(1 / k for k in range(1, EXPERTS + 1))
     for layer in range(LAYERS):
-        recorded_scores = null.logits[layer].softmax(-1)
+        recorded_scores = recording.logits[layer].softmax(-1)
         above = int((model.p_values(layer, recorded_scores) > 0.5).sum())
         pi0 = min(1.0, (1 + above) / (0.5 * recorded_scores.numel()))
         factor = {RuleName.BH: 1.0, RuleName.BY: harmonic, RuleName.STOREY: pi0}[rule]
         largest = 0.5 if rule is RuleName.STOREY else 1.0
         for alpha in (0.01, 0.3, 0.9):
-            count = counter(RuleParameters(rule, alpha, null=name), EXPERTS, null)
+            count = counter(RuleParameters(rule, alpha, null=name), EXPERTS, recording)
             p_values = model.p_values(layer, rows())
             expected = step_up_rejections(p_values, alpha, factor, largest)
             assert torch.equal(count(layer, rows()), expected)

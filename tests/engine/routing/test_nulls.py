@@ -16,11 +16,12 @@ from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import (
     EmpiricalNull,
     GaussianNull,
+    NullError,
     NullModel,
     central_matching,
     null_model,
 )
-from bh_studio.engine.routing.recordings import NullError, NullOrigin, RouterNull
+from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, ScoreName
 
@@ -30,15 +31,15 @@ SCORES = [(ScoreName.PROBABILITY, 1.0), (ScoreName.PROBABILITY, 0.5), (ScoreName
 SCORES += [(score, 1.0) for score in ScoreName if score.has_factor]
 
 
-def recorded(logits: Tensor, top_k: int = TOP_K) -> RouterNull:
+def recorded(logits: Tensor, top_k: int = TOP_K) -> Recording:
     layers, tokens, experts = logits.shape
     factors = torch.rand(layers, experts, generator=torch.Generator().manual_seed(1)) + 0.5
     measured = {score: factors for score in ScoreName if score.has_factor}
-    return RouterNull(logits, NullOrigin("", "", tokens, 0, tokens, top_k), measured)
+    return Recording(logits, RecordingOrigin("", "", tokens, 0, tokens, top_k), measured)
 
 
 @pytest.fixture(scope="module")
-def record() -> RouterNull:
+def recording() -> Recording:
     """From a coarse grid, so that scores tie with the null, but never within a token."""
     generator = torch.Generator().manual_seed(0)
     places = torch.rand(LAYERS, TOKENS, 40, generator=generator).argsort(dim=-1)[..., :EXPERTS]
@@ -46,14 +47,14 @@ def record() -> RouterNull:
 
 
 @pytest.fixture(scope="module")
-def normal_record() -> RouterNull:
+def normal_record() -> Recording:
     """Logits that a normal distribution fits."""
     generator = torch.Generator().manual_seed(7)
     return recorded(torch.randn(LAYERS, 4000, EXPERTS, generator=generator) * 0.8 - 3)
 
 
-def scorer_of(record: RouterNull, name: ScoreName, temperature: float = 1.0) -> Scorer:
-    return Scorer(name, temperature, record.factors)
+def scorer_of(recording: Recording, name: ScoreName, temperature: float = 1.0) -> Scorer:
+    return Scorer(name, temperature, recording.factors)
 
 
 def other_scores(scorer: Scorer, layer: int) -> Tensor:
@@ -71,10 +72,10 @@ def slow_p_value(score: float, null: list[float]) -> float:
     return (1 + sum(other >= score for other in null)) / (len(null) + 1)
 
 
-def slow_nulls(record: RouterNull, scorer: Scorer, name: NullName) -> list[list[list[float]]]:
+def slow_nulls(recording: Recording, scorer: Scorer, name: NullName) -> list[list[list[float]]]:
     """(layer, expert) lists of the recorded scores that an expert's score is compared with."""
-    scores = scorer.of_all_layers(record.logits).tolist()
-    logits = record.logits.tolist()
+    scores = scorer.of_all_layers(recording.logits).tolist()
+    logits = recording.logits.tolist()
     own: list[list[list[float]]] = [[[] for _ in range(EXPERTS)] for _ in range(LAYERS)]
     everything: list[list[float]] = [[] for _ in range(LAYERS)]
     for layer in range(LAYERS):
@@ -98,16 +99,18 @@ def slow_nulls(record: RouterNull, scorer: Scorer, name: NullName) -> list[list[
 )
 @pytest.mark.parametrize(("score", "temperature"), SCORES)
 def test_empirical_p_values_equal_counting(
-    name: NullName, score: ScoreName, temperature: float, record: RouterNull
+    name: NullName, score: ScoreName, temperature: float, recording: Recording
 ) -> None:
-    scorer = scorer_of(record, score, temperature)
-    model = null_model(name, record, scorer)
-    expected = slow_nulls(record, scorer, name)
+    scorer = scorer_of(recording, score, temperature)
+    model = null_model(name, recording, scorer)
+    expected = slow_nulls(recording, scorer, name)
     sizes = {len(own) for of_layer in expected for own in of_layer}
     assert model.samples == min(sizes)
     assert len(sizes) > 1 or name is not NullName.PER_EXPERT
     for layer in range(LAYERS):
-        scores = torch.cat([other_scores(scorer, layer), scorer(layer, record.logits[layer, :10])])
+        scores = torch.cat(
+            [other_scores(scorer, layer), scorer(layer, recording.logits[layer, :10])]
+        )
         found = model.p_values(layer, scores)
         assert found.dtype == torch.float64
         for row, p_values in zip(scores.tolist(), found.tolist(), strict=True):
@@ -116,24 +119,24 @@ def test_empirical_p_values_equal_counting(
 
 
 def test_samples_of_the_discarded_null_are_those_that_the_record_promises(
-    record: RouterNull,
+    recording: Recording,
 ) -> None:
-    model = null_model(NullName.DISCARDED, record, scorer_of(record, ScoreName.PROBABILITY))
-    assert model.samples == record.samples == TOKENS * (EXPERTS - TOP_K)
-    pooled = null_model(NullName.POOLED, record, scorer_of(record, ScoreName.PROBABILITY))
-    assert pooled.samples == LAYERS * record.samples
+    model = null_model(NullName.DISCARDED, recording, scorer_of(recording, ScoreName.PROBABILITY))
+    assert model.samples == recording.samples == TOKENS * (EXPERTS - TOP_K)
+    pooled = null_model(NullName.POOLED, recording, scorer_of(recording, ScoreName.PROBABILITY))
+    assert pooled.samples == LAYERS * recording.samples
 
 
-def test_an_expert_that_is_no_candidate_is_never_significant(record: RouterNull) -> None:
+def test_an_expert_that_is_no_candidate_is_never_significant(recording: Recording) -> None:
     scores = torch.full((1, EXPERTS), -torch.inf)
-    scorer = scorer_of(record, ScoreName.OUTPUT)
+    scorer = scorer_of(recording, ScoreName.OUTPUT)
     for name in (NullName.DISCARDED, NullName.POOLED, NullName.ALL, NullName.PER_EXPERT):
-        assert null_model(name, record, scorer).p_values(0, scores).eq(1).all()
+        assert null_model(name, recording, scorer).p_values(0, scores).eq(1).all()
     gaussian = GaussianNull(scorer, [-1.0], [1.0])
     assert gaussian.p_values(0, scores).eq(1).all()
 
 
-def test_a_score_that_is_no_number_has_no_p_value(normal_record: RouterNull) -> None:
+def test_a_score_that_is_no_number_has_no_p_value(normal_record: Recording) -> None:
     scorer = scorer_of(normal_record, ScoreName.PROBABILITY)
     scores = torch.full((2, EXPERTS), torch.nan)
     for name in NullName:
@@ -141,14 +144,14 @@ def test_a_score_that_is_no_number_has_no_p_value(normal_record: RouterNull) -> 
 
 
 @pytest.mark.parametrize("name", NullName)
-def test_no_tokens_have_no_p_values(name: NullName, normal_record: RouterNull) -> None:
+def test_no_tokens_have_no_p_values(name: NullName, normal_record: Recording) -> None:
     model = null_model(name, normal_record, scorer_of(normal_record, ScoreName.PROBABILITY))
     assert model.p_values(1, torch.empty(0, EXPERTS)).shape == (0, EXPERTS)
 
 
 @pytest.mark.parametrize("name", NullName)
 def test_p_falls_as_the_score_rises_where_the_null_is_common(
-    name: NullName, normal_record: RouterNull
+    name: NullName, normal_record: Recording
 ) -> None:
     scorer = scorer_of(normal_record, ScoreName.PROBABILITY)
     model = null_model(name, normal_record, scorer)
@@ -158,12 +161,12 @@ def test_p_falls_as_the_score_rises_where_the_null_is_common(
     assert model.is_common is (name is not NullName.PER_EXPERT)
 
 
-def test_a_factor_of_each_expert_cancels_out_of_nulls_of_their_own(record: RouterNull) -> None:
+def test_a_factor_of_each_expert_cancels_out_of_nulls_of_their_own(recording: Recording) -> None:
     # An expert is compared with itself only, so its scale is nothing. Powers of two do not round.
     factors = 2.0 ** torch.arange(LAYERS * EXPERTS).view(LAYERS, EXPERTS)
-    measured = dataclasses.replace(record, factors={ScoreName.OUTPUT: factors})
+    measured = dataclasses.replace(recording, factors={ScoreName.OUTPUT: factors})
     scaled, plain = scorer_of(measured, ScoreName.OUTPUT), Scorer(ScoreName.PROBABILITY)
-    expected = null_model(NullName.PER_EXPERT, record, plain)
+    expected = null_model(NullName.PER_EXPERT, recording, plain)
     found = null_model(NullName.PER_EXPERT, measured, scaled)
     logits = torch.randn(20, EXPERTS, generator=torch.Generator().manual_seed(3))
     for layer in range(LAYERS):
@@ -171,8 +174,8 @@ def test_a_factor_of_each_expert_cancels_out_of_nulls_of_their_own(record: Route
         assert torch.equal(p_values, expected.p_values(layer, plain(layer, logits)))
 
 
-def test_an_expert_that_was_never_discarded_has_no_null(record: RouterNull) -> None:
-    logits = record.logits.clone()
+def test_an_expert_that_was_never_discarded_has_no_null(recording: Recording) -> None:
+    logits = recording.logits.clone()
     logits[1, :, 5] = 100.0
     always = recorded(logits)
     scorer = Scorer(ScoreName.PROBABILITY)
@@ -181,9 +184,9 @@ def test_an_expert_that_was_never_discarded_has_no_null(record: RouterNull) -> N
     assert isinstance(null_model(NullName.DISCARDED, always, scorer), EmpiricalNull)
 
 
-def test_a_null_is_fitted_once_and_anew_for_another_score(record: RouterNull) -> None:
+def test_a_null_is_fitted_once_and_anew_for_another_score(recording: Recording) -> None:
     def model(name: NullName, score: ScoreName, temperature: float = 1.0) -> NullModel:
-        return null_model(name, record, scorer_of(record, score, temperature))
+        return null_model(name, recording, scorer_of(recording, score, temperature))
 
     first = model(NullName.DISCARDED, ScoreName.PROBABILITY)
     assert model(NullName.DISCARDED, ScoreName.PROBABILITY) is first
@@ -213,9 +216,9 @@ def test_one_minus_the_probability_is_top_1_below_63_64ths(experts: int, spread:
     # below m (k - 1) / k^2, and the smallest of these is (m - 1) / m, of k = m.
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(3000, experts, generator=generator) * spread
-    record = recorded(logits[None], TOP_K)
+    recording = recorded(logits[None], TOP_K)
     scorer = Scorer(ScoreName.PROBABILITY)
-    p_values = null_model(NullName.SOFTMAX, record, scorer).p_values(0, scorer(0, logits))
+    p_values = null_model(NullName.SOFTMAX, recording, scorer).p_values(0, scorer(0, logits))
     largest = logits.softmax(-1, torch.float64).amax(1)
     limit = (experts - 1) / experts
     for share in (0.001, 0.05, 0.5, 0.9, 0.995):
@@ -238,9 +241,9 @@ def test_one_minus_the_probability_takes_all_or_one_above_63_64ths() -> None:
 @pytest.mark.parametrize(("score", "temperature"), [s for s in SCORES if not s[0].has_factor])
 @pytest.mark.parametrize("experts", [7, 8])
 def test_the_robust_null_equals_scipys_median_and_mad(
-    experts: int, score: ScoreName, temperature: float, record: RouterNull
+    experts: int, score: ScoreName, temperature: float, recording: Recording
 ) -> None:
-    scorer = scorer_of(record, score, temperature)
+    scorer = scorer_of(recording, score, temperature)
     logits = torch.randn(50, experts, generator=torch.Generator().manual_seed(5))
     scores = scorer(0, logits)
     values = scores.numpy().astype(np.float64)
@@ -249,22 +252,22 @@ def test_the_robust_null_equals_scipys_median_and_mad(
     centre = np.median(values, axis=1, keepdims=True)
     spread = median_abs_deviation(values, axis=1, scale="normal")[:, None]
     expected = norm.sf((values - centre) / spread)
-    found = null_model(NullName.ROBUST, record, scorer).p_values(0, scores)
+    found = null_model(NullName.ROBUST, recording, scorer).p_values(0, scores)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
 
 
-def test_the_robust_null_says_the_same_of_logits_and_of_probabilities(record: RouterNull) -> None:
+def test_the_robust_null_says_the_same_of_logits_and_of_probabilities(recording: Recording) -> None:
     # The log of a probability is the logit less a constant of the token, which the median takes up.
     logits = torch.randn(50, EXPERTS, generator=torch.Generator().manual_seed(6))
     p_values = [
-        null_model(NullName.ROBUST, record, scorer).p_values(0, scorer(0, logits))
+        null_model(NullName.ROBUST, recording, scorer).p_values(0, scorer(0, logits))
         for scorer in (Scorer(ScoreName.LOGIT), Scorer(ScoreName.PROBABILITY))
     ]
     torch.testing.assert_close(*p_values, rtol=1e-4, atol=1e-9)
 
 
-def test_the_robust_null_of_equal_scores_finds_nothing(record: RouterNull) -> None:
-    model = null_model(NullName.ROBUST, record, Scorer(ScoreName.LOGIT))
+def test_the_robust_null_of_equal_scores_finds_nothing(recording: Recording) -> None:
+    model = null_model(NullName.ROBUST, recording, Scorer(ScoreName.LOGIT))
     assert model.p_values(0, torch.zeros(1, EXPERTS)).tolist() == [[0.5] * EXPERTS]
     # One that differs from many equal ones is infinitely far from them.
     scores = torch.zeros(1, EXPERTS)
@@ -273,7 +276,7 @@ def test_the_robust_null_of_equal_scores_finds_nothing(record: RouterNull) -> No
 
 
 def test_gaussian_p_values_are_the_tail_of_the_fitted_normal_distribution(
-    normal_record: RouterNull,
+    normal_record: Recording,
 ) -> None:
     record = normal_record
     for name in (ScoreName.LOGIT, ScoreName.PROBABILITY):
@@ -342,7 +345,7 @@ def test_scores_that_no_normal_distribution_fits_are_refused(
 
 @pytest.mark.parametrize("name", NullName)
 def test_no_p_value_is_below_what_the_samples_allow(
-    name: NullName, normal_record: RouterNull
+    name: NullName, normal_record: Recording
 ) -> None:
     model = null_model(name, normal_record, scorer_of(normal_record, ScoreName.PROBABILITY))
     p_values = model.p_values(0, torch.ones(1, EXPERTS))

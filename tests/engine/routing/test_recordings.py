@@ -14,31 +14,36 @@ from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 from bh_studio.engine.calibration.recorder import (
     SKIPPED_POSITIONS,
     calibration_text,
-    fit_null,
-    null_for,
+    make_recording,
     record_router_logits,
+    recording_for,
 )
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.moe.fingerprint import check_null, model_fingerprint
+from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
 from bh_studio.engine.routing.nulls import EmpiricalNull, null_model
-from bh_studio.engine.routing.recordings import NullError, RouterNull, load_null, save_null
+from bh_studio.engine.routing.recordings import (
+    Recording,
+    RecordingError,
+    load_recording,
+    save_recording,
+)
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, ScoreName
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model
 
 
-def discarded(null: RouterNull, temperature: float = 1.0) -> EmpiricalNull:
-    model = null_model(NullName.DISCARDED, null, Scorer(ScoreName.PROBABILITY, temperature))
+def discarded(recording: Recording, temperature: float = 1.0) -> EmpiricalNull:
+    model = null_model(NullName.DISCARDED, recording, Scorer(ScoreName.PROBABILITY, temperature))
     assert isinstance(model, EmpiricalNull)
     return model
 
 
-def test_the_null_is_what_the_router_discards(null: RouterNull) -> None:
-    probabilities = torch.softmax(null.logits, dim=-1)
+def test_the_null_is_what_the_router_discards(recording: Recording) -> None:
+    probabilities = torch.softmax(recording.logits, dim=-1)
     lowest = probabilities.sort(dim=-1).values[..., : EXPERTS - TOP_K]
     expected = lowest.flatten(1).sort(dim=1).values
-    torch.testing.assert_close(discarded(null).sorted_scores, expected, rtol=0, atol=0)
-    assert null.samples == discarded(null).samples == expected.shape[1]
+    torch.testing.assert_close(discarded(recording).sorted_scores, expected, rtol=0, atol=0)
+    assert recording.samples == discarded(recording).samples == expected.shape[1]
 
 
 def test_recorded_logits_are_the_routers_own(
@@ -60,22 +65,24 @@ def test_windows_leave_out_their_first_positions(
     assert record_router_logits(model, [token_ids], 10).shape[1] == 25 - 3 * SKIPPED_POSITIONS
 
 
-def test_temperature_changes_the_scores(null: RouterNull) -> None:
-    softened = discarded(null, 4.0).sorted_scores
-    assert softened.mean() > discarded(null).sorted_scores.mean()
-    expected = torch.softmax(null.logits / 4, dim=-1).sort(dim=-1).values[..., : EXPERTS - TOP_K]
+def test_temperature_changes_the_scores(recording: Recording) -> None:
+    softened = discarded(recording, 4.0).sorted_scores
+    assert softened.mean() > discarded(recording).sorted_scores.mean()
+    expected = (
+        torch.softmax(recording.logits / 4, dim=-1).sort(dim=-1).values[..., : EXPERTS - TOP_K]
+    )
     torch.testing.assert_close(softened, expected.flatten(1).sort(dim=1).values, rtol=0, atol=0)
 
 
-def test_a_null_survives_its_file(null: RouterNull, tmp_path: Path) -> None:
-    save_null(null, tmp_path / "deep" / "null.npz")
-    again = load_null(tmp_path / "deep" / "null.npz")
-    assert again.origin == null.origin
-    assert again.sha256 == null.sha256
-    torch.testing.assert_close(again.logits, null.logits, rtol=0, atol=0)
+def test_a_null_survives_its_file(recording: Recording, tmp_path: Path) -> None:
+    save_recording(recording, tmp_path / "deep" / "null.npz")
+    again = load_recording(tmp_path / "deep" / "null.npz")
+    assert again.origin == recording.origin
+    assert again.sha256 == recording.sha256
+    torch.testing.assert_close(again.logits, recording.logits, rtol=0, atol=0)
 
 
-def test_what_scores_multiply_with_survives_its_file(null: RouterNull, tmp_path: Path) -> None:
+def test_what_scores_multiply_with_survives_its_file(recording: Recording, tmp_path: Path) -> None:
     path = tmp_path / "null.npz"
     generator = torch.Generator().manual_seed(0)
     factors = {
@@ -83,75 +90,77 @@ def test_what_scores_multiply_with_survives_its_file(null: RouterNull, tmp_path:
         for score in ScoreName
         if score.has_factor
     }
-    measured = dataclasses.replace(null, factors=factors)
-    save_null(measured, path)
-    again = load_null(path)
+    measured = dataclasses.replace(recording, factors=factors)
+    save_recording(measured, path)
+    again = load_recording(path)
     assert again.factors.keys() == factors.keys()
     for score, factor in factors.items():
         assert torch.equal(again.factors[score], factor)
     assert again.sha256 == measured.sha256
-    assert measured.sha256 != dataclasses.replace(null, factors={}).sha256
+    assert measured.sha256 != dataclasses.replace(recording, factors={}).sha256
     for wrong, message in (
         (torch.ones(LAYERS, EXPERTS - 1), "header"),
         (torch.ones(LAYERS + 1, EXPERTS), "header"),
         (torch.full((LAYERS, EXPERTS), torch.nan), "finite"),
     ):
-        save_null(dataclasses.replace(null, factors={ScoreName.OUTPUT: wrong}), path)
-        with pytest.raises(NullError, match=message):
-            load_null(path)
+        save_recording(dataclasses.replace(recording, factors={ScoreName.OUTPUT: wrong}), path)
+        with pytest.raises(RecordingError, match=message):
+            load_recording(path)
 
 
 def test_factors_are_measured_where_they_are_asked_for(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     text = calibration_text()[:600]
-    plain = fit_null(model, tokenizer, text)
+    plain = make_recording(model, tokenizer, text)
     assert not plain.factors
-    measured = fit_null(model, tokenizer, text, factors=[ScoreName.OUTPUT])
+    measured = make_recording(model, tokenizer, text, factors=[ScoreName.OUTPUT])
     assert measured.factors.keys() == {ScoreName.OUTPUT}
     assert measured.factors[ScoreName.OUTPUT].shape == (LAYERS, EXPERTS)
     torch.testing.assert_close(measured.logits, plain.logits, rtol=0, atol=0)
 
 
-def test_a_file_of_another_version_is_refused_by_name(null: RouterNull, tmp_path: Path) -> None:
+def test_a_file_of_another_version_is_refused_by_name(recording: Recording, tmp_path: Path) -> None:
     path = tmp_path / "null.npz"
-    save_null(null, path)
+    save_recording(recording, path)
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     header = json.loads(str(arrays.pop("header")))
     for version in (1, header["format_version"] + 1):
         np.savez(path, header=json.dumps({**header, "format_version": version}), **arrays)
-        with pytest.raises(NullError, match=r"null\.npz was written by another version"):
-            load_null(path)
+        with pytest.raises(RecordingError, match=r"null\.npz was written by another version"):
+            load_recording(path)
 
 
-def test_damaged_files_are_refused(null: RouterNull, tmp_path: Path) -> None:
+def test_damaged_files_are_refused(recording: Recording, tmp_path: Path) -> None:
     path = tmp_path / "null.npz"
     path.write_bytes(b"not a null")
-    with pytest.raises(NullError, match=r"null\.npz"):
-        load_null(path)
+    with pytest.raises(RecordingError, match=r"null\.npz"):
+        load_recording(path)
     np.savez(path, logits=np.array([{"a": 1}], dtype=object), header=np.array("{}"))
-    with pytest.raises(NullError, match=r"null\.npz"):
-        load_null(path)
-    save_null(dataclasses.replace(null, logits=torch.full_like(null.logits, torch.nan)), path)
-    with pytest.raises(NullError, match="finite"):
-        load_null(path)
-    save_null(dataclasses.replace(null, logits=null.logits[:, :-1]), path)
-    with pytest.raises(NullError, match="header"):
-        load_null(path)
+    with pytest.raises(RecordingError, match=r"null\.npz"):
+        load_recording(path)
+    save_recording(
+        dataclasses.replace(recording, logits=torch.full_like(recording.logits, torch.nan)), path
+    )
+    with pytest.raises(RecordingError, match="finite"):
+        load_recording(path)
+    save_recording(dataclasses.replace(recording, logits=recording.logits[:, :-1]), path)
+    with pytest.raises(RecordingError, match="header"):
+        load_recording(path)
 
 
-def test_a_null_of_another_model_is_refused(null: RouterNull) -> None:
-    check_null(null, tiny_model())
-    with pytest.raises(NullError, match="another model"):
-        check_null(null, tiny_model(seed=1))
-    with pytest.raises(NullError, match="dtype"):
-        check_null(null, tiny_model(dtype=torch.bfloat16))
-    with pytest.raises(NullError, match="top 4"):
-        check_null(null, tiny_model(top_k=2))
-    other = dataclasses.replace(null.origin, top_k=TOP_K + 1)
-    with pytest.raises(NullError, match="top 5"):
-        check_null(dataclasses.replace(null, origin=other), tiny_model())
+def test_a_null_of_another_model_is_refused(recording: Recording) -> None:
+    check_recording(recording, tiny_model())
+    with pytest.raises(RecordingError, match="another model"):
+        check_recording(recording, tiny_model(seed=1))
+    with pytest.raises(RecordingError, match="dtype"):
+        check_recording(recording, tiny_model(dtype=torch.bfloat16))
+    with pytest.raises(RecordingError, match="top 4"):
+        check_recording(recording, tiny_model(top_k=2))
+    other = dataclasses.replace(recording.origin, top_k=TOP_K + 1)
+    with pytest.raises(RecordingError, match="top 5"):
+        check_recording(dataclasses.replace(recording, origin=other), tiny_model())
 
 
 def test_a_null_is_fitted_once_and_then_read(
@@ -160,13 +169,14 @@ def test_a_null_is_fitted_once_and_then_read(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
     shares: list[float] = []
-    first = null_for(model, tokenizer, shares.append)
+    first = recording_for(model, tokenizer, shares.append)
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
     monkeypatch.setattr(
-        "bh_studio.engine.calibration.recorder.fit_null", lambda *_: pytest.fail("fitted twice")
+        "bh_studio.engine.calibration.recorder.make_recording",
+        lambda *_: pytest.fail("fitted twice"),
     )
-    assert null_for(model, tokenizer).sha256 == first.sha256
+    assert recording_for(model, tokenizer).sha256 == first.sha256
 
 
 def test_a_damaged_cache_is_fitted_again(
@@ -174,11 +184,11 @@ def test_a_damaged_cache_is_fitted_again(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
-    first = null_for(model, tokenizer)
+    first = recording_for(model, tokenizer)
     (path,) = (tmp_path / "nulls").iterdir()
     path.write_bytes(path.read_bytes()[:1000])
-    assert null_for(model, tokenizer).sha256 == first.sha256
-    assert load_null(path).sha256 == first.sha256
+    assert recording_for(model, tokenizer).sha256 == first.sha256
+    assert load_recording(path).sha256 == first.sha256
 
 
 def test_calibration_can_be_cancelled(
@@ -186,7 +196,7 @@ def test_calibration_can_be_cancelled(
 ) -> None:
     cancel = CancelToken()
     with pytest.raises(Cancelled):
-        fit_null(model, tokenizer, calibration_text(), lambda _: cancel.cancel(), cancel)
+        make_recording(model, tokenizer, calibration_text(), lambda _: cancel.cancel(), cancel)
     # Nothing is left behind on the model.
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -195,7 +205,7 @@ def test_a_short_text_is_refused(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     with pytest.raises(EngineError, match="only 5 tokens"):
-        fit_null(model, tokenizer, "short")
+        make_recording(model, tokenizer, "short")
 
 
 def test_routers_that_produce_nan_are_named(
@@ -203,7 +213,7 @@ def test_routers_that_produce_nan_are_named(
 ) -> None:
     model.model.layers[1].mlp.gate.weight.data.fill_(torch.nan)
     with pytest.raises(EngineError, match="not finite"):
-        fit_null(model, tokenizer, calibration_text()[:2000])
+        make_recording(model, tokenizer, calibration_text()[:2000])
 
 
 def test_the_fingerprint_sees_every_router_weight_and_no_mere_switch() -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import OlmoeForCausalLM
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.routing.fdr import empirical_p_values, step_up_rejections
-from bh_studio.engine.routing.recordings import RouterNull, load_router_logits
+from bh_studio.engine.routing.recordings import Recording, load_router_logits
 from bh_studio.engine.routing.replay import (
     MAX_LEFT_OUT,
     ReplayedCounts,
@@ -51,9 +51,9 @@ RULES = [
 
 
 @pytest.fixture(scope="module")
-def null() -> RouterNull:
+def recording() -> Recording:
     text = calibration_text()[:4000]
-    return fit_null(tiny_model(), tiny_tokenizer(), text, factors=(ScoreName.OUTPUT,))
+    return make_recording(tiny_model(), tiny_tokenizer(), text, factors=(ScoreName.OUTPUT,))
 
 
 class Recorder:
@@ -90,15 +90,15 @@ def run(model: OlmoeForCausalLM, integration: RoutingIntegration) -> tuple[np.nd
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.filterwarnings("ignore:The null holds")
 def test_counts_are_those_that_the_run_reported(
-    text: str, mode: str, dtype: torch.dtype, null: RouterNull
+    text: str, mode: str, dtype: torch.dtype, recording: Recording
 ) -> None:
     model = tiny_model(dtype=dtype)
     recorder = Recorder(model)
     parameters = parse_rule(f"{text},mode={mode}" + ("" if "max_k" in text else ",max_k=8"))
     integration = RoutingIntegration(model, parameters)
-    integration._null = null  # the null of float32 serves bfloat16 too
+    integration._recording = recording  # the null of float32 serves bfloat16 too
     counts, raw_counts = run(model, integration)
-    replayed = replay(recorder.logits(), parameters, null, TOP_K)
+    replayed = replay(recorder.logits(), parameters, recording, TOP_K)
     assert replayed.counts.dtype == replayed.raw_counts.dtype == np.uint8
     assert replayed.counts.tolist() == counts.tolist()
     assert replayed.raw_counts.tolist() == raw_counts.tolist()
@@ -106,25 +106,27 @@ def test_counts_are_those_that_the_run_reported(
 
 
 def test_counts_do_not_depend_on_how_tokens_are_batched(
-    null: RouterNull, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parameters = parse_rule("bh:0.2,score=output,max_k=6")
-    at_once = replay(null.logits, parameters, null, TOP_K)
+    at_once = replay(recording.logits, parameters, recording, TOP_K)
     monkeypatch.setattr("bh_studio.engine.routing.replay._TOKENS_AT_ONCE", 7)
-    in_batches = replay(null.logits, parameters, null, TOP_K)
+    in_batches = replay(recording.logits, parameters, recording, TOP_K)
     for name in ("counts", "raw_counts", "mass", "native_mass", "overlap"):
         assert (getattr(at_once, name) == getattr(in_batches, name)).all()
 
 
 @pytest.mark.parametrize("text", ["bh:0.3,max_k=6", "bh:0.2,score=output,max_k=6"])
-def test_mass_and_overlap_are_those_of_the_selected_experts(text: str, null: RouterNull) -> None:
+def test_mass_and_overlap_are_those_of_the_selected_experts(
+    text: str, recording: Recording
+) -> None:
     parameters = parse_rule(text)
-    replayed = replay(null.logits, parameters, null, TOP_K)
+    replayed = replay(recording.logits, parameters, recording, TOP_K)
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    rule = RoutingRule(parameters, null, shape)
+    rule = RoutingRule(parameters, recording, shape)
     for layer in range(LAYERS):
-        selection = rule.select(layer, null.logits[layer])
-        probabilities = null.logits[layer].double().softmax(-1)
+        selection = rule.select(layer, recording.logits[layer])
+        probabilities = recording.logits[layer].double().softmax(-1)
         for token in range(40):
             selected = set(selection.indices[token, : selection.counts[token]].tolist())
             native = set(probabilities[token].topk(TOP_K).indices.tolist())
@@ -137,29 +139,33 @@ def test_mass_and_overlap_are_those_of_the_selected_experts(text: str, null: Rou
             assert replayed.overlap[place] == pytest.approx(jaccard)
 
 
-def test_the_models_own_top_k_holds_what_it_holds(null: RouterNull) -> None:
-    replayed = replay(null.logits.numpy(), parse_rule(f"top-k:{TOP_K}"), None, TOP_K)
+def test_the_models_own_top_k_holds_what_it_holds(recording: Recording) -> None:
+    replayed = replay(recording.logits.numpy(), parse_rule(f"top-k:{TOP_K}"), None, TOP_K)
     assert (replayed.counts == TOP_K).all()
     assert (replayed.overlap == 1).all()
     assert replayed.mean_mass == pytest.approx(replayed.mean_native_mass, rel=1e-6)
 
 
-def test_what_does_not_fit_is_refused(null: RouterNull) -> None:
+def test_what_does_not_fit_is_refused(recording: Recording) -> None:
     def refused(
-        sentence: str, logits: Any = null.logits, text: str = "bh:0.3", **other: Any
+        sentence: str, logits: Any = recording.logits, text: str = "bh:0.3", **other: Any
     ) -> None:
-        values = {"record": null, "top_k": TOP_K, **other}
+        values = {"record": recording, "top_k": TOP_K, **other}
         with pytest.raises(ValueError, match=sentence):
             replay(logits, parse_rule(text), **values)
 
-    refused(r"with the axes \(layer, token, expert\); got float32 \(3, 16\)", null.logits[:, 0])
-    refused("got int64", null.logits.long())
+    refused(
+        r"with the axes \(layer, token, expert\); got float32 \(3, 16\)", recording.logits[:, 0]
+    )
+    refused("got int64", recording.logits.long())
     refused("3 router logits are not finite", torch.full((1, 1, 3), torch.nan))
     refused("max_k must not exceed the 16 experts of a layer; got 17", text="bh:0.3,max_k=17")
     refused("has 2 values for the 3 layers", text="bh:0.3/0.2")
     refused("top_k must lie between 1 and 15; got 16", top_k=16)
-    refused("null has 3 layers of 16 experts, top 4; the router logits have 2 of", null.logits[:2])
-    refused("the router logits have 3 of 15", null.logits[..., :15])
+    refused(
+        "null has 3 layers of 16 experts, top 4; the router logits have 2 of", recording.logits[:2]
+    )
+    refused("the router logits have 3 of 15", recording.logits[..., :15])
     refused("the router logits have 3 of 16, top 5", top_k=5)
     refused("needs a null", record=None)
     refused("was not measured", text="cut:0.3,score=output", record=None)

@@ -15,10 +15,10 @@ import torch
 
 from bh_studio.engine.routing import recordings
 from bh_studio.engine.routing.recordings import (
-    RouterNull,
+    Recording,
     checked_logits,
     load_router_logits,
-    save_null,
+    save_recording,
 )
 
 LOGITS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
@@ -48,12 +48,12 @@ def write_member(path: Path, data: bytes, name: str = "logits.npy") -> Path:
     return path
 
 
-def test_a_saved_null_is_its_own_null(null: RouterNull, tmp_path: Path) -> None:
-    save_null(null, tmp_path / "null.npz")
-    recording = load_router_logits(tmp_path / "null.npz")
-    assert torch.equal(recording.logits, null.logits)
-    assert recording.null is not None
-    assert recording.null.sha256 == null.sha256
+def test_a_saved_recording_is_its_own(recording: Recording, tmp_path: Path) -> None:
+    save_recording(recording, tmp_path / "null.npz")
+    found = load_router_logits(tmp_path / "null.npz")
+    assert torch.equal(found.logits, recording.logits)
+    assert found.recording is not None
+    assert found.recording.sha256 == recording.sha256
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
@@ -61,7 +61,7 @@ def test_a_saved_null_is_its_own_null(null: RouterNull, tmp_path: Path) -> None:
 def test_a_bare_array_becomes_float32(dtype: str, order: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "bare.npz", logits=np.asarray(LOGITS, dtype, order=order), note="a")
     recording = load_router_logits(path)
-    assert recording.null is None
+    assert recording.recording is None
     assert recording.logits.dtype == torch.float32
     assert recording.logits.numpy().tolist() == LOGITS.tolist()
 
@@ -79,7 +79,7 @@ def test_what_is_not_such_a_file_is_refused(tmp_path: Path) -> None:
     refused(write(path, logits=LOGITS.astype(np.float16)), "it holds float16.")
     refused(write(path, logits=LOGITS[0]), "the axes (layer, token, expert); got float32 (3, 4).")
     refused(write(path, logits=LOGITS[:, :0]), "at least one token, and 2 to 255 experts; got 2, 0")
-    refused(write(path, logits=LOGITS, header="{}"), "other.npz is not a null of BH Studio")
+    refused(write(path, logits=LOGITS, header="{}"), "other.npz is not a recording of BH Studio")
     with pytest.raises(FileNotFoundError):
         load_router_logits(tmp_path / "none.npz")
     with pytest.raises(IsADirectoryError):
@@ -123,9 +123,11 @@ def test_a_cut_or_altered_file_is_refused(tmp_path: Path) -> None:
     refused(path, "cut.npz is damaged: ")
 
 
-def test_a_null_with_a_header_of_other_types_is_refused(null: RouterNull, tmp_path: Path) -> None:
+def test_a_null_with_a_header_of_other_types_is_refused(
+    recording: Recording, tmp_path: Path
+) -> None:
     path = tmp_path / "null.npz"
-    save_null(null, path)
+    save_recording(recording, path)
     with np.load(path) as file:
         header, logits = json.loads(str(file["header"])), file["logits"]
     write(path, header=np.array(json.dumps({**header, "top_k": "4"})), logits=logits)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import OlmoeForCausalLM
 
-from bh_studio.engine.routing.nulls import null_model
-from bh_studio.engine.routing.recordings import NullError, RouterNull
+from bh_studio.engine.routing.nulls import NullError, null_model
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import (
@@ -65,29 +65,29 @@ NAMES = [f"{p.rule} {p.score} {p.null}" for p in COMBINATIONS]
 
 
 @pytest.fixture(scope="module")
-def record(null: RouterNull) -> RouterNull:
+def recording(recording: Recording) -> Recording:
     """The tiny model's own logits, and factors that change the order of its experts."""
     factors = 1 + torch.rand(LAYERS, EXPERTS, generator=torch.Generator().manual_seed(0)) / 3
-    return dataclasses.replace(null, factors=dict.fromkeys(FACTOR_SCORES, factors))
+    return dataclasses.replace(recording, factors=dict.fromkeys(FACTOR_SCORES, factors))
 
 
 def rule_of(
-    parameters: RuleParameters, record: RouterNull | None, shape: RouterShape = SHAPE
+    parameters: RuleParameters, recording: Recording | None, shape: RouterShape = SHAPE
 ) -> RoutingRule:
-    return RoutingRule(parameters, record, shape)
+    return RoutingRule(parameters, recording, shape)
 
 
 @pytest.fixture(scope="module")
-def ready(record: RouterNull) -> dict[str, RoutingRule]:
+def ready(recording: Recording) -> dict[str, RoutingRule]:
     """A rule of every combination, by name."""
     return {
-        name: rule_of(parameters, record)
+        name: rule_of(parameters, recording)
         for name, parameters in zip(NAMES, COMBINATIONS, strict=True)
     }
 
 
-def token_logits(record: RouterNull, layer: int = 1, tokens: int = 60) -> Tensor:
-    return record.logits[layer, :tokens]
+def token_logits(recording: Recording, layer: int = 1, tokens: int = 60) -> Tensor:
+    return recording.logits[layer, :tokens]
 
 
 # Every combination
@@ -95,10 +95,10 @@ def token_logits(record: RouterNull, layer: int = 1, tokens: int = 60) -> Tensor
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_token_alone_is_treated_as_among_many(
-    name: str, ready: dict[str, RoutingRule], record: RouterNull
+    name: str, ready: dict[str, RoutingRule], recording: Recording
 ) -> None:
     rule = ready[name]
-    logits = token_logits(record, layer=2, tokens=25)
+    logits = token_logits(recording, layer=2, tokens=25)
     many = rule.select(2, logits)
     assert torch.equal(rule.counts(2, logits)[0], many.counts)
     assert torch.equal(rule.counts(2, logits)[1], many.raw_counts)
@@ -129,21 +129,21 @@ def check_selection(rule: RoutingRule, logits: Tensor, min_k: int, max_k: int) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_selection_is_one_that_experts_can_be_run_with(
-    name: str, ready: dict[str, RoutingRule], record: RouterNull
+    name: str, ready: dict[str, RoutingRule], recording: Recording
 ) -> None:
-    check_selection(ready[name], token_logits(record), 1, 10)
+    check_selection(ready[name], token_logits(recording), 1, 10)
 
 
 @pytest.mark.parametrize(("min_k", "max_k"), [(1, 1), (3, 5), (2, EXPERTS), (EXPERTS, EXPERTS)])
 @pytest.mark.parametrize("rule", RuleName)
 def test_the_limits_hold_for_every_rule(
-    rule: RuleName, min_k: int, max_k: int, record: RouterNull
+    rule: RuleName, min_k: int, max_k: int, recording: Recording
 ) -> None:
-    limited = rule_of(of(rule, min_k=min_k, max_k=max_k), record)
-    check_selection(limited, token_logits(record), min_k, max_k)
-    many = limited.select(1, token_logits(record))
+    limited = rule_of(of(rule, min_k=min_k, max_k=max_k), recording)
+    check_selection(limited, token_logits(recording), min_k, max_k)
+    many = limited.select(1, token_logits(recording))
     for token in range(20):
-        indices, weights, raw = limited.select_one(1, token_logits(record)[token : token + 1])
+        indices, weights, raw = limited.select_one(1, token_logits(recording)[token : token + 1])
         used = int(many.counts[token])
         assert raw == int(many.raw_counts[token])
         assert indices.shape == weights.shape == (1, used)
@@ -159,10 +159,10 @@ def test_no_tokens_are_no_selection(name: str, ready: dict[str, RoutingRule]) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_compared_in_float32_whatever_their_dtype(
-    name: str, ready: dict[str, RoutingRule], record: RouterNull
+    name: str, ready: dict[str, RoutingRule], recording: Recording
 ) -> None:
     for dtype in (torch.bfloat16, torch.float16):
-        logits = token_logits(record).to(dtype)
+        logits = token_logits(recording).to(dtype)
         expected = ready[name].select(1, logits.float())
         for one, other in zip(ready[name].select(1, logits), expected, strict=True):
             assert torch.equal(one, other)
@@ -179,11 +179,11 @@ def test_tests_find_nothing_in_a_token_whose_logits_are_no_numbers(
     assert indices.shape == (1, 1)
 
 
-def test_tied_experts_get_the_same_weights_alone_and_among_many(record: RouterNull) -> None:
+def test_tied_experts_get_the_same_weights_alone_and_among_many(recording: Recording) -> None:
     # Which of two experts with the same probability is taken, topk decides, and its decision
     # depends on how many it is asked for; what is taken may not.
-    logits = token_logits(record, tokens=200).mul(4).round().div(4)
-    rule = rule_of(of(RuleName.BH, max_k=10), record)
+    logits = token_logits(recording, tokens=200).mul(4).round().div(4)
+    rule = rule_of(of(RuleName.BH, max_k=10), recording)
     many = rule.select(1, logits)
     for token in range(len(logits)):
         _, weights, raw = rule.select_one(1, logits[token : token + 1])
@@ -194,7 +194,7 @@ def test_tied_experts_get_the_same_weights_alone_and_among_many(record: RouterNu
 @pytest.mark.parametrize("normalizes", [False, True])
 @pytest.mark.parametrize("weights", MixingWeights)
 def test_scaled_weights_have_the_same_bits_alone_and_among_many(
-    weights: MixingWeights, normalizes: bool, record: RouterNull
+    weights: MixingWeights, normalizes: bool, recording: Recording
 ) -> None:
     # The last bit of a sum depends on how many numbers are added, zeros too: from 8 on, here.
     shape = dataclasses.replace(SHAPE, top_k=8, norm_topk_prob=normalizes)
@@ -209,7 +209,7 @@ def test_scaled_weights_have_the_same_bits_alone_and_among_many(
         (RuleName.TOP_P, NullName.DISCARDED, 13),
     ):
         parameters = of(rule, null=null, max_k=max_k, weights=weights)
-        routing = rule_of(parameters, record, shape)
+        routing = rule_of(parameters, recording, shape)
         many = routing.select(1, logits)
         assert len(set(many.counts.tolist())) > 3
         for token in range(len(logits)):
@@ -246,7 +246,7 @@ def test_the_models_own_experts_keep_its_weights_and_order_among_more_slots(
 # Limits
 
 
-def test_an_empty_selection_gets_min_k_or_as_many_as_the_models_own(record: RouterNull) -> None:
+def test_an_empty_selection_gets_min_k_or_as_many_as_the_models_own(recording: Recording) -> None:
     nothing = of(RuleName.CUT, level=1.5)
     for on_empty, max_k, min_k, expected in (
         (OnEmpty.MIN_K, 10, 2, 2),
@@ -255,21 +255,21 @@ def test_an_empty_selection_gets_min_k_or_as_many_as_the_models_own(record: Rout
         (OnEmpty.TOP_K, 10, 6, 6),
     ):
         parameters = dataclasses.replace(nothing, on_empty=on_empty, max_k=max_k, min_k=min_k)
-        selection = rule_of(parameters, record).select(0, token_logits(record))
+        selection = rule_of(parameters, recording).select(0, token_logits(recording))
         assert (selection.raw_counts == 0).all()
         assert (selection.counts == expected).all()
 
 
-def test_only_empty_selections_get_as_many_as_the_models_own(record: RouterNull) -> None:
+def test_only_empty_selections_get_as_many_as_the_models_own(recording: Recording) -> None:
     parameters = of(RuleName.CUT, level=0.25, on_empty=OnEmpty.TOP_K)
-    logits = record.logits[0, :500]
-    selection = rule_of(parameters, record).select(0, logits)
+    logits = recording.logits[0, :500]
+    selection = rule_of(parameters, recording).select(0, logits)
     empty = selection.raw_counts == 0
     assert 0 < int(empty.sum()) < len(logits)
     expected = torch.where(empty, TOP_K, selection.raw_counts)
     assert torch.equal(selection.counts, expected)
     for token in range(20):
-        indices, _, raw = rule_of(parameters, record).select_one(0, logits[token : token + 1])
+        indices, _, raw = rule_of(parameters, recording).select_one(0, logits[token : token + 1])
         assert indices.shape[1] == (raw or TOP_K)
 
 
@@ -279,10 +279,10 @@ def test_only_empty_selections_get_as_many_as_the_models_own(record: RouterNull)
 @pytest.mark.parametrize("rule", TESTS)
 @pytest.mark.parametrize("name", [n for n in NullName if n is not NullName.PER_EXPERT])
 def test_a_common_null_takes_the_most_probable_experts(
-    name: NullName, rule: RuleName, record: RouterNull
+    name: NullName, rule: RuleName, recording: Recording
 ) -> None:
-    logits = token_logits(record)
-    selection = rule_of(of(rule, null=name, temperature=2.0), record).select(1, logits)
+    logits = token_logits(recording)
+    selection = rule_of(of(rule, null=name, temperature=2.0), recording).select(1, logits)
     assert torch.equal(selection.indices, logits.argsort(dim=1, descending=True))
 
 
@@ -290,11 +290,11 @@ def test_a_common_null_takes_the_most_probable_experts(
 @pytest.mark.parametrize("rule", [RuleName.BH, RuleName.CUT])
 @pytest.mark.parametrize("max_k", [3, 8, EXPERTS])
 def test_a_factor_orders_the_candidates(
-    rule: RuleName, score: ScoreName, max_k: int, record: RouterNull
+    rule: RuleName, score: ScoreName, max_k: int, recording: Recording
 ) -> None:
-    logits = token_logits(record)
-    selection = rule_of(of(rule, score=score, max_k=max_k), record).select(1, logits)
-    scores = Scorer(score, 1.0, record.factors)(1, logits).tolist()
+    logits = token_logits(recording)
+    selection = rule_of(of(rule, score=score, max_k=max_k), recording).select(1, logits)
+    scores = Scorer(score, 1.0, recording.factors)(1, logits).tolist()
     differs = False
     for token, row in enumerate(logits.tolist()):
         candidates = sorted(range(EXPERTS), key=lambda e: -row[e])[:max_k]
@@ -310,14 +310,14 @@ def test_a_factor_orders_the_candidates(
 @pytest.mark.parametrize("score", [ScoreName.PROBABILITY, ScoreName.LOGIT, ScoreName.OUTPUT])
 @pytest.mark.parametrize("rule", TESTS)
 def test_nulls_of_their_own_order_experts_by_p_value_and_then_by_score(
-    rule: RuleName, score: ScoreName, record: RouterNull
+    rule: RuleName, score: ScoreName, recording: Recording
 ) -> None:
-    logits = token_logits(record, layer=0)
+    logits = token_logits(recording, layer=0)
     parameters = of(rule, score=score, null=NullName.PER_EXPERT)
-    selection = rule_of(parameters, record).select(0, logits)
-    scorer = Scorer(score, 1.0, record.factors)
+    selection = rule_of(parameters, recording).select(0, logits)
+    scorer = Scorer(score, 1.0, recording.factors)
     scores = scorer(0, logits)
-    p_values = null_model(NullName.PER_EXPERT, record, scorer).p_values(0, scores).tolist()
+    p_values = null_model(NullName.PER_EXPERT, recording, scorer).p_values(0, scores).tolist()
     differs = False
     for token, row in enumerate(scores.tolist()):
         expected = sorted(range(EXPERTS), key=lambda e: (p_values[token][e], -row[e]))
@@ -326,10 +326,10 @@ def test_nulls_of_their_own_order_experts_by_p_value_and_then_by_score(
     assert differs
 
 
-def test_a_temperature_changes_counts_and_neither_order_nor_weights(record: RouterNull) -> None:
-    logits = token_logits(record)
+def test_a_temperature_changes_counts_and_neither_order_nor_weights(recording: Recording) -> None:
+    logits = token_logits(recording)
     one, other = (
-        rule_of(of(RuleName.CUT, temperature=t), record).select(1, logits) for t in (1.0, 2.0)
+        rule_of(of(RuleName.CUT, temperature=t), recording).select(1, logits) for t in (1.0, 2.0)
     )
     assert not torch.equal(one.counts, other.counts)
     assert torch.equal(one.indices, other.indices)
@@ -338,12 +338,14 @@ def test_a_temperature_changes_counts_and_neither_order_nor_weights(record: Rout
 
 
 @pytest.mark.parametrize("rule", TESTS)
-def test_a_temperature_says_nothing_to_tests_on_logits(rule: RuleName, record: RouterNull) -> None:
+def test_a_temperature_says_nothing_to_tests_on_logits(
+    rule: RuleName, recording: Recording
+) -> None:
     # It divides the null as well. A power of two does not round.
-    logits = token_logits(record)
+    logits = token_logits(recording)
     for null in (NullName.DISCARDED, NullName.PER_EXPERT, NullName.ROBUST):
         one, other = (
-            rule_of(of(rule, score=ScoreName.LOGIT, null=null, temperature=t), record)
+            rule_of(of(rule, score=ScoreName.LOGIT, null=null, temperature=t), recording)
             for t in (1.0, 4.0)
         )
         assert torch.equal(one.counts(1, logits)[1], other.counts(1, logits)[1])
@@ -354,11 +356,11 @@ def test_a_temperature_says_nothing_to_tests_on_logits(rule: RuleName, record: R
 
 @pytest.mark.parametrize("rule", RuleName)
 def test_renormalized_weights_sum_to_1_and_keep_their_ratios(
-    rule: RuleName, record: RouterNull
+    rule: RuleName, recording: Recording
 ) -> None:
-    logits = token_logits(record)
-    model = rule_of(of(rule), record).select(1, logits)
-    scaled = rule_of(of(rule, weights=MixingWeights.RENORMALIZE), record).select(1, logits)
+    logits = token_logits(recording)
+    model = rule_of(of(rule), recording).select(1, logits)
+    scaled = rule_of(of(rule, weights=MixingWeights.RENORMALIZE), recording).select(1, logits)
     assert torch.equal(scaled.counts, model.counts)
     assert torch.equal(scaled.indices, model.indices)
     torch.testing.assert_close(scaled.weights.sum(1), torch.ones(len(logits)))
@@ -366,17 +368,17 @@ def test_renormalized_weights_sum_to_1_and_keep_their_ratios(
     # A model whose own router does so keeps doing so.
     norm = dataclasses.replace(SHAPE, norm_topk_prob=True)
     for weights in MixingWeights:
-        found = rule_of(of(rule, weights=weights), record, norm).select(1, logits)
+        found = rule_of(of(rule, weights=weights), recording, norm).select(1, logits)
         assert torch.equal(found.weights, scaled.weights)
 
 
 @pytest.mark.parametrize("rule", RuleName)
 def test_matched_weights_sum_to_what_the_models_own_would(
-    rule: RuleName, record: RouterNull
+    rule: RuleName, recording: Recording
 ) -> None:
-    logits = token_logits(record)
-    model = rule_of(of(rule), record).select(1, logits)
-    matched = rule_of(of(rule, weights=MixingWeights.MATCH), record).select(1, logits)
+    logits = token_logits(recording)
+    model = rule_of(of(rule), recording).select(1, logits)
+    matched = rule_of(of(rule, weights=MixingWeights.MATCH), recording).select(1, logits)
     native = logits.softmax(-1).sort(dim=1, descending=True).values[:, :TOP_K].sum(1)
     assert torch.equal(matched.counts, model.counts)
     torch.testing.assert_close(matched.weights.sum(1), native)
@@ -389,10 +391,10 @@ def test_matched_weights_sum_to_what_the_models_own_would(
 @pytest.mark.parametrize("weights", MixingWeights)
 @pytest.mark.parametrize("rule", RuleName)
 def test_rescaled_weights_of_one_token_are_those_among_many(
-    rule: RuleName, weights: MixingWeights, record: RouterNull
+    rule: RuleName, weights: MixingWeights, recording: Recording
 ) -> None:
-    selecting = rule_of(of(rule, weights=weights), record)
-    logits = token_logits(record, tokens=20)
+    selecting = rule_of(of(rule, weights=weights), recording)
+    logits = token_logits(recording, tokens=20)
     many = selecting.select(1, logits)
     for token in range(len(logits)):
         indices, found, _ = selecting.select_one(1, logits[token : token + 1])
@@ -450,62 +452,62 @@ def test_a_test_needs_a_record(rule: RuleName) -> None:
 @pytest.mark.parametrize("score", FACTOR_SCORES)
 @pytest.mark.parametrize("rule", [RuleName.BH, RuleName.CUT])
 def test_a_factor_must_have_been_measured(
-    rule: RuleName, score: ScoreName, null: RouterNull
+    rule: RuleName, score: ScoreName, recording: Recording
 ) -> None:
-    without = dataclasses.replace(null, factors={})
+    without = dataclasses.replace(recording, factors={})
     for record in (None, without):
         with pytest.raises(ValueError, match=f"score {score} needs a factor"):
             rule_of(of(rule, score=score), record)
 
 
-def test_the_rule_must_fit_the_model(record: RouterNull) -> None:
+def test_the_rule_must_fit_the_model(recording: Recording) -> None:
     with pytest.raises(ValueError, match="max_k must not exceed the 16 experts"):
-        rule_of(of(RuleName.BH, max_k=EXPERTS + 1), record)
+        rule_of(of(RuleName.BH, max_k=EXPERTS + 1), recording)
     with pytest.raises(ValueError, match="2 values for the 3 layers"):
-        rule_of(of(RuleName.BH, level=(0.1, 0.2)), record)
+        rule_of(of(RuleName.BH, level=(0.1, 0.2)), recording)
     with pytest.raises(ValueError, match="k must not exceed the 16 experts"):
-        rule_of(of(RuleName.TOP_K, level=(1, 1, EXPERTS + 1)), record)
+        rule_of(of(RuleName.TOP_K, level=(1, 1, EXPERTS + 1)), recording)
 
 
-def test_a_null_that_cannot_be_fitted_says_so(record: RouterNull) -> None:
-    logits = record.logits.clone()
+def test_a_null_that_cannot_be_fitted_says_so(recording: Recording) -> None:
+    logits = recording.logits.clone()
     logits[0, :, 7] = 50.0
-    always = dataclasses.replace(record, logits=logits)
+    always = dataclasses.replace(recording, logits=logits)
     with pytest.raises(NullError, match="expert 7 of layer 0"):
         rule_of(of(RuleName.BH, null=NullName.PER_EXPERT), always)
 
 
-def test_a_layer_that_the_model_has_not_is_an_error(record: RouterNull) -> None:
-    rule = rule_of(of(RuleName.BH), record)
+def test_a_layer_that_the_model_has_not_is_an_error(recording: Recording) -> None:
+    rule = rule_of(of(RuleName.BH), recording)
     with pytest.raises(IndexError):
-        rule.select(LAYERS, token_logits(record))
+        rule.select(LAYERS, token_logits(recording))
     with pytest.raises(IndexError):
-        rule.select_one(LAYERS, token_logits(record)[:1])
+        rule.select_one(LAYERS, token_logits(recording)[:1])
 
 
-def test_levels_of_their_own_reach_their_layers(record: RouterNull) -> None:
-    together = rule_of(of(RuleName.BH, level=(0.01, 0.2, 0.6)), record)
+def test_levels_of_their_own_reach_their_layers(recording: Recording) -> None:
+    together = rule_of(of(RuleName.BH, level=(0.01, 0.2, 0.6)), recording)
     for layer, alpha in enumerate((0.01, 0.2, 0.6)):
-        alone = rule_of(of(RuleName.BH, level=alpha), record)
-        logits = token_logits(record, layer)
+        alone = rule_of(of(RuleName.BH, level=alpha), recording)
+        logits = token_logits(recording, layer)
         assert torch.equal(together.counts(layer, logits)[1], alone.counts(layer, logits)[1])
 
 
-def test_a_null_too_small_for_the_level_is_announced(record: RouterNull) -> None:
+def test_a_null_too_small_for_the_level_is_announced(recording: Recording) -> None:
     # 46,500 scores a layer: the smallest p-value is 2.15e-5, of one expert at alpha 3.44e-4 for BH;
     # for BY at 1 + 1/2 + ... + 1/16 = 3.38 times that.
-    assert record.samples == 46_500
-    needed = EXPERTS / (record.samples + 1)
+    assert recording.samples == 46_500
+    needed = EXPERTS / (recording.samples + 1)
     for rule, factor in ((RuleName.BH, 1.0), (RuleName.STOREY, 1.0), (RuleName.BY, 3.380729)):
-        assert rule_of(of(rule, level=needed * factor * 1.01), record).shortage() is None
-        sentence = rule_of(of(rule, level=needed * factor * 0.99), record).shortage()
+        assert rule_of(of(rule, level=needed * factor * 1.01), recording).shortage() is None
+        sentence = rule_of(of(rule, level=needed * factor * 0.99), recording).shortage()
         assert sentence is not None
         assert sentence.startswith("The null holds 46500 scores a layer")
         assert "no p-value is below 2.2e-05" in sentence
     # The strictest layer decides.
     many = of(RuleName.BH, level=(0.5, needed * 0.99, 0.5))
-    assert rule_of(many, record).shortage() is not None
+    assert rule_of(many, recording).shortage() is not None
     # No level bounds p-values that a formula gives, nor those of higher criticism.
-    assert rule_of(of(RuleName.BH, level=1e-9, null=NullName.ROBUST), record).shortage() is None
-    assert rule_of(of(RuleName.HIGHER_CRITICISM, level=1e-9), record).shortage() is None
+    assert rule_of(of(RuleName.BH, level=1e-9, null=NullName.ROBUST), recording).shortage() is None
+    assert rule_of(of(RuleName.HIGHER_CRITICISM, level=1e-9), recording).shortage() is None
     assert rule_of(of(RuleName.TOP_K), None).shortage() is None

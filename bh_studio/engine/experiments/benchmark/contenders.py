@@ -87,7 +87,7 @@ def one_side(
     integration = None
     if parameters is not None:
         integration = RoutingIntegration(
-            loaded.model, parameters, null=loaded.null, make_rule=make_rule
+            loaded.model, parameters, recording=loaded.recording, make_rule=make_rule
         )
 
     def answer(prompt: Tensor, tokens: int) -> Answer:
@@ -100,7 +100,7 @@ def both_sides(
     loaded: LoadedModel, name: str, parameters: RuleParameters, before_token: BeforeToken
 ) -> Contender:
     """The baseline and BH taking turns, as a comparison runs them; a token is one of each."""
-    integration = RoutingIntegration(loaded.model, parameters, null=loaded.null)
+    integration = RoutingIntegration(loaded.model, parameters, recording=loaded.recording)
 
     def answer(prompt: Tensor, tokens: int) -> Answer:
         return _turns(loaded, prompt, tokens, (None, integration), before_token)

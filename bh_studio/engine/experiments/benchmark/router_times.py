@@ -38,7 +38,7 @@ class RouterClock:
             self._rows = _last_rows(loaded, self._routers, prompt)
         bh, with_statistics = (
             RoutingIntegration(
-                loaded.model, parameters, collect_stats=collect_stats, null=loaded.null
+                loaded.model, parameters, collect_stats=collect_stats, recording=loaded.recording
             )
             for collect_stats in (False, True)
         )

@@ -56,7 +56,7 @@ def measure_curves(
 
     Raises EngineError if the model's output is not finite.
     """
-    rules = [UnreportedRule(p, loaded.null, loaded.shape) for p in grid]
+    rules = [UnreportedRule(p, loaded.recording, loaded.shape) for p in grid]
     sums = np.zeros((loaded.shape.layers, len(rules), 2))
     for ids in inputs:
         entering, baseline = _native(loaded, ids)

@@ -183,7 +183,7 @@ class LevelFit:
             )
 
     def _shortage(self, parameters: RuleParameters) -> str | None:
-        return RoutingRule(parameters, self._loaded.null, self._loaded.shape).shortage()
+        return RoutingRule(parameters, self._loaded.recording, self._loaded.shape).shortage()
 
 
 def _inverse(estimated: np.ndarray, wanted: np.ndarray) -> np.ndarray:

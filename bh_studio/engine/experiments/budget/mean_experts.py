@@ -41,7 +41,7 @@ def measured_means(
     raises ends the measurement, and the model is as it was.
     """
     integration = RoutingIntegration(
-        loaded.model, parameters, null=loaded.null, make_rule=UnreportedRule
+        loaded.model, parameters, recording=loaded.recording, make_rule=UnreportedRule
     )
     with integration:
         for ids in inputs:
@@ -58,9 +58,9 @@ class Replay:
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self._null, self._shape = loaded.null, loaded.shape
-        step = max(1, loaded.null.logits.shape[1] // _ESTIMATE_TOKENS)
-        self._logits = loaded.null.logits[:, ::step]
+        self._null, self._shape = loaded.recording, loaded.shape
+        step = max(1, loaded.recording.logits.shape[1] // _ESTIMATE_TOKENS)
+        self._logits = loaded.recording.logits[:, ::step]
 
     def means(self, parameters: RuleParameters) -> np.ndarray:
         """Mean experts of each layer, (layer,) float64."""

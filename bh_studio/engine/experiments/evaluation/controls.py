@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
 
@@ -26,10 +26,10 @@ class ShuffledCounts(RoutingRule):
     def __init__(
         self,
         parameters: RuleParameters,
-        record: RouterNull | None,
+        recording: Recording | None,
         shape: RouterShape,
     ) -> None:
-        super().__init__(parameters, record, shape)
+        super().__init__(parameters, recording, shape)
         # On the processor: the same draws on every device.
         self._generator = torch.Generator().manual_seed(_SEED)
 
@@ -50,10 +50,10 @@ class MixedTopK(RoutingRule):
         self,
         means: Sequence[float],
         parameters: RuleParameters,
-        record: RouterNull | None,
+        recording: Recording | None,
         shape: RouterShape,
     ) -> None:
-        super().__init__(parameters, record, shape)
+        super().__init__(parameters, recording, shape)
         self._means = torch.tensor(means, dtype=torch.float64, device="cpu")
         self._generator = torch.Generator().manual_seed(_SEED)
 

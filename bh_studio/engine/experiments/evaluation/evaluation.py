@@ -128,7 +128,9 @@ def _integration(loaded: LoadedModel, contender: Contender) -> RoutingIntegratio
             RuleName.TOP_K, 1, min_k=parameters.min_k, max_k=parameters.max_k,
             weights=parameters.weights,
         )  # fmt: skip
-    return RoutingIntegration(loaded.model, parameters, null=loaded.null, make_rule=make_rule)
+    return RoutingIntegration(
+        loaded.model, parameters, recording=loaded.recording, make_rule=make_rule
+    )
 
 
 def _fixed_controls(evaluation: Evaluation) -> list[Contender]:

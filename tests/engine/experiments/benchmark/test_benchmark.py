@@ -34,7 +34,7 @@ from bh_studio.engine.records.benchmark_result import (
     BenchResult,
 )
 from bh_studio.engine.records.terms import ModelInfo
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K
 
@@ -45,17 +45,18 @@ ALL = [STOCK, STOCK_BATCHED, STOCK_STATIC, BASELINE, BH, BH_MEAN]
 
 @pytest.fixture
 def loaded(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, null: RouterNull
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, recording: Recording
 ) -> LoadedModel:
     use_selected_experts(model)
     info = ModelInfo(
         id="tiny", name="tiny", architecture="OlmoeForCausalLM",
-        fingerprint=null.origin.model_fingerprint, layers=LAYERS, experts=EXPERTS, top_k=TOP_K,
+        fingerprint=recording.origin.model_fingerprint, layers=LAYERS, experts=EXPERTS, top_k=TOP_K,
         context_length=CONTEXT, parameter_count=model.num_parameters(), dtype="float32",
-        device="cpu", expert_path="bh_selected", null_sha256=null.sha256, null_samples=null.samples,
+        device="cpu", expert_path="bh_selected", null_sha256=recording.sha256,
+        null_samples=recording.samples,
     )  # fmt: skip
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    return LoadedModel(model, tokenizer, null, shape, info, frozenset([256]))
+    return LoadedModel(model, tokenizer, recording, shape, info, frozenset([256]))
 
 
 @pytest.fixture

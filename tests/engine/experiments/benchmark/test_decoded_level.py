@@ -11,7 +11,7 @@ from bh_studio.engine.errors import EngineError
 from bh_studio.engine.experiments.benchmark.decoded_level import TOLERANCE, level_for_mean
 from bh_studio.engine.experiments.budget.mean_experts import Replay
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K
 
@@ -20,10 +20,10 @@ RULE = RuleParameters(max_k=8)
 
 @pytest.fixture
 def loaded(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, null: RouterNull
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, recording: Recording
 ) -> LoadedModel:
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    return LoadedModel(model, tokenizer, null, shape, None, frozenset())  # type: ignore[arg-type]
+    return LoadedModel(model, tokenizer, recording, shape, None, frozenset())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("decoded", [lambda m: m, lambda m: 0.7 * m + 0.5, lambda m: m - 0.9])

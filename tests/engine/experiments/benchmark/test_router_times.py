@@ -13,7 +13,7 @@ from bh_studio.engine.experiments.benchmark import router_times
 from bh_studio.engine.experiments.benchmark.router_times import RouterClock
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.routers import find_routers
-from bh_studio.engine.routing.recordings import RouterNull
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K
 
@@ -22,10 +22,10 @@ PROMPT = torch.arange(12)[None]
 
 @pytest.fixture
 def loaded(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, null: RouterNull
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, recording: Recording
 ) -> LoadedModel:
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    return LoadedModel(model, tokenizer, null, shape, None, frozenset())  # type: ignore[arg-type]
+    return LoadedModel(model, tokenizer, recording, shape, None, frozenset())  # type: ignore[arg-type]
 
 
 def patched(model: OlmoeForCausalLM) -> bool:

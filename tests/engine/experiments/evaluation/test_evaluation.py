@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from bh_studio.engine.calibration.recorder import calibration_text, fit_null
+from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.experiments.evaluation.evaluation import evaluate
 from bh_studio.engine.experiments.evaluation.windows import windows
@@ -246,6 +246,6 @@ def test_a_model_that_gives_nan_is_named(loaded: LoadedModel) -> None:
 def test_the_null_of_another_model_is_refused(
     loaded: LoadedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    other = fit_null(tiny_model(seed=3), tokenizer, calibration_text()[:2000])
+    other = make_recording(tiny_model(seed=3), tokenizer, calibration_text()[:2000])
     with pytest.raises(ValueError, match="another model"):
-        run(dataclasses.replace(loaded, null=other), BH)
+        run(dataclasses.replace(loaded, recording=other), BH)
