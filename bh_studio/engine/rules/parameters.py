@@ -1,114 +1,24 @@
-"""What decides how many experts a token gets: names of rules, scores and nulls, and their values.
+"""A rule with its values, checked against the catalogue: what decides how many experts are used.
 
-Knows neither Qt nor torch. What the names do is in `routing`: selection, scores and nulls.
+Knows neither Qt nor torch. What the values do is in `routing`: selection, scores and nulls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from bh_studio.engine.rules.catalogue import CATALOGUE, LevelEffect, RuleEntry, RuleName
+from bh_studio.engine.rules.names import MixingWeights, Mode, NullName, OnEmpty, ScoreName
+
+# The names too: rules are imported from here in many places.
+__all__ = [
+    "MixingWeights", "Mode", "NullName", "OnEmpty", "RouterShape", "RuleName", "RuleParameters",
+    "ScoreName",
+]  # fmt: skip
 _E = TypeVar("_E", bound=StrEnum)
-
-
-class Mode(StrEnum):
-    """What the rule does to the model: change its routing, or only count what it would do."""
-
-    PATCH = "patch"
-    ANALYZE = "analyze"
-
-
-class MixingWeights(StrEnum):
-    """How the outputs of the selected experts are weighted.
-
-    MODEL: as the model's own router does. RENORMALIZE: scaled to sum 1. MATCH: scaled to the sum
-    that the weights of the model's own top-k would have had for this token. All three are the same
-    for a model that scales its own weights to sum 1 (norm_topk_prob).
-    """
-
-    MODEL = "model"
-    RENORMALIZE = "renormalize"
-    MATCH = "match"
-
-
-class OnEmpty(StrEnum):
-    """What a token gets where the rule selects no expert: min_k, or as many as the model's own."""
-
-    MIN_K = "min_k"
-    TOP_K = "top_k"
-
-
-class ScoreName(StrEnum):
-    """What an expert is judged by.
-
-    PROBABILITY: softmax over all experts. LOGIT: the router's raw output. The others multiply the
-    probability with a factor of each expert, measured in calibration: OUTPUT with the usual norm of
-    its output, SENSITIVITY with how much its output matters to the model's answer; then the max_k
-    most probable experts are the candidates, and the others are not selected.
-    """
-
-    PROBABILITY = "probability"
-    LOGIT = "logit"
-    OUTPUT = "output"
-    SENSITIVITY = "sensitivity"
-
-    @property
-    def has_factor(self) -> bool:
-        """Whether the probability is multiplied with a factor of each expert."""
-        return self in (ScoreName.OUTPUT, ScoreName.SENSITIVITY)
-
-
-class NullName(StrEnum):
-    """What scores look like under H0; see routing.nulls."""
-
-    DISCARDED = "discarded"
-    POOLED = "pooled"
-    ALL = "all"
-    PER_EXPERT = "per-expert"
-    GAUSSIAN = "gaussian"
-    ROBUST = "robust"
-    SOFTMAX = "softmax"
-
-
-class RuleName(StrEnum):
-    """The rules; see routing.selection."""
-
-    BH = "bh"
-    BY = "by"
-    STOREY = "storey"
-    HIGHER_CRITICISM = "hc"
-    TOP_K = "top-k"
-    TOP_P = "top-p"
-    MIN_P = "min-p"
-    CUT = "cut"
-    ENTROPY = "entropy"
-
-
-class _Level(NamedTuple):
-    """symbol: what the literature calls the level. is_valid, range: which values it may take."""
-
-    symbol: str
-    is_valid: Callable[[float], bool]
-    range: str
-
-
-_OPEN = "must lie between 0 and 1, both excluded"
-_HALF_OPEN = "must lie above 0 and be at most 1"
-_LEVELS = {
-    RuleName.BH: _Level("alpha", lambda a: 0.0 < a < 1.0, _OPEN),
-    RuleName.BY: _Level("alpha", lambda a: 0.0 < a < 1.0, _OPEN),
-    RuleName.STOREY: _Level("alpha", lambda a: 0.0 < a < 1.0, _OPEN),
-    RuleName.HIGHER_CRITICISM: _Level("alpha0", lambda a: 0.0 < a <= 1.0, _HALF_OPEN),
-    RuleName.TOP_K: _Level("k", lambda k: k >= 1 and k == int(k), "must be a whole number from 1"),
-    RuleName.TOP_P: _Level("p", lambda p: 0.0 < p <= 1.0, _HALF_OPEN),
-    RuleName.MIN_P: _Level("beta", lambda b: 0.0 < b <= 1.0, _HALF_OPEN),
-    RuleName.CUT: _Level("t", lambda _: True, "must be a finite number"),
-    RuleName.ENTROPY: _Level("h", lambda h: 0.0 <= h <= 1.0, "must lie between 0 and 1"),
-}
-_TESTS = (RuleName.BH, RuleName.BY, RuleName.STOREY, RuleName.HIGHER_CRITICISM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +30,8 @@ class RuleParameters:
     temperature: divides the router logits before the score; > 0. It changes no count where logits
         are tested, for the null changes alike.
     min_k, max_k: the least and the most experts a token may use in a layer.
-    score, null: what the tests compare with what; the other rules take no null, and all but "cut"
-        look at the probability.
+    score, null: what the tests compare with what; a rule that tests nothing takes no null. The
+        catalogue says which a rule may have.
 
     Raises ValueError for values outside these ranges.
     """
@@ -140,12 +50,7 @@ class RuleParameters:
     def __post_init__(self) -> None:
         for kind, name in _ENUMS:
             object.__setattr__(self, name, _member(kind, getattr(self, name), name))
-        symbol, is_valid, allowed = _LEVELS[self.rule]
-        if self.level == ():
-            raise ValueError(f"{symbol} has no value.")
-        for value in self.level if isinstance(self.level, tuple) else (self.level,):
-            if not (math.isfinite(value) and is_valid(value)):
-                raise ValueError(f"{symbol} {allowed}; got {value}.")
+        self.entry.check_level(self.level)
         if not 0.0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be a positive number; got {self.temperature}.")
         if self.min_k < 1:
@@ -154,22 +59,28 @@ class RuleParameters:
             raise ValueError(
                 f"min_k must not exceed max_k; got min_k={self.min_k}, max_k={self.max_k}."
             )
-        if not self.is_test and self.null is not NullName.DISCARDED:
+        # The default says nothing, so that rules without a null need not say that they have none.
+        if self.null is not NullName.DISCARDED and self.null not in self.entry.nulls:
             raise ValueError(f"The rule {self.rule} uses no null; leave null out.")
-        if not self.is_test and self.rule is not RuleName.CUT and not self._is_about_probability:
+        if self.score not in self.entry.scores:
             raise ValueError(f"The rule {self.rule} looks at probabilities; leave score out.")
         if self.null is NullName.ROBUST and self.score.has_factor:
             raise ValueError(
                 f"The null robust needs the scores of all experts, which the score {self.score} "
                 "leaves out."
             )
-        if self.null is NullName.SOFTMAX and not self._is_about_probability:
+        if self.null is NullName.SOFTMAX and self.score is not ScoreName.PROBABILITY:
             raise ValueError("The null softmax is made of probabilities; leave score out.")
+
+    @property
+    def entry(self) -> RuleEntry:
+        """What the catalogue says of the rule."""
+        return CATALOGUE[self.rule]
 
     @property
     def is_test(self) -> bool:
         """Whether the rule tests hypotheses, so that it needs a score and a null."""
-        return self.rule in _TESTS
+        return self.entry.is_test
 
     @property
     def needs_calibration(self) -> bool:
@@ -177,13 +88,9 @@ class RuleParameters:
         return self.is_test or self.score.has_factor
 
     @property
-    def _is_about_probability(self) -> bool:
-        return self.score is ScoreName.PROBABILITY
-
-    @property
     def level_symbol(self) -> str:
         """What the literature calls the level of this rule."""
-        return _LEVELS[self.rule].symbol
+        return self.entry.symbol
 
     @property
     def level_text(self) -> str:
@@ -217,10 +124,27 @@ class RuleParameters:
                 f"max_k must not exceed the {experts} experts of a layer; got {self.max_k}."
             )
         largest = max(self.levels(layers))
-        if self.rule is RuleName.TOP_K and largest > experts:
+        if self.entry.level_is_count and largest > experts:
             raise ValueError(
-                f"k must not exceed the {experts} experts of a layer; got {largest:g}."
+                f"{self.level_symbol} must not exceed the {experts} experts of a layer; "
+                f"got {largest:g}."
             )
+
+    def check_searchable(self) -> None:
+        """Raise ValueError unless a level between 0 and 1 says how many experts are selected."""
+        if self.entry.effect is LevelEffect.UNSET:
+            others = [e.name for e in CATALOGUE.values() if e.effect is not LevelEffect.UNSET]
+            raise ValueError(
+                f"No level between 0 and 1 sets how many experts the rule {self.rule} selects; use "
+                f"one of {', '.join(others)}."
+            )
+        # Where nothing is tested the level is compared with the score itself.
+        if self.score is ScoreName.LOGIT and not self.is_test:
+            raise ValueError(
+                f"A {self.rule} on logits has no level between 0 and 1; leave score out."
+            )
+        if self.mode is not Mode.PATCH:
+            raise ValueError("A rule that only analyzes changes no mean; leave mode out.")
 
 
 _ENUMS: tuple[tuple[type[StrEnum], str], ...] = (

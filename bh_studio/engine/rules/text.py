@@ -7,25 +7,19 @@ only layer of a model ends with a slash. Only "bh" has a default level. KEY is a
 RuleParameters. What is left out has the default of that class; only the max_k of "top-k" is then at
 least its k, so that "top-k:12" means 12.
 
-Knows neither Qt nor torch; what the values mean is in `parameters`.
+Knows neither Qt nor torch; what the values mean is in `catalogue` and `parameters`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from bh_studio.engine.rules.parameters import (
-    MixingWeights,
-    Mode,
-    NullName,
-    OnEmpty,
-    RuleName,
-    RuleParameters,
-    ScoreName,
-)
+from bh_studio.engine.rules.catalogue import CATALOGUE, RuleEntry, RuleName
+from bh_studio.engine.rules.names import MixingWeights, Mode, NullName, OnEmpty, ScoreName
+from bh_studio.engine.rules.parameters import RuleParameters
 
 _E = TypeVar("_E", bound=StrEnum)
 # float() and int() read more than a person means by a number: "1_0", "nan", other scripts' digits.
@@ -35,23 +29,45 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 
 def parse_rule(text: str) -> RuleParameters:
     """The rule that `text` describes. Raises ValueError with a sentence that quotes the text."""
+    values = read_rule(text)
+    try:
+        return completed_rule(values)
+    except ValueError as error:
+        raise _unusable(text, error) from None
+
+
+def read_rule(text: str) -> dict[str, Any]:
+    """What `text` says of a rule, by the fields of RuleParameters, and nothing of the others.
+
+    Raises ValueError, with a sentence that quotes the text, for what no other field could mend.
+    """
     head, *settings = (part.strip() for part in text.split(","))
     name, colon, level_text = (part.strip() for part in head.partition(":"))
     try:
         rule = _member(RuleName, name, "rule")
         values: dict[str, Any] = {"rule": rule}
         if colon or rule is not RuleName.BH:
-            values["level"] = _level(level_text, rule)
+            values["level"] = _level(level_text, CATALOGUE[rule])
         for setting in settings:
             key, value = _setting(setting)
             if key in values:
                 raise ValueError(f"{key} is given twice.")
             values[key] = value
-        if rule is RuleName.TOP_K:
-            values.setdefault("max_k", _default_max_k(values["level"]))
-        return RuleParameters(**values)
+        return values
     except ValueError as error:
-        raise ValueError(f"The rule {text!r} cannot be used: {error}") from None
+        raise _unusable(text, error) from None
+
+
+def completed_rule(values: Mapping[str, Any]) -> RuleParameters:
+    """The rule with these fields, the others as described above.
+
+    Raises ValueError as RuleParameters does.
+    """
+    values = dict(values)
+    rule = values.get("rule", RuleName.BH)
+    if CATALOGUE[rule].level_is_count and "level" in values:
+        values.setdefault("max_k", _default_max_k(values["level"]))
+    return RuleParameters(**values)
 
 
 def format_rule(parameters: RuleParameters) -> str:
@@ -62,19 +78,32 @@ def format_rule(parameters: RuleParameters) -> str:
     for key in _SETTINGS:
         value = getattr(parameters, key)
         usual = getattr(default, key)
-        if key == "max_k" and parameters.rule is RuleName.TOP_K:
+        if key == "max_k" and parameters.entry.level_is_count:
             usual = _default_max_k(parameters.level)
         if value != usual:
             pieces.append(f"{key}={_number_text(value) if key == 'temperature' else value}")
     return ",".join(pieces)
 
 
-def _level(text: str, rule: RuleName) -> float | tuple[float, ...]:
+def rule_title(parameters: RuleParameters) -> str:
+    """What people are told of the rule in a word: "BH", or the short text of another one."""
+    return "BH" if parameters.rule is RuleName.BH else format_rule(parameters)
+
+
+def _unusable(text: str, error: ValueError) -> ValueError:
+    return ValueError(f"The rule {text!r} cannot be used: {error}")
+
+
+def _level(text: str, entry: RuleEntry) -> float | tuple[float, ...]:
     if not text:
-        raise ValueError(f'a level is missing, as in "{rule}:{_EXAMPLES[rule]}".')
-    if "/" not in text:
-        return _decimal(text, "the level")
-    return tuple(_decimal(part, "the level") for part in text.removesuffix("/").split("/"))
+        raise ValueError(f'a level is missing, as in "{entry.example_text}".')
+    level: float | tuple[float, ...]
+    if "/" in text:
+        level = tuple(_decimal(part, "the level") for part in text.removesuffix("/").split("/"))
+    else:
+        level = _decimal(text, "the level")
+    entry.check_level(level)
+    return level
 
 
 def _level_text(level: float | tuple[float, ...]) -> str:
@@ -124,17 +153,6 @@ def _number_text(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
-_EXAMPLES = {
-    RuleName.BH: "0.05",
-    RuleName.BY: "0.05",
-    RuleName.STOREY: "0.05",
-    RuleName.HIGHER_CRITICISM: "0.5",
-    RuleName.TOP_K: "5",
-    RuleName.TOP_P: "0.45",
-    RuleName.MIN_P: "0.2",
-    RuleName.CUT: "0.04",
-    RuleName.ENTROPY: "0.8",
-}
 _SETTINGS: dict[str, Callable[[str, str], Any]] = {
     "score": _one_of(ScoreName),
     "null": _one_of(NullName),
@@ -145,3 +163,5 @@ _SETTINGS: dict[str, Callable[[str, str], Any]] = {
     "weights": _one_of(MixingWeights),
     "mode": _one_of(Mode),
 }
+# The keys that a text may have.
+RULE_SETTINGS = tuple(_SETTINGS)

@@ -19,7 +19,14 @@ from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import EmpiricalNull, null_model
 from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
 from bh_studio.engine.routing.scores import Scorer
-from bh_studio.engine.rules.parameters import NullName, RuleName, RuleParameters, ScoreName
+from bh_studio.engine.rules import (
+    CATALOGUE,
+    LevelEffect,
+    NullName,
+    RuleName,
+    RuleParameters,
+    ScoreName,
+)
 from tests.tiny_olmoe import EXPERTS, LAYERS
 
 TESTS = [RuleName.BH, RuleName.BY, RuleName.STOREY, RuleName.HIGHER_CRITICISM]
@@ -233,6 +240,14 @@ def test_a_laxer_level_never_selects_fewer(rule: RuleName, recording: Recording)
         former = counts
         sums.append(int(counts.sum()))
     assert sums[0] < sums[-1]
+
+
+@pytest.mark.parametrize("rule", RuleName)
+def test_the_catalogue_says_whether_a_laxer_level_is_a_larger_one(rule: RuleName) -> None:
+    effect = CATALOGUE[rule].effect
+    if effect is not LevelEffect.UNSET:
+        assert (RISING[rule][0] < RISING[rule][-1]) is (effect is LevelEffect.MORE)
+    assert all(level in CATALOGUE[rule].levels for level in RISING[rule])
 
 
 @pytest.mark.parametrize("name", [n for n in NullName if n is not NullName.POOLED])

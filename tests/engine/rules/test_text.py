@@ -18,7 +18,14 @@ from bh_studio.engine.rules.parameters import (
     RuleParameters,
     ScoreName,
 )
-from bh_studio.engine.rules.text import format_rule, parse_rule
+from bh_studio.engine.rules.text import (
+    RULE_SETTINGS,
+    completed_rule,
+    format_rule,
+    parse_rule,
+    read_rule,
+    rule_title,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,40 @@ def test_says_what_is_wrong_and_quotes_the_text(text: str, problem: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("bh", {"rule": RuleName.BH}),
+        ("bh:0.1,min_k=9", {"rule": RuleName.BH, "level": 0.1, "min_k": 9}),
+        ("top-k:12", {"rule": RuleName.TOP_K, "level": 12}),
+        ("cut:0,mode=analyze", {"rule": RuleName.CUT, "level": 0, "mode": Mode.ANALYZE}),
+    ],
+)
+def test_what_a_text_leaves_out_is_told_from_what_it_says(
+    text: str, values: dict[str, object]
+) -> None:
+    assert read_rule(text) == values
+
+
+def test_what_is_left_out_can_be_said_elsewhere() -> None:
+    assert completed_rule({}) == RuleParameters()
+    assert completed_rule({**read_rule("bh:0.1,min_k=9"), "max_k": 12}) == RuleParameters(
+        level=0.1, min_k=9, max_k=12
+    )
+    assert completed_rule({**read_rule("top-k:12"), "max_k": 10}).max_k == 10
+    assert completed_rule({**read_rule("top-k:12"), "mode": "analyze"}).max_k == 12
+    with pytest.raises(ValueError, match=r"^min_k must not exceed max_k; got min_k=9, max_k=8\.$"):
+        completed_rule(read_rule("bh:0.1,min_k=9"))
+    # But a level that the rule cannot have is wrong whatever else is said.
+    with pytest.raises(ValueError, match=r"^The rule 'bh:1' cannot be used: alpha must lie"):
+        read_rule("bh:1")
+
+
+def test_bh_goes_by_its_name_and_others_by_their_text() -> None:
+    assert rule_title(parse_rule("bh:0.01,null=pooled")) == "BH"
+    assert rule_title(parse_rule("top-p:0.450,max_k=16")) == "top-p:0.45,max_k=16"
+
+
+@pytest.mark.parametrize(
     "text",
     ["bh:0.05", "top-k:5", "top-k:12", "top-k:12,max_k=8", "top-k:8/7/9", "top-k:3/", "by:1e-05"],
 )
@@ -109,6 +150,7 @@ def test_knows_every_field_of_a_rule() -> None:
         f.name for f in fields(default) if getattr(parameters, f.name) == getattr(default, f.name)
     ]
     assert same == []
+    assert {f.name for f in fields(default)} == {"rule", "level", *RULE_SETTINGS}
 
 
 _LEVEL = st.one_of(

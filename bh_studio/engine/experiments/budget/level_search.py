@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.records.budget import ACCEPTED, TOLERANCE
-from bh_studio.engine.rules.parameters import Mode, RuleName, RuleParameters, ScoreName
+from bh_studio.engine.rules import CATALOGUE, LevelEffect, RuleName, RuleParameters
 
 # How often a search usually measures.
 TYPICAL_PASSES = 4
 
-_RISING = (RuleName.BH, RuleName.BY, RuleName.STOREY, RuleName.TOP_P)
-_FALLING = (RuleName.MIN_P, RuleName.CUT)
 # The largest looseness whose level is still less than 1 in float64.
 _END = 35.0
 # Where rules are first asked what they might do: closely where levels of practice lie.
@@ -37,17 +35,8 @@ Mean = Callable[[float], float]
 
 
 def check_searchable(parameters: RuleParameters) -> None:
-    """Raise ValueError unless a level between 0 and 1 says how many experts the rule selects."""
-    rule = parameters.rule
-    if rule not in _RISING + _FALLING:
-        raise ValueError(
-            f"No level between 0 and 1 sets how many experts the rule {rule} selects; use one of "
-            f"{', '.join(_RISING + _FALLING)}."
-        )
-    if rule is RuleName.CUT and parameters.score is ScoreName.LOGIT:
-        raise ValueError("A cut on logits has no level between 0 and 1; leave score out.")
-    if parameters.mode is not Mode.PATCH:
-        raise ValueError("A rule that only analyzes changes no mean; leave mode out.")
+    """Raise ValueError as RuleParameters.check_searchable does."""
+    parameters.check_searchable()
 
 
 def loosened(parameters: RuleParameters, looseness: float | Sequence[float]) -> RuleParameters:
@@ -58,7 +47,8 @@ def loosened(parameters: RuleParameters, looseness: float | Sequence[float]) -> 
 
 
 def _level(rule: RuleName, looseness: float) -> float:
-    logit = min(max(looseness, -_END), _END) * (1 if rule in _RISING else -1)
+    direction = 1 if CATALOGUE[rule].effect is LevelEffect.MORE else -1
+    logit = min(max(looseness, -_END), _END) * direction
     # The distance to 0 or 1, whichever is nearer, keeps its digits at both ends.
     distance = 1 / (1 + math.exp(abs(logit)))
     digits = _DIGITS - 1 - math.floor(math.log10(distance))
