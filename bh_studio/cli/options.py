@@ -6,14 +6,19 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+# Named anew: commands import what they share from here.
+from bh_studio.cli.rule_options import RULE_HELP as RULE_HELP
+from bh_studio.cli.rule_options import add_rule_options as add_rule_options
+from bh_studio.cli.rule_options import add_rules_options as add_rules_options
+from bh_studio.cli.rule_options import rule as rule
+from bh_studio.cli.rule_options import rule_from as rule_from
+from bh_studio.cli.rule_options import rule_parameters as rule_parameters
+from bh_studio.cli.rule_options import rules_from as rules_from
 from bh_studio.cli.terminal.streams import CommandError
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SUFFIX, export_csv, export_json, save_session
 from bh_studio.engine.records.terms import GenerationParameters
-from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
-from bh_studio.engine.rules.text import parse_rule
 
-_RULE = RuleParameters()
 # What the window's options and those of commands say alike.
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 MODEL_HELP = (
@@ -61,55 +66,6 @@ def add_calibration_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_rule_options(
-    parser: argparse.ArgumentParser, *, has_alpha: bool = True, max_k: int = _RULE.max_k
-) -> None:
-    """Add the options that rule_parameters reads.
-
-    has_alpha: False for a command with levels of its own. max_k: the default of --max-k.
-    """
-    group = parser.add_argument_group("rule")
-    default = _RULE
-    if has_alpha:
-        group.add_argument(
-            "--alpha", type=float, default=default.level, metavar="A", help="BH level (%(default)s)"
-        )
-    group.add_argument(
-        "--temperature",
-        type=float,
-        default=default.temperature,
-        metavar="T",
-        help="divides the router logits before they are scored (%(default)s)",
-    )
-    group.add_argument(
-        "--min-k",
-        type=int,
-        default=default.min_k,
-        metavar="N",
-        help="fewest experts of a token in a layer (%(default)s)",
-    )
-    group.add_argument(
-        "--max-k",
-        type=int,
-        default=max_k,
-        metavar="N",
-        help="most experts of a token in a layer (%(default)s)",
-    )
-    group.add_argument(
-        "--mode",
-        choices=[mode.value for mode in Mode],
-        default=default.mode.value,
-        help="patch: BH decides; analyze: only count what BH would do (%(default)s)",
-    )
-    group.add_argument(
-        "--weights",
-        choices=[weights.value for weights in MixingWeights],
-        default=default.weights.value,
-        help="mixing weights: the model's own, renormalized to sum 1, or matched to the sum that "
-        "the model's own top-k would have (%(default)s)",
-    )
-
-
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that generation_parameters reads."""
     group = parser.add_argument_group("generation")
@@ -143,21 +99,6 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--seed", type=int, default=default.seed, metavar="N", help="of the draws (%(default)s)"
-    )
-
-
-def rule_parameters(arguments: argparse.Namespace, alpha: float | None = None) -> RuleParameters:
-    """The rule that the options ask for, at `alpha` if given instead of --alpha.
-
-    Raises ValueError for values out of range.
-    """
-    return RuleParameters(
-        level=arguments.alpha if alpha is None else alpha,
-        temperature=arguments.temperature,
-        min_k=arguments.min_k,
-        max_k=arguments.max_k,
-        mode=Mode(arguments.mode),
-        weights=MixingWeights(arguments.weights),
     )
 
 
@@ -195,20 +136,6 @@ def write_output(write: Callable[[Path], None], path: Path) -> None:
         write(path)
     except OSError as error:
         raise CommandError(f"{path} could not be written: {error.strerror}.") from error
-
-
-RULE_HELP = (
-    'RULE:LEVEL[,KEY=VALUE]..., as in "bh:0.05", "top-k:5" or '
-    '"top-p:0.45,max_k=16,weights=match"; one level a layer with slashes'
-)
-
-
-def rule(text: str) -> RuleParameters:
-    """An argparse type: the rule that `text` describes."""
-    try:
-        return parse_rule(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 SESSION_WRITERS: dict[str, Callable[[Session, Path], None]] = {

@@ -16,7 +16,7 @@ from bh_studio.cli.options import (
     add_rule_options,
     generation_parameters,
     output_file,
-    rule_parameters,
+    rule_from,
 )
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
@@ -62,7 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        rule, generation = rule_parameters(arguments), generation_parameters(arguments)
+        rule, generation = rule_from(arguments), generation_parameters(arguments)
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     conversation = _first_conversation(arguments)

@@ -21,7 +21,7 @@ from bh_studio.cli.options import (
     add_rule_options,
     generation_parameters,
     output_file,
-    rule_parameters,
+    rule_from,
     write_session,
 )
 from bh_studio.cli.resuming import add_restart_option
@@ -48,9 +48,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "compare",
         prog="bh-studio compare",
         help="answer prompts with both routings in the terminal",
-        description="Answer PROMPT with top-k and with BH routing, side by side, and print how "
-        "many experts each token used. Or do so for every prompt of a file, and print the numbers "
-        "of each and of all.",
+        description="Answer PROMPT with the model's own routing and with a rule, side by side, and "
+        "print how many experts each token used. Or do so for every prompt of a file, and print "
+        "the numbers of each and of all.",
     )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument(
@@ -97,11 +97,13 @@ def _prompts_path(text: str) -> Path:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        rule, generation = rule_parameters(arguments), generation_parameters(arguments)
+        rule, generation = rule_from(arguments), generation_parameters(arguments)
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
     if arguments.prompts_file is not None:
+        # The tables of a prompts file look here, and --rule may have said it.
+        arguments.mode = rule.mode.value
         return compare_file(arguments, rule, generation)
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)

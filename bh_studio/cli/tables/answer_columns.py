@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from bh_studio.cli.tables.table import number, share, whole
+from bh_studio.cli.terminal.columns import shorten
 from bh_studio.engine.records.rows import Agreement, Answer
-from bh_studio.engine.rules.parameters import Mode
+from bh_studio.engine.rules import Mode, RuleParameters, rule_title
 
 TITLES = ("tokens", "experts", "std", "min_k", "max_k", "same", "differs", "tok/s")
 WIDTHS = (8, 9, 6, 7, 7, 7, 9, 8)
 _LEGEND = """\
-experts, std: over the tokens and layers of BH's answer; min_k, max_k: how often
-that limit decided, not the rule; same: positions with the baseline's token, in
-per cent of the longer answer; differs: the first without, counted from 0."""
-_ANALYZE = "Analyze: all answers used the model's own routing; BH's counts are simulated."
+experts, std: over the tokens and layers of the rule's answer; min_k, max_k: how
+often that limit decided, not the rule; same: positions with the baseline's
+token, in per cent of the longer answer; differs: the first without, counted
+from 0."""
+_ANALYZE = "Analyze: all answers used the model's own routing; {} are simulated."
 CSV_ANSWER = (
     "tokens", "mean_experts", "std_experts", "share_clamped_min", "share_clamped_max",
     "tokens_per_second", "time_to_first_token_s", "finish_reason", "text",
 )  # fmt: skip
 CSV_AGREEMENT = ("agreement", "matching_tokens", "first_difference")
 Cell = str | int | float | None
+# A level a layer makes a long text.
+_LONGEST_TITLE = 40
+
+
+def rule_column(rule: RuleParameters) -> str:
+    """The title of the column of what `rule` did."""
+    return shorten(rule_title(rule), _LONGEST_TITLE)
 
 
 def cells(answer: Answer, agreement: Agreement | None) -> list[str]:
@@ -36,9 +45,9 @@ def cells(answer: Answer, agreement: Agreement | None) -> list[str]:
     ]
 
 
-def legend(mode: Mode) -> str:
-    """What the titles mean, and what `mode` makes of the numbers."""
-    return f"{_LEGEND}\n{_ANALYZE}" if mode is Mode.ANALYZE else _LEGEND
+def legend(mode: Mode, whose: str = "BH's counts") -> str:
+    """What the titles mean, and what `mode` makes of the numbers; whose: counts of which rules."""
+    return f"{_LEGEND}\n{_ANALYZE.format(whose)}" if mode is Mode.ANALYZE else _LEGEND
 
 
 def csv_answer(answer: Answer) -> list[Cell]:

@@ -33,7 +33,7 @@ def table_head() -> str:
 
 
 def table_row(row: PromptRow) -> str:
-    """The numbers of BH's answer, and as much of the prompt as there is room for."""
+    """The numbers of the rule's answer, and as much of the prompt as there is room for."""
     numbers = line([str(row.line), *cells(row.bh, row.agreement)], _WIDTHS)
     room = max(12, terminal_width() - len(numbers) - 2)
     return f"{numbers}  {shorten(row.asked.prompt, room)}"

@@ -11,8 +11,6 @@ from bh_studio.engine.records.rows import AnswersSummary, PromptRow
 from bh_studio.engine.records.terms import Side
 from bh_studio.engine.units import counted
 
-_WIDTHS = (12, 12)
-
 
 @dataclass(frozen=True, slots=True)
 class PromptSummary:
@@ -58,12 +56,13 @@ class PromptSummary:
             "sides": {Side.BASELINE: self.baseline.to_json(), Side.BH: self.bh.to_json()},
         }
 
-    def text(self) -> str:
-        """The numbers as lines for a terminal."""
+    def text(self, title: str = "BH") -> str:
+        """The numbers as lines for a terminal. title: of the column beside the baseline's."""
         sides = (self.baseline, self.bh)
+        widths = (12, max(12, len(title) + 2))
         counts = [side.statistics for side in sides]
         table = (
-            ("", ["baseline", "BH"]),
+            ("", ["baseline", title]),
             ("tokens", [str(c.tokens) for c in counts]),
             ("tokens per second", [number(side.tokens_per_second, 1) for side in sides]),
             ("mean experts", [number(c.mean, 2) for c in counts]),
@@ -72,8 +71,8 @@ class PromptSummary:
             ("decided by max_k", [share(c.share_clamped_max) for c in counts]),
         )
         layers = self.bh.statistics.per_layer_mean
-        lines = ["", *(f"{label:24}{line(cells, _WIDTHS)}" for label, cells in table)]
-        lines += ["", "BH, mean experts of each layer (from 0):"]
+        lines = ["", *(f"{label:24}{line(cells, widths)}" for label, cells in table)]
+        lines += ["", f"{title}, mean experts of each layer (from 0):"]
         lines += ["  " + "  ".join(f"{mean:.1f}" for mean in layers), ""]
         lines.append(
             f"{counted(self.prompts, 'prompt')} done, {counted(self.skipped, 'row')} skipped."

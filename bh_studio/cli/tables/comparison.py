@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from bh_studio.cli.tables.answer_columns import rule_column
 from bh_studio.cli.tables.table import line, number, share
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import FinishReason, Side
-from bh_studio.engine.rules.parameters import Mode, RuleParameters
+from bh_studio.engine.rules import Mode, RuleParameters
 
 _REASONS = {
     FinishReason.END_OF_TEXT: "end of text",
@@ -20,8 +21,10 @@ _REASONS = {
 def summary(session: Session) -> str:
     """What both sides used and where they part, as lines of text."""
     baseline, bh = (session.sides[side] for side in Side)
+    title = rule_column(session.rule)
+    widths = (12, max(12, len(title) + 2))
     rows = (
-        ("", ["baseline", "BH"]),
+        ("", ["baseline", title]),
         ("tokens", [str(len(r.token_ids)) for r in (baseline, bh)]),
         ("tokens per second", [number(r.tokens_per_second, 1) for r in (baseline, bh)]),
         ("seconds to first token", [number(r.time_to_first_token_s, 3) for r in (baseline, bh)]),
@@ -31,8 +34,8 @@ def summary(session: Session) -> str:
         ("decided by max_k", [share(_answer(r)["share_clamped_max"]) for r in (baseline, bh)]),
         ("ended by", [_REASONS[r.finish_reason] for r in (baseline, bh)]),
     )
-    lines = ["", *(f"{label:24}{line(values, (12, 12))}" for label, values in rows)]
-    lines += ["", "BH, mean experts of each layer (from 0):"]
+    lines = ["", *(f"{label:24}{line(values, widths)}" for label, values in rows)]
+    lines += ["", f"{title}, mean experts of each layer (from 0):"]
     lines.append("  " + "  ".join(f"{mean:.1f}" for mean in _answer(bh)["per_layer_mean"]))
     lines += analyze_note(session.rule)
     difference = session.first_difference
@@ -69,7 +72,10 @@ def analyze_note(rule: RuleParameters) -> list[str]:
     """What has to be known of counts that changed nothing, as lines."""
     if rule.mode is not Mode.ANALYZE:
         return []
-    return ["Analyze: both answers used the model's own routing; BH's counts are simulated."]
+    return [
+        f"Analyze: both answers used the model's own routing; {rule_column(rule)}'s counts are "
+        "simulated."
+    ]
 
 
 def _answer(record: SideRecord) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class ColumnPrinter:
     def _print_ready(self) -> None:
         left, right = self._columns
         if self._titles is not None:
-            self._row(*self._titles)
+            self._row(*(shorten(title, self._width) for title in self._titles))
             self._row("-" * self._width, "-" * self._width)
             self._titles = None
         while left.has_line_or_ended and right.has_line_or_ended and (left.lines or right.lines):

@@ -12,6 +12,7 @@ from bh_studio.engine.protocol.events import RunFinished, SideFinished, TokenGen
 from bh_studio.engine.protocol.experiments import RunComparison
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Side
+from bh_studio.engine.rules import RuleName, RuleParameters, rule_title
 
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
@@ -27,7 +28,7 @@ def run_side_by_side(loaded: LoadedModel, request: RunComparison, quiet: bool = 
     printer = None
     if not quiet:
         accept_any_character()
-        titles = (f"baseline (top {loaded.info.top_k})", f"BH (alpha {request.rule.level:g})")
+        titles = (f"baseline (top {loaded.info.top_k})", _title(request.rule))
         printer = ColumnPrinter(sys.stdout, terminal_width(), titles)
     columns = {Side.BASELINE: 0, Side.BH: 1}
     with stop_on_interrupt(request.cancel):
@@ -43,3 +44,9 @@ def run_side_by_side(loaded: LoadedModel, request: RunComparison, quiet: bool = 
             except BrokenPipeError:
                 printer = None  # nobody reads any more; the result may still be wanted in a file
     raise AssertionError("A comparison always ends with RunFinished.")
+
+
+def _title(rule: RuleParameters) -> str:
+    """The text of another rule has its level in it."""
+    title = rule_title(rule)
+    return f"{title} ({rule.level_text})" if rule.rule is RuleName.BH else title

@@ -17,6 +17,7 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import Side
+from bh_studio.engine.rules import format_rule
 from tests.cli.conftest import Start
 from tests.tiny_olmoe import CHAT_CONTEXT, TOP_K
 
@@ -68,6 +69,18 @@ def test_turns_are_those_of_a_comparison(
     for side in ("baseline", "bh"):
         for name in ("prompt_token_ids", "token_ids", "expert_counts"):
             assert compared["sides"][side][name] == document["sides"][side][name]
+
+
+def test_any_rule_chats(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved = tmp_path / "a.bhsession"
+    assert chat("Hello\nWhy?\n", "--rule", "top-k:2,mode=analyze", "--out", str(saved)) == 0
+    out = capsys.readouterr().out
+    title = f"top-k:2,max_k={TOP_K},mode=analyze"
+    assert out.count(f" | {title}\n") == 2
+    assert out.count("; 4.00 and 2.00 mean experts; ") == 2
+    assert " ".join(out.split()).count(f"{title}'s counts are simulated.") == 2
+    assert "BH" not in out
+    assert format_rule(load_session(saved).rule) == title
 
 
 def test_a_saved_conversation_is_continued(chat: Chat, tmp_path: Path) -> None:
@@ -160,6 +173,9 @@ def test_a_file_that_cannot_be_written_does_not_end_the_conversation(
     ("arguments", "code", "sentence"),
     [
         (["--alpha", "1"], 2, "alpha must lie between 0 and 1"),
+        (["--rule", "bh:0.1", "--alpha", "0.2"], 2, '"bh:0.1" and --alpha 0.2 contradict'),
+        (["--rule", "hc:0.5", "--alpha", "0.5"], 2, '--rule is "hc:0.5"; leave --alpha out'),
+        (["--rule", "top-k:3/2"], 1, "k has 2 values for the 3 layers"),
         (["--max-k", "17"], 1, "16 experts"),
         (["--continue", "/nowhere.bhsession"], 2, "cannot be read: No such file"),
         (["--continue", __file__], 2, "not a zip file"),

@@ -15,6 +15,7 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import Side
+from bh_studio.engine.rules import CATALOGUE, RuleName, format_rule, parse_rule
 from tests.cli.conftest import Start
 from tests.tiny_olmoe import LAYERS, TOP_K
 
@@ -158,3 +159,87 @@ def test_what_the_engine_warns_of_is_said_once_and_plainly(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[1].startswith("bh-studio: The null holds")
+
+
+@pytest.mark.parametrize("text", [entry.example_text for entry in CATALOGUE.values()])
+def test_any_rule_answers_and_is_called_by_its_name(
+    text: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "a.bhsession"
+    options = ("--model", checkpoint, "--max-new-tokens", "5", "--out", str(saved))
+    assert compare(*options, "--rule", f"{text},mode=analyze") == 0
+    out = capsys.readouterr().out
+    rule = load_session(saved).rule
+    assert rule == parse_rule(f"{text},max_k={TOP_K},mode=analyze")
+    title = "BH" if rule.rule is RuleName.BH else format_rule(rule)
+    lines = out.splitlines()
+    column = "BH (alpha 0.05)" if title == "BH" else title
+    assert lines[0].split(" | ") == [f"baseline (top {TOP_K})".ljust(48), column]
+    numbers = {line[:24].strip(): line[24:] for line in lines}
+    assert numbers["ended by"].split() == ["token", "limit"] * 2
+    heading = next(line for line in lines if line.split() == ["baseline", title])
+    assert len(heading) == len(f"{'tokens':24}{numbers['tokens']}")
+    assert f"{title}, mean experts of each layer (from 0):" in lines
+    assert f"the model's own routing; {title}'s counts are simulated." in out
+    assert ("BH" in out) is (title == "BH")
+
+
+def test_a_rule_that_patches_changes_the_answer_and_its_counts(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model", checkpoint, "--max-new-tokens", "5", "--json")
+    assert compare(*options, "--rule", "top-k:2") == 0
+    sides = json.loads(capsys.readouterr().out)["sides"]
+    assert np.array(sides["bh"]["expert_counts"]).max() == 2
+    assert compare(*options, "--rule", "top-k:1/2/3") == 0
+    sides = json.loads(capsys.readouterr().out)["sides"]
+    assert sides["bh"]["statistics"]["answer"]["per_layer_mean"] == [1, 2, 3]
+
+
+def test_a_level_a_layer_leaves_the_columns_in_order(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    level = "/".join(["0.123456789"] * LAYERS)
+    options = ("--model", checkpoint, "--max-new-tokens", "5")
+    assert compare(*options, "--rule", f"bh:{level}") == 0
+    assert "BH (alpha of each layer)" in capsys.readouterr().out
+    assert compare(*options, "--rule", f"cut:{level},min_k=2,weights=match") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any(line.endswith(" cut:0.123456789/0.123456789/0.123456789…") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--rule", "bh:0.05", "--alpha", "0.1"], '"bh:0.05" and --alpha 0.1 contradict'),
+        (["--rule", "top-k:2", "--alpha", "0.1"], '--rule is "top-k:2"; leave --alpha out'),
+        (["--rule", "top-k:2,max_k=3"], f'max_k=3" and --max-k {TOP_K} contradict'),
+        (["--rule", "top-k:2,score=logit"], "The rule top-k looks at probabilities"),
+    ],
+)
+def test_rules_that_make_no_sense_get_one_sentence(
+    options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare("--model", "/nowhere", *options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_prompts_file_takes_any_rule(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Once\nThe king\n")
+    options = ["compare", "--prompts-file", str(prompts), "--model", checkpoint, "--json"]
+    options += ["--max-new-tokens", "5", "--rule", "top-k:2,mode=analyze"]
+    assert cli.run(build_parser().parse_args(options)) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["parameters"]["rule"]["rule"] == "top-k"
+    assert document["parameters"]["rule"]["mode"] == "analyze"
+    assert document["overall"]["agreement"] == 1.0
+    assert document["overall"]["sides"]["bh"]["statistics"]["mean"] == 2.0
+    assert cli.run(build_parser().parse_args([o for o in options if o != "--json"])) == 0
+    assert "counts are simulated" in capsys.readouterr().out
