@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from bh_studio import __version__, cli, display, paths
-from bh_studio.cli import options
-from bh_studio.engine.rules.parameters import MixingWeights, Mode
+from bh_studio.cli import options, rule_options
+from bh_studio.ui.state.shown_rule import rule_problem
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -35,15 +35,7 @@ exit codes:
   {EXIT_INTERRUPTED}  interrupted with Ctrl+C
 """
 _WINDOW = "window_"
-# Window options that are fields of RuleParameters and of GenerationParameters.
-_RULE = {
-    "alpha": "level",
-    "temperature": "temperature",
-    "min_k": "min_k",
-    "max_k": "max_k",
-    "mode": "mode",
-    "weights": "weights",
-}
+# Window options that are fields of GenerationParameters.
 _GENERATION = {
     "max_new_tokens": "max_new_tokens",
     "sample": "sampling",
@@ -66,11 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{option} before {arguments.command} is an option of the window")
     if window.get("chat") is False and window.get("system"):
         parser.error("--system is part of a chat; leave out --no-chat")
+    try:
+        rule = _take_rule(window)
+    except ValueError as error:
+        parser.error(str(error))
     _start_logging()
     try:
         if arguments.command is not None:
             return cli.run(arguments)
-        return _open_window(window)
+        return _open_window(window, rule)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -99,7 +95,6 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
         destination = _WINDOW + option.removeprefix("--").replace("-", "_")
         group.add_argument(option, dest=destination, default=None, help=help_text, **keywords)
 
-    modes, weights = [mode.value for mode in Mode], [weights.value for weights in MixingWeights]
     add("--model", options.MODEL_HELP, metavar="SOURCE")
     add("--device", options.DEVICE_HELP, metavar="DEVICE")
     add("--dtype", options.DTYPE_HELP, choices=options.DTYPES)
@@ -113,12 +108,13 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
     )
     add("--system", "system prompt of a chat", metavar="TEXT")
-    add("--alpha", "BH level, between 0 and 1", type=float, metavar="A")
-    add("--temperature", "divides the router logits before the score", type=float, metavar="T")
-    add("--min-k", "fewest experts of a token in a layer", type=int, metavar="N")
-    add("--max-k", "most experts of a token in a layer", type=int, metavar="N")
-    add("--mode", "patch: BH decides; analyze: only count what it would do", choices=modes)
-    add("--weights", "mixing weights: the model's own, or rescaled", choices=weights)
+    add(
+        "--rule",
+        "bh as a text, such as bh:0.01,max_k=6; --alpha to --weights are short forms of its parts",
+        type=rule_options.written_rule,
+        metavar="RULE",
+    )
+    rule_options.add_short_forms(group, prefix=_WINDOW)
     add("--max-new-tokens", "the most tokens of an answer", type=int, metavar="N")
     add("--sample", "draw tokens, or take the most probable", action=argparse.BooleanOptionalAction)
     add("--sampling-temperature", "divides the vocabulary logits", type=float, metavar="T")
@@ -141,8 +137,21 @@ def _window_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _open_window(given: dict[str, Any]) -> int:
-    """Open the window set up as `given` says, and stay until it is closed; the exit code."""
+def _take_rule(given: dict[str, Any]) -> dict[str, Any]:
+    """Take what says something of the rule out of `given`: by the fields of RuleParameters.
+
+    Raises ValueError for options that contradict each other, and for what the window cannot show.
+    """
+    values = rule_options.rule_values(given)
+    if problem := rule_problem(values):
+        raise ValueError(problem)
+    for name in rule_options.RULE_OPTIONS:
+        given.pop(name, None)
+    return values
+
+
+def _open_window(given: dict[str, Any], rule: dict[str, Any]) -> int:
+    """Open the window set up as `given` and `rule` say, and stay in it; the exit code."""
     problem = display.window_problem()
     if problem is not None:
         print(f"bh-studio: {problem}", file=sys.stderr)
@@ -152,7 +161,7 @@ def _open_window(given: dict[str, Any]) -> int:
     window = WindowOptions(
         session=given.pop("open", None),
         color_scheme=given.pop("theme", None),
-        rule={field: given.pop(name) for name, field in _RULE.items() if name in given},
+        rule=rule,
         generation={field: given.pop(name) for name, field in _GENERATION.items() if name in given},
         **given,
     )

@@ -97,7 +97,14 @@ def test_no_display_is_one_line_that_names_compare(environment: dict[str, str]) 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--size", "huge"], ["--alpha", "much"], ["--nonsense"], ["--alpha", "0.1", "compare", "x"]],
+    [
+        ["--size", "huge"],
+        ["--alpha", "much"],
+        ["--nonsense"],
+        ["--alpha", "0.1", "compare", "x"],
+        ["--rule", "top-k:5"],
+        ["--rule", "bh:0.1", "--alpha", "0.2"],
+    ],
     ids=" ".join,
 )
 def test_wrong_arguments_end_with_two(

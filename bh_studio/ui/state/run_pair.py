@@ -7,16 +7,17 @@ from PySide6.QtCore import QObject, Signal
 from bh_studio.engine.protocol.events import SideFinished, TokenGenerated
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo, Side
-from bh_studio.engine.rules.parameters import Mode, RuleParameters
+from bh_studio.engine.rules import Mode, RuleParameters, rule_title
 from bh_studio.ui.state.expert_scale import ExpertScale
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.transcript import passages
 from bh_studio.ui.state.words import describe_rule, describe_top_k
 
-ANALYZE_NOTE = (
+_ANALYZE_NOTE = (
     "Analyze mode: this text was made with the baseline's routing. "
-    "The counts are what BH would have used."
+    "The counts are what {} would have used."
 )
+ANALYZE_NOTE = _ANALYZE_NOTE.format("BH")
 
 
 class RunPair(QObject):
@@ -59,7 +60,7 @@ class RunPair(QObject):
                 scale=scale,
                 most_tokens=generation.max_new_tokens,
                 routing=describe_rule(rule, model) if is_bh else describe_top_k(model),
-                note=ANALYZE_NOTE if is_bh and rule.mode is Mode.ANALYZE else "",
+                note=_note(rule) if is_bh else "",
             )
 
     def append(self, event: TokenGenerated) -> None:
@@ -99,6 +100,10 @@ class RunPair(QObject):
 
     def _side(self, side: Side) -> RunModel:
         return self.baseline if side is Side.BASELINE else self.bh
+
+
+def _note(rule: RuleParameters) -> str:
+    return _ANALYZE_NOTE.format(rule_title(rule)) if rule.mode is Mode.ANALYZE else ""
 
 
 def check_session(session: Session) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bh_studio.engine.protocol.events import ModelInspected
 from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules import RuleName, RuleParameters
 from bh_studio.engine.units import byte_unit, digits, format_bytes
 from bh_studio.ui.state.downloads import DownloadView, Phase
 
@@ -170,12 +170,13 @@ def describe_top_k(model: ModelInfo) -> str:
 
 
 def describe_rule(rule: RuleParameters, model: ModelInfo) -> str:
-    """BH routing in a few words."""
+    """A rule's routing in a few words; BH, the usual one, goes unnamed."""
+    name = "" if rule.rule is RuleName.BH else f"{rule.rule}: "
     if rule.min_k == rule.max_k:
         limits = f"always {rule.min_k}"
     else:
         limits = f"{rule.min_k} to {rule.max_k}"
-    return f"{rule.level_text}, {limits} of {model.experts} in each layer"
+    return f"{name}{rule.level_text}, {limits} of {model.experts} in each layer"
 
 
 def describe_model(model: ModelInfo) -> str:
