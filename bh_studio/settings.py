@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bh_studio import paths
+from bh_studio.engine.files.atomic import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -94,15 +93,10 @@ def load_settings(path: Path | None = None) -> Settings:
 def save_settings(settings: Settings, path: Path | None = None) -> None:
     """Write the settings at once or not at all; a disk that refuses costs a line in the log."""
     path = path or settings_path()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     text = json.dumps(dataclasses.asdict(settings), ensure_ascii=True, indent=1)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, text.encode())
     except OSError as error:
         _log.warning("The settings cannot be written to %s: %s", path, error)
 

@@ -86,6 +86,23 @@ def test_a_refusing_disk_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "cannot be written" in caplog.text
 
 
+def test_a_full_disk_leaves_the_former_settings(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    former = Settings(prompt="kept", recent_sessions=("/not/unicode/\udcff",))
+    save_settings(former)
+
+    def full_disk(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with caplog.at_level(logging.WARNING):
+        save_settings(Settings(prompt="new"))
+    assert "cannot be written" in caplog.text
+    assert load_settings() == former
+    assert [path.name for path in settings_path().parent.iterdir()] == ["settings.json"]
+
+
 def test_recent_sessions_are_few_and_unique() -> None:
     settings = Settings()
     for number in range(14):

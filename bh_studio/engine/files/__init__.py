@@ -1,1 +1,1 @@
-"""How files are written, whatever is in them."""
+"""How files are written and read, whatever is in them. Knows no document and no model."""

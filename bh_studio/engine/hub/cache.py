@@ -17,6 +17,7 @@ from pathlib import Path
 import filelock
 
 from bh_studio.engine.errors import EngineError
+from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.hub.files import HubFile
 from bh_studio.engine.hub.source import HubSource, is_commit
 
@@ -45,14 +46,6 @@ def free_bytes(folder: Path) -> int:
     """Bytes free on the file system of `folder`, which need not exist."""
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     return shutil.disk_usage(existing).free
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path`, whose folders are made, at once or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
 
 
 def cached_repos(cache: Path) -> list[str]:
@@ -115,7 +108,9 @@ class RepositoryCache:
         """Let `revision` stand for `commit` from now on. Raises OSError."""
         if is_commit(revision):
             return
-        write_whole(self._ref(revision), commit)
+        path = self._ref(revision)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, commit.encode())
 
     def find(self, commit: str, file: HubFile) -> Path | None:
         """Where all bytes of a file of `commit` are, by their number; None if they are not here."""

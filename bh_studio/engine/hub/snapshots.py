@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bh_studio import paths
-from bh_studio.engine.hub.cache import RepositoryCache, cached_repos, write_whole
+from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.hub.cache import RepositoryCache, cached_repos
 from bh_studio.engine.hub.files import HubFile, is_etag, is_inside
 from bh_studio.engine.hub.source import HubSource, is_commit
 
@@ -59,7 +60,8 @@ def save_record(record: SnapshotRecord) -> None:
         "times": list(record.times),
     }
     path = _folder(record.source.repo) / f"{record.commit}.json"
-    write_whole(path, json.dumps(document, indent=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(document, indent=1).encode())
 
 
 def load_records(repo: str) -> list[SnapshotRecord]:
