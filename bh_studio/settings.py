@@ -11,10 +11,11 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from bh_studio import paths
 from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.plain_json import JsonError, convert, parsed
 
 _log = logging.getLogger(__name__)
 
@@ -66,27 +67,26 @@ def load_settings(path: Path | None = None) -> Settings:
     path = path or settings_path()
     try:
         with path.open("rb") as file:
-            document = json.loads(file.read(_MOST_BYTES))
+            document = parsed(file.read(_MOST_BYTES))
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError, RecursionError) as error:
-        _log.warning("The settings in %s cannot be read (%s); using defaults.", path, error)
+    except (OSError, JsonError) as error:
+        reason = str(error).rstrip(".")
+        _log.warning("The settings in %s cannot be read (%s); using defaults.", path, reason)
         return Settings()
     if not isinstance(document, dict):
         _log.warning("The settings in %s are not an object; using defaults.", path)
         return Settings()
-    known = {item.name: item for item in dataclasses.fields(Settings)}
+    types = get_type_hints(Settings)
     values: dict[str, Any] = {}
     for name, value in document.items():
-        if name not in known:
+        if name not in types:
             _log.warning("Unknown setting %r ignored.", name)
             continue
-        if isinstance(value, list) and isinstance(known[name].default, tuple):
-            value = tuple(value)
-        if _fits(name, value):
-            values[name] = value
-        else:
-            _log.warning("Setting %r has a wrong value; using its default.", name)
+        try:
+            values[name] = _for_qt(name, convert(types[name], value, name))
+        except JsonError as error:
+            _log.warning("Setting %r has a wrong value; using its default. %s", name, error)
     return Settings(**values)
 
 
@@ -101,18 +101,12 @@ def save_settings(settings: Settings, path: Path | None = None) -> None:
         _log.warning("The settings cannot be written to %s: %s", path, error)
 
 
-def _fits(name: str, value: object) -> bool:
-    default = getattr(Settings(), name)
-    if type(value) is not type(default):
-        return False
-    if isinstance(value, tuple):
-        return all(isinstance(entry, str) for entry in value)
-    if isinstance(value, dict) and name == "splitters":
-        return all(
-            isinstance(sizes, list)
-            and all(type(size) is int and 0 <= size <= _MOST_PIXELS for size in sizes)
-            for sizes in value.values()
-        )
-    if isinstance(value, str) and name == "geometry":
-        return value.isascii()
-    return True
+def _for_qt(name: str, value: Any) -> Any:
+    """`value`, if it is none that Qt would stumble over. Raises JsonError."""
+    if name == "geometry" and not value.isascii():
+        raise JsonError("geometry is not base 64.")
+    if name == "splitters":
+        for sizes in value.values():
+            if not all(0 <= size <= _MOST_PIXELS for size in sizes):
+                raise JsonError(f"splitters holds sizes that are not 0 to {_MOST_PIXELS}.")
+    return value

@@ -5,17 +5,28 @@ Kept in the user's data folder, one file a commit, beside no other program's fil
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from bh_studio import paths
 from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.plain_json import JsonError, decode, encode
 from bh_studio.engine.hub.cache import RepositoryCache, cached_repos
 from bh_studio.engine.hub.files import HubFile, is_etag, is_inside
 from bh_studio.engine.hub.source import HubSource, is_commit
 
 _FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A record as its file has it, which is named after the commit."""
+
+    format: int
+    repo: str
+    revision: str
+    files: tuple[HubFile, ...]
+    times: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +63,11 @@ def verified(record: SnapshotRecord, folder: Path) -> SnapshotRecord:
 
 def save_record(record: SnapshotRecord) -> None:
     """Keep `record`, in place of an earlier one of its commit. Raises OSError."""
-    document = {
-        "format": _FORMAT,
-        "repo": record.source.repo,
-        "revision": record.source.revision,
-        "files": [asdict(file) for file in record.files],
-        "times": list(record.times),
-    }
-    path = _folder(record.source.repo) / f"{record.commit}.json"
+    source = record.source
+    document = _Document(_FORMAT, source.repo, source.revision, record.files, record.times)
+    path = _folder(source.repo) / f"{record.commit}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(document, indent=1).encode())
+    write_atomically(path, encode(document, indent=1))
 
 
 def load_records(repo: str) -> list[SnapshotRecord]:
@@ -81,18 +87,16 @@ def recorded_repos() -> list[str]:
 
 def _read(path: Path, repo: str) -> SnapshotRecord | None:
     try:
-        document = json.loads(path.read_bytes())
-        files = tuple(HubFile(f["name"], int(f["size"]), f["etag"]) for f in document["files"])
-        times = tuple(int(time) for time in document["times"])
-        source = HubSource(repo, str(document["revision"]))
-        usable = (
-            document["format"] == _FORMAT
-            and is_commit(path.stem)
-            and all(is_inside(file.name) and is_etag(file.etag) for file in files)
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        document = decode(_Document, path.read_bytes())
+    except (OSError, JsonError):
         return None
-    return SnapshotRecord(source, path.stem, files, times) if usable else None
+    usable = (
+        document.format == _FORMAT
+        and is_commit(path.stem)
+        and all(is_inside(file.name) and is_etag(file.etag) for file in document.files)
+    )
+    source = HubSource(repo, document.revision)
+    return SnapshotRecord(source, path.stem, document.files, document.times) if usable else None
 
 
 def _folder(repo: str) -> Path:

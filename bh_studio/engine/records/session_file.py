@@ -13,13 +13,13 @@ import json
 import math
 import zipfile
 import zlib
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.session import SCHEMA_VERSION, Session, SessionError, SideRecord
 from bh_studio.engine.records.session_versions import upgraded
 from bh_studio.engine.records.terms import (
@@ -28,25 +28,15 @@ from bh_studio.engine.records.terms import (
     GenerationParameters,
     ModelInfo,
     Side,
-    Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
 
 SUFFIX = ".bhsession"
-_T = TypeVar("_T")
 _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
 _MAX_MEMBER_BYTES = 256 * 2**20
 # What zipfile raises for archives that are cut, altered, encrypted or packed in unknown ways.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
-_JSON_TYPES: dict[str, type | tuple[type, ...]] = {
-    "str": str,
-    "int": int,
-    "bool": bool,
-    "float": (int, float),
-    "float | tuple[float, ...]": (int, float, tuple),
-    **dict.fromkeys(("Mode", "MixingWeights", "RuleName", "OnEmpty", "ScoreName", "NullName"), str),
-}
 _ARRAY_TYPES = {
     "expert_counts": np.uint8,
     "raw_counts": np.uint8,
@@ -167,12 +157,9 @@ def _read_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray:
 
 def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Session:
     parameters = document["parameters"]
-    model = _dataclass_from(ModelInfo, document["model"])
-    rule_values = dict(parameters["rule"])
-    if isinstance(rule_values["level"], list):
-        rule_values["level"] = tuple(float(level) for level in rule_values["level"])
-    rule = _dataclass_from(RuleParameters, rule_values)
-    generation = _dataclass_from(GenerationParameters, parameters["generation"])
+    model = convert(ModelInfo, document["model"], "model")
+    rule = convert(RuleParameters, parameters["rule"], "rule")
+    generation = convert(GenerationParameters, parameters["generation"], "generation")
     _check_ranges(model, rule, generation)
     sides = document["sides"]
     return Session(
@@ -188,14 +175,15 @@ def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Se
     )
 
 
-def _conversation_from(document: dict[str, Any] | None) -> Conversation | None:
+def _conversation_from(document: object) -> Conversation | None:
     if document is None:
         return None
-    turns = tuple(
-        Turn(_text(turn["prompt"]), _text(turn["baseline"]), _text(turn["bh"]))
-        for turn in document["turns"]
-    )
-    return Conversation(_text(document["system"]), turns)
+    conversation = convert(Conversation, document, "conversation")
+    _text(conversation.system)
+    for turn in conversation.turns:
+        for text in (turn.prompt, turn.baseline, turn.bh):
+            _text(text)
+    return conversation
 
 
 def _text(value: object) -> str:
@@ -204,20 +192,6 @@ def _text(value: object) -> str:
         raise ValueError(f"a text is {value!r}.")
     value.encode()
     return value
-
-
-def _dataclass_from(kind: type[_T], values: dict[str, Any]) -> _T:
-    """A `kind` from JSON values of the right types; its own checks follow."""
-    for field in fields(kind):  # type: ignore[arg-type]
-        if field.name in values:
-            expected = _JSON_TYPES[str(field.type)]
-            value = values[field.name]
-            is_bool = isinstance(value, bool)
-            if not isinstance(value, expected) or (is_bool and expected is not bool):
-                raise ValueError(f"{field.name} is {value!r}.")
-            if field.type == "float":
-                values = {**values, field.name: float(values[field.name])}
-    return kind(**values)
 
 
 def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: GenerationParameters) -> None:

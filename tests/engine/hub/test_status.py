@@ -159,11 +159,30 @@ def test_records_that_cannot_be_trusted_are_left_out(repository: RepositoryCache
         {"files": [{"name": "x", "size": 1, "etag": "../x"}]},
         {"files": [{"name": "x"}]},
         {"times": None},
+        {"times": ["1"]},
+        {"revision": None},
+        {"surprise": 1},
     ):
         path.write_text(json.dumps({**good, **change}))
         assert load_records(SOURCE.repo) == []
-    path.write_text("no json")
-    assert load_records(SOURCE.repo) == []
+    for text in ("no json", "[" * 10**5):
+        path.write_text(text)
+        assert load_records(SOURCE.repo) == []
+
+
+def test_a_record_is_written_as_ever(repository: RepositoryCache) -> None:
+    record = record_of(source=HubSource(SOURCE.repo, "v2"))
+    save_record(record)
+    path = next(Path(os.environ["XDG_DATA_HOME"]).rglob(f"{COMMIT}.json"))
+    document = {
+        "format": 1,
+        "repo": SOURCE.repo,
+        "revision": "v2",
+        "files": [{"name": f.name, "size": f.size, "etag": f.etag} for f in record.files],
+        "times": [],
+    }
+    assert path.read_text() == json.dumps(document, indent=1)
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_models_that_are_known_and_found(repository: RepositoryCache) -> None:
