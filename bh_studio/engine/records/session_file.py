@@ -10,16 +10,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bh_studio.engine.files.arrays import (
+    Archive,
+    ArchiveError,
+    MissingMemberError,
+    NotAnArchiveError,
+)
 from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.files.plain_json import convert
+from bh_studio.engine.files.plain_json import JsonError, convert, parsed
 from bh_studio.engine.records.session import SCHEMA_VERSION, Session, SessionError, SideRecord
 from bh_studio.engine.records.session_versions import upgraded
 from bh_studio.engine.records.terms import (
@@ -35,9 +39,7 @@ SUFFIX = ".bhsession"
 _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
 _MAX_MEMBER_BYTES = 256 * 2**20
-# What zipfile raises for archives that are cut, altered, encrypted or packed in unknown ways.
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
-_ARRAY_TYPES = {
+_ARRAY_TYPES: dict[str, type[np.generic]] = {
     "expert_counts": np.uint8,
     "raw_counts": np.uint8,
     "prompt_expert_counts": np.uint8,
@@ -68,26 +70,27 @@ def load_session(path: Path) -> Session:
     Raises SessionError with a sentence that says what is wrong, OSError if it cannot be opened.
     """
     try:
-        with zipfile.ZipFile(path) as bundle:
-            document = json.loads(_read_member(bundle, _JSON_MEMBER))
-            arrays = _read_arrays(_read_member(bundle, _ARRAYS_MEMBER))
-    except SessionError:
-        raise
-    except (ValueError, RecursionError):
-        raise SessionError(f"{path.name} is damaged: its session.json is not valid JSON.") from None
-    except _UNREADABLE as error:
-        if not zipfile.is_zipfile(path):
-            raise SessionError(
-                f"{path.name} is not a BH Studio session (not a zip file)."
-            ) from None
+        with Archive(path) as bundle:
+            text = bundle.member(_JSON_MEMBER, _MAX_MEMBER_BYTES)
+            arrays = bundle.member(_ARRAYS_MEMBER, _MAX_MEMBER_BYTES)
+    except NotAnArchiveError:
+        raise SessionError(f"{path.name} is not a BH Studio session (not a zip file).") from None
+    except MissingMemberError as error:
+        raise SessionError(f"This is not a BH Studio session: {error}") from None
+    except ArchiveError as error:
         raise SessionError(f"{path.name} is damaged: {error}") from error
+    try:
+        document = parsed(text)
+    except JsonError:
+        raise SessionError(f"{path.name} is damaged: its session.json is not valid JSON.") from None
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version not in range(1, SCHEMA_VERSION + 1):
         raise SessionError(
             f"{path.name} has schema version {version!r}; this program reads 1 to {SCHEMA_VERSION}."
         )
     try:
-        return _session_from(upgraded(document), arrays)
+        with Archive(arrays) as archive:
+            return _session_from(upgraded(document), archive)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise SessionError(f"{path.name} is damaged: {reason}") from error
@@ -115,47 +118,7 @@ def _dump_json(document: dict[str, Any]) -> str:
     return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
 
 
-def _read_member(bundle: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        info = bundle.getinfo(name)
-    except KeyError:
-        raise SessionError(f"This is not a BH Studio session: it holds no {name}.") from None
-    if info.file_size > _MAX_MEMBER_BYTES:
-        raise SessionError(f"{name} would unpack to {info.file_size} bytes, more than is allowed.")
-    # The header's size may lie, so the stream itself is bounded too.
-    with bundle.open(info) as stream:
-        data = stream.read(_MAX_MEMBER_BYTES + 1)
-    if len(data) > _MAX_MEMBER_BYTES:
-        raise SessionError(f"{name} unpacks to more than is allowed.")
-    return data
-
-
-def _read_arrays(data: bytes) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(data)) as bundle:
-        return {
-            f"{side.value}_{name}": _read_array(
-                _read_member(bundle, f"{side.value}_{name}.npy"), np.dtype(dtype)
-            )
-            for side in Side
-            for name, dtype in _ARRAY_TYPES.items()
-        }
-
-
-def _read_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray:
-    """An array of `dtype` from the bytes of an .npy file; its size is checked before it is made."""
-    stream = io.BytesIO(data)
-    try:
-        np.lib.format.read_magic(stream)
-        shape, fortran_order, found = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        raise SessionError(f"The session's arrays are damaged: {error}") from error
-    if found != dtype or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
-        raise SessionError(f"The session's arrays are damaged: {found} {shape}, not {dtype}.")
-    values = np.frombuffer(data, dtype, offset=stream.tell())
-    return values.reshape(shape, order="F" if fortran_order else "C")
-
-
-def _session_from(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Session:
+def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
     parameters = document["parameters"]
     model = convert(ModelInfo, document["model"], "model")
     rule = convert(RuleParameters, parameters["rule"], "rule")
@@ -207,7 +170,7 @@ def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: Generation
 
 def _side_from(
     document: dict[str, Any],
-    arrays: dict[str, np.ndarray],
+    arrays: Archive,
     side: Side,
     model: ModelInfo,
 ) -> SideRecord:
@@ -222,12 +185,10 @@ def _side_from(
         "prompt_raw_counts": (prompt_rows, model.layers),
         "token_seconds": (len(token_ids),),
     }
-    columns: dict[str, np.ndarray] = {}
-    for name in _ARRAY_TYPES:
-        array = arrays[f"{side.value}_{name}"]
-        if array.shape != shapes[name]:
-            raise ValueError(f"{side.value}_{name} is {array.shape}, not {shapes[name]}.")
-        columns[name] = array
+    columns = {
+        name: arrays.array(f"{side.value}_{name}", (dtype,), shapes[name])
+        for name, dtype in _ARRAY_TYPES.items()
+    }
     seconds = columns["token_seconds"]
     if not (np.isfinite(seconds).all() and (np.diff(seconds, prepend=0.0) >= 0).all()):
         raise ValueError(f"the times of {side.value} do not rise.")

@@ -10,37 +10,34 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
-import zipfile
-import zlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bh_studio.engine.files.arrays import (
+    Archive,
+    ArchiveError,
+    MissingMemberError,
+    NotAnArchiveError,
+    WrongTypeError,
+)
 from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.plain_json import JsonError, convert, parsed
 from bh_studio.engine.rules.parameters import ScoreName
 
 _FORMAT_VERSION = 2
 _MOST_DERIVED = 4
 # 16 layers of 64 experts take 4 KB a token in float32: half a million tokens.
 _MAX_BYTES = 2 * 2**30
-# What is raised for files that are cut, altered, packed in unknown ways, or other than expected.
-_UNREADABLE = (
-    KeyError, TypeError, ValueError, AttributeError, EOFError, RecursionError, NotImplementedError,
-    RuntimeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 _MAX_LAYERS = 1024
 # Counts of experts are bytes.
 _MAX_EXPERTS = 255
-# The same for archives whose arrays may be anyone's; what is wrong with those is a ValueError.
-_BROKEN = (
-    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, TypeError,
-)  # fmt: skip
+_NOT_FINITE = "its numbers are not finite float32."
 _T = TypeVar("_T")
 
 
@@ -120,22 +117,23 @@ def load_recording(path: Path) -> Recording:
 
     Raises RecordingError if the file is damaged, OSError if it cannot be opened."""
     try:
-        # From memory: np.load leaves a file open that it finds to be damaged.
-        member_sizes(path)
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            if header.pop("format_version") != _FORMAT_VERSION:
-                raise RecordingError(f"{path.name} was written by another version of BH Studio.")
-            logits = file["logits"]
-            factors = {name: file[name] for name in ScoreName if name in file.files}
-        origin = RecordingOrigin(**header)
-    except RecordingError:
-        raise
-    except _UNREADABLE as error:
+        with Archive(path) as archive:
+            held = _member_sizes(archive, path)
+            origin = _origin(archive.text("header"), path)
+            logits = archive.array("logits", (np.float32,))
+            factors = {
+                name: archive.array(name, (np.float32,))
+                for name in ScoreName
+                if f"{name}.npy" in held
+            }
+    except (NotAnArchiveError, MissingMemberError, JsonError) as error:
         raise RecordingError(f"{path.name} is not a recording of BH Studio: {error}") from error
-    recorded = (logits, *factors.values())
-    if not all(a.dtype == np.float32 and np.isfinite(a).all() for a in recorded):
-        raise RecordingError(f"{path.name} is damaged: its numbers are not finite float32.")
+    except WrongTypeError as error:
+        raise RecordingError(f"{path.name} is damaged: {_NOT_FINITE}") from error
+    except ArchiveError as error:
+        raise RecordingError(f"{path.name} is damaged: {error}") from error
+    if not all(np.isfinite(array).all() for array in (logits, *factors.values())):
+        raise RecordingError(f"{path.name} is damaged: {_NOT_FINITE}")
     if (
         logits.ndim != 3
         or any(factor.shape != logits.shape[::2] for factor in factors.values())
@@ -147,13 +145,22 @@ def load_recording(path: Path) -> Recording:
     return Recording(torch.from_numpy(logits), origin, measured)
 
 
-def member_sizes(path: Path) -> dict[str, int]:
+def _origin(header: str, path: Path) -> RecordingOrigin:
+    """What the header of a recording says. Raises JsonError, RecordingError."""
+    values = parsed(header, "its header")
+    if not isinstance(values, dict) or "format_version" not in values:
+        raise JsonError("its header names no version.")
+    if values.pop("format_version") != _FORMAT_VERSION:
+        raise RecordingError(f"{path.name} was written by another version of BH Studio.")
+    return convert(RecordingOrigin, values)
+
+
+def _member_sizes(archive: Archive, path: Path) -> dict[str, int]:
     """Unpacked bytes of each member of an archive, before any is unpacked.
 
     Raises RecordingError if together they would not fit into memory.
     """
-    with zipfile.ZipFile(path) as bundle:
-        sizes = {info.filename: info.file_size for info in bundle.infolist()}
+    sizes = archive.sizes
     if sum(sizes.values()) > _MAX_BYTES:
         raise RecordingError(f"{path.name} would unpack to more than {_MAX_BYTES >> 30} GiB.")
     return sizes
@@ -181,21 +188,29 @@ def load_router_logits(path: Path) -> RouterLogits:
     that says what is wrong with the file, OSError if it cannot be opened.
     """
     try:
-        sizes = member_sizes(path)
-        with zipfile.ZipFile(path) as bundle:
-            if "header.npy" in sizes:
-                recording = load_recording(path)
-                return RouterLogits(checked_logits(recording.logits), recording)
-            if "logits.npy" not in sizes:
-                found = ", ".join(sorted(n.removesuffix(".npy") for n in sizes)[:8]) or "nothing"
-                raise ValueError(f'{path.name} holds no array "logits"; it holds {found}.')
-            with bundle.open("logits.npy") as stream:
-                array = _read_array(stream, sizes["logits.npy"], path.name)
-    except _BROKEN as error:
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"{path.name} is not an .npz file of router logits.") from None
+        with Archive(path) as archive:
+            sizes = _member_sizes(archive, path)
+            if "header.npy" not in sizes:
+                return RouterLogits(checked_logits(_bare_logits(archive, sizes, path)), None)
+    except NotAnArchiveError:
+        raise ValueError(f"{path.name} is not an .npz file of router logits.") from None
+    except ArchiveError as error:
         raise ValueError(f"{path.name} is damaged: {error}") from error
-    return RouterLogits(checked_logits(array), None)
+    recording = load_recording(path)
+    return RouterLogits(checked_logits(recording.logits), recording)
+
+
+def _bare_logits(archive: Archive, sizes: Mapping[str, int], path: Path) -> np.ndarray:
+    """The array "logits". Raises ArchiveError; ValueError if there is none, or one of no use."""
+    try:
+        return archive.array("logits", (np.float32, np.float64))
+    except MissingMemberError:
+        found = ", ".join(sorted(name.removesuffix(".npy") for name in sizes)[:8]) or "nothing"
+        raise ValueError(f'{path.name} holds no array "logits"; it holds {found}.') from None
+    except WrongTypeError as error:
+        raise ValueError(
+            f"{path.name} must hold float32 or float64 router logits; it holds {error.dtype}."
+        ) from error
 
 
 def checked_logits(logits: np.ndarray | Tensor) -> Tensor:
@@ -224,29 +239,3 @@ def checked_logits(logits: np.ndarray | Tensor) -> Tensor:
             f"{layer}, token {token}, expert {expert}."
         )
     return values
-
-
-def _read_array(stream: IO[bytes], size: int, file_name: str) -> np.ndarray:
-    """The array of an .npy stream of `size` bytes; its header is checked before it is made."""
-    try:
-        header = _HEADERS[np.lib.format.read_magic(stream)]
-        shape, fortran_order, dtype = header(stream)
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{file_name} is damaged: its array has no header that is known."
-        ) from error
-    if dtype.kind != "f" or dtype.itemsize not in (4, 8):
-        raise ValueError(
-            f"{file_name} must hold float32 or float64 router logits; it holds {dtype}."
-        )
-    if math.prod(shape) * dtype.itemsize != size - stream.tell():
-        raise ValueError(f"{file_name} is damaged: its size does not fit the shape {shape}.")
-    values = np.frombuffer(stream.read(), dtype)
-    array = values.reshape(shape, order="F" if fortran_order else "C")
-    return np.array(array, dtype=dtype.newbyteorder("="))
-
-
-_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, Any]]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}

@@ -32,6 +32,7 @@ from bh_studio.engine.records.terms import (
     Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
+from tests.damaged_arrays import WAYS, little_memory, unpacks_to_more_than_it_says
 
 LAYERS, PROMPT_TOKENS = 3, 4
 CONVERSATION = Conversation(
@@ -373,6 +374,35 @@ def test_an_array_that_claims_to_be_huge_is_not_made(session: Session, tmp_path:
         bundle.writestr("arrays.npz", packed.getvalue())
     with pytest.raises(SessionError, match="3000000000000"):
         load_session(path)
+
+
+def with_arrays(path: Path, change: Callable[[bytes], bytes]) -> Path:
+    """The session file with its arrays.npz changed."""
+    with zipfile.ZipFile(path) as bundle:
+        document, arrays = bundle.read("session.json"), bundle.read("arrays.npz")
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", document)
+        bundle.writestr("arrays.npz", change(arrays))
+    return path
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_damaged_arrays_are_named_and_not_unpacked(
+    way: str, session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with_arrays(path, lambda arrays: WAYS[way](arrays, "bh_raw_counts.npy"))
+    with little_memory(), pytest.raises(SessionError, match=r"^a\.bhsession is damaged: .*\.$"):
+        load_session(path)
+
+
+def test_arrays_are_unpacked_no_further_than_they_say(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with_arrays(path, lambda arrays: unpacks_to_more_than_it_says(arrays, "bh_raw_counts.npy"))
+    with little_memory():
+        assert load_session(path).to_json() == session.to_json()
 
 
 def test_a_zip_bomb_is_not_unpacked(

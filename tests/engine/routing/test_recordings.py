@@ -29,6 +29,7 @@ from bh_studio.engine.routing.recordings import (
 )
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, ScoreName
+from tests.damaged_arrays import WAYS, little_memory, unpacks_to_more_than_it_says
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model
 
 
@@ -147,6 +148,49 @@ def test_damaged_files_are_refused(recording: Recording, tmp_path: Path) -> None
         load_recording(path)
     save_recording(dataclasses.replace(recording, logits=recording.logits[:, :-1]), path)
     with pytest.raises(RecordingError, match="header"):
+        load_recording(path)
+
+
+@pytest.mark.parametrize("member", ["logits.npy", "header.npy"])
+@pytest.mark.parametrize("way", WAYS)
+def test_damaged_arrays_are_named_and_not_unpacked(
+    way: str, member: str, recording: Recording, tmp_path: Path
+) -> None:
+    path = tmp_path / "null.npz"
+    save_recording(recording, path)
+    path.write_bytes(WAYS[way](path.read_bytes(), member))
+    with little_memory(), pytest.raises(RecordingError, match=r"^null\.npz is damaged: .*\.$"):
+        load_recording(path)
+
+
+def test_arrays_are_unpacked_no_further_than_they_say(recording: Recording, tmp_path: Path) -> None:
+    path = tmp_path / "null.npz"
+    save_recording(recording, path)
+    path.write_bytes(unpacks_to_more_than_it_says(path.read_bytes(), "logits.npy"))
+    with little_memory():
+        assert load_recording(path).sha256 == recording.sha256
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("{", "not a recording of BH Studio: its header is not valid JSON"),
+        ("[2]", "not a recording of BH Studio: its header names no version"),
+        ('{"format_version": 2, "tokens": 5}', "'model_fingerprint' is missing"),
+        ('{"format_version": 2, "tokens": "5"}', "tokens is the string '5', not a whole number"),
+    ],
+)
+def test_a_header_that_says_something_else_is_refused(
+    header: str, said: str, recording: Recording, tmp_path: Path
+) -> None:
+    path = tmp_path / "null.npz"
+    save_recording(recording, path)
+    with np.load(path) as file:
+        written, logits = json.loads(str(file["header"])), file["logits"]
+    if "missing" not in said and header.startswith('{"'):
+        header = json.dumps(written | json.loads(header))
+    np.savez(path, header=np.array(header), logits=logits)
+    with pytest.raises(RecordingError, match=rf"null\.npz is .*{said}"):
         load_recording(path)
 
 

@@ -20,6 +20,7 @@ from bh_studio.engine.routing.recordings import (
     load_router_logits,
     save_recording,
 )
+from tests.damaged_arrays import WAYS, little_memory, unpacks_to_more_than_it_says
 
 LOGITS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -121,6 +122,23 @@ def test_a_cut_or_altered_file_is_refused(tmp_path: Path) -> None:
     place = len(whole) // 3
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
     refused(path, "cut.npz is damaged: ")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_damaged_arrays_are_named_and_not_unpacked(way: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "bare.npz", logits=LOGITS)
+    path.write_bytes(WAYS[way](path.read_bytes(), "logits.npy"))
+    other_type = way in ("objects", "numbers without bytes")
+    said = "must hold float32 or float64 router logits; it holds " if other_type else "is damaged: "
+    with little_memory():
+        refused(path, f"bare.npz {said}")
+
+
+def test_arrays_are_unpacked_no_further_than_they_say(tmp_path: Path) -> None:
+    path = write(tmp_path / "bare.npz", logits=LOGITS)
+    path.write_bytes(unpacks_to_more_than_it_says(path.read_bytes(), "logits.npy"))
+    with little_memory():
+        assert load_router_logits(path).logits.tolist() == LOGITS.tolist()
 
 
 def test_a_null_with_a_header_of_other_types_is_refused(
