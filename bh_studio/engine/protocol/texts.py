@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bh_studio.engine.errors import InputError
+from bh_studio.engine.files.text import read_text
 
 # The most that a model sees at once unless it is asked for more or can read less.
 DEFAULT_WINDOW = 2048
@@ -30,7 +31,7 @@ def read_texts(paths: Sequence[Path]) -> tuple[Text, ...]:
     """The text of each file; of a folder, of every .txt file in it, by name.
 
     Raises InputError for a path that is not there, a folder without text files, and a file that
-    is empty or not UTF-8.
+    is empty, too long or not UTF-8.
     """
     return tuple(Text(path.name, _read(path)) for given in paths for path in _files(given))
 
@@ -45,12 +46,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    text = read_text(path)
     if not text.strip():
         raise InputError(f"{path} is empty.")
     return text
