@@ -19,7 +19,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.hub.cache import RepositoryCache
 from bh_studio.engine.hub.errors import problem
-from bh_studio.engine.hub.events import Complete, Message, Planned, to_line
+from bh_studio.engine.hub.events import DownloadFinished, DownloadPlanned, Message, to_line
 from bh_studio.engine.hub.plan import Plan, ask_hub
 from bh_studio.engine.hub.snapshots import SnapshotRecord, load_records, save_record
 from bh_studio.engine.hub.source import HubSource, parse_hub_source
@@ -72,9 +72,9 @@ def _run(source: HubSource, commit: str, plan_only: bool, tell: Tell) -> None:
         return
     if _record_that_holds(repository, records, plan.commit) is not None:
         repository.set_ref(source.revision, plan.commit)
-        tell(Complete(plan.commit, str(repository.snapshot(plan.commit))))
+        tell(DownloadFinished(source, plan.commit, repository.snapshot(plan.commit)))
         return
-    _check_room(plan, repository, message)
+    _check_room(message)
     try:
         with repository.lock():
             save_record(SnapshotRecord(source, plan.commit, plan.files))
@@ -87,7 +87,7 @@ def _run(source: HubSource, commit: str, plan_only: bool, tell: Tell) -> None:
             f"{source.repo} is being downloaded by another BH Studio.",
             "Wait until it has finished, or stop it there.",
         ) from None
-    tell(Complete(plan.commit, str(folder)))
+    tell(DownloadFinished(source, plan.commit, folder))
 
 
 def _plan(
@@ -112,12 +112,11 @@ def _record_that_holds(
     return next((r for r in records if r.commit == commit and r.still_holds(folder)), None)
 
 
-def _check_room(plan: Plan, repository: RepositoryCache, message: Planned) -> None:
-    needed = plan.total - plan.present(repository)
-    if needed > message.free:
+def _check_room(plan: DownloadPlanned) -> None:
+    if not plan.fits:
         raise EngineError(
-            f"There is no room for {plan.source}: {format_bytes(needed)} are to be fetched, and "
-            f"{format_bytes(message.free)} are free on the disk of {repository.cache}.",
+            f"There is no room for {plan.source}: {format_bytes(plan.needed)} are to be fetched, "
+            f"and {format_bytes(plan.free)} are free on the disk of {plan.cache}.",
             "Make room, or set HF_HOME to a folder on another disk.",
         )
 

@@ -1,28 +1,22 @@
-"""The state of a download over all its child processes, as events for those who watch it."""
+"""What the messages of a download's child processes come to: sums over all of them, and rates.
+
+Knows no process: `download` starts them.
+"""
 
 from __future__ import annotations
 
 import collections
 import time
-from pathlib import Path
+from dataclasses import replace
 
 from bh_studio.engine.hub.events import (
-    Complete,
-    Damaged,
     DownloadEvent,
     DownloadFailed,
     DownloadFinished,
     DownloadPlanned,
     DownloadProgress,
     DownloadStopped,
-    Fetching,
-    FileDamaged,
     Message,
-    Planned,
-    PlannedFile,
-    Problem,
-    Verifying,
-    VerifyProgress,
 )
 from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.hub.status import hub_status
@@ -46,55 +40,48 @@ class DownloadCourse:
         self._fetched_by_child = 0
 
     def event(self, message: Message) -> DownloadEvent | None:
-        """What to report of a child's message; None if it is nothing new."""
-        if isinstance(message, Planned):
+        """What to report of a child's message on the way; None if it is nothing new."""
+        if isinstance(message, DownloadPlanned):
             return self._planned(message)
-        if isinstance(message, Fetching):
+        if isinstance(message, DownloadProgress):
             return self._progress(message)
-        if isinstance(message, Verifying):
-            return VerifyProgress(message.done, message.total, message.file)
-        if isinstance(message, Damaged):
-            return FileDamaged(message.file)
-        return None
+        return message
 
     def child_started(self) -> None:
         """From now on another child counts what it fetches, from 0."""
         self._fetched_by_child = 0
 
-    def finished(self, message: Complete) -> DownloadFinished:
+    def finished(self, message: DownloadFinished) -> DownloadFinished:
         """The last event of a complete model."""
-        folder = Path(message.folder)
-        return DownloadFinished(self._source, message.commit, folder, self.fetched)
+        return replace(message, source=self._source, fetched=self.fetched)
 
     def stopped(self) -> DownloadStopped:
         """The last event after a stop."""
         return DownloadStopped(self._source, self._present)
 
-    def failed(self, problem: Problem) -> DownloadFailed:
+    def failed(self, message: DownloadFailed) -> DownloadFailed:
         """The last event after an error."""
-        advice = problem.advice
+        advice = message.advice
         if hub_status(self._source).folder is not None:
             advice = f"{advice} The copy that is here can be used as it is.".strip()
-        return DownloadFailed(self._source, problem.message, advice, problem.details)
+        return replace(message, source=self._source, advice=advice)
 
-    def _planned(self, plan: Planned) -> DownloadPlanned | None:
-        files = tuple(PlannedFile(*file) for file in plan.files)
-        self._present = sum(file.present for file in files)
+    def _planned(self, plan: DownloadPlanned) -> DownloadPlanned | None:
+        self._present = plan.present
         if self.commit:
             return None
         self.commit = plan.commit
-        return DownloadPlanned(self._source, plan.commit, files, Path(plan.cache), plan.free)
+        return replace(plan, source=self._source)
 
-    def _progress(self, message: Fetching) -> DownloadProgress:
+    def _progress(self, message: DownloadProgress) -> DownloadProgress:
         self.fetched += message.fetched - self._fetched_by_child
         self._fetched_by_child, self._present = message.fetched, message.done
         self._rate.add(time.monotonic(), message.done)
-        return DownloadProgress(
-            message.done,
-            message.total,
-            message.file,
-            self._rate.bytes_per_second,
-            self._rate.seconds_left(message.total),
+        return replace(
+            message,
+            bytes_per_second=self._rate.bytes_per_second,
+            seconds_left=self._rate.seconds_left(message.total),
+            fetched=self.fetched,
         )
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from bh_studio.engine.hub.course import DownloadCourse
 from bh_studio.engine.hub.events import (
-    Complete,
     DownloadEvent,
     DownloadFailed,
     DownloadFinished,
@@ -27,7 +26,6 @@ from bh_studio.engine.hub.events import (
     DownloadStalled,
     DownloadStopped,
     Message,
-    Problem,
     from_line,
 )
 from bh_studio.engine.hub.secrets import without_secrets
@@ -114,7 +112,7 @@ class Download:
         except Exception as error:  # noqa: BLE001 - reported, for nobody waits for this thread
             details = without_secrets("".join(traceback.format_exception(error)))
             last = self._course.failed(
-                Problem(f"The download failed: {error}", "", details, is_temporary=False)
+                DownloadFailed(self.source, f"The download failed: {error}", "", details)
             )
         try:
             self._report(last)
@@ -127,7 +125,7 @@ class Download:
         while True:
             fetched_before = self._course.fetched
             last = self._run_child()
-            if isinstance(last, Complete):
+            if isinstance(last, DownloadFinished):
                 return self._course.finished(last)
             if last is None:
                 return self._course.stopped()
@@ -140,7 +138,7 @@ class Download:
             if self._stop_asked.wait(delay):
                 return self._course.stopped()
 
-    def _run_child(self) -> Complete | Problem | None:
+    def _run_child(self) -> DownloadFinished | DownloadFailed | None:
         """The last message of one child; None if it was stopped, or has told the plan only."""
         with self._lock:
             if self._stop_asked.is_set():
@@ -155,9 +153,10 @@ class Download:
             with self._lock:
                 self._child = None
             child.close()
-        return None if self._stop_asked.is_set() and not isinstance(last, Complete) else last
+        is_whole = isinstance(last, DownloadFinished)
+        return None if self._stop_asked.is_set() and not is_whole else last
 
-    def _listen(self, child: ChildProcess) -> Complete | Problem | None:
+    def _listen(self, child: ChildProcess) -> DownloadFinished | DownloadFailed | None:
         silent_since, is_stalled = time.monotonic(), False
         while True:
             limit = self._patience.restart if is_stalled else self._patience.stalled
@@ -166,7 +165,7 @@ class Download:
             except queue.Empty:
                 silence = time.monotonic() - silent_since
                 if is_stalled:
-                    return _silent(silence)
+                    return self._silent(silence)
                 is_stalled = True
                 self._report(DownloadStalled(silence, self._patience.restart))
                 continue
@@ -174,11 +173,20 @@ class Download:
             if message is None:
                 told_all = self._plan_only and self._course.commit
                 return None if told_all else child.unexpected_end()
-            if isinstance(message, Complete | Problem):
+            if isinstance(message, DownloadFinished | DownloadFailed):
                 return message
             event = self._course.event(message)
             if event is not None:
                 self._report(event)
+
+    def _silent(self, seconds: float) -> DownloadFailed:
+        return DownloadFailed(
+            self.source,
+            f"No byte came for {seconds:.0f} seconds.",
+            "Check the network connection and, if there is one, the proxy.",
+            "",
+            is_temporary=True,
+        )
 
 
 def _own_path() -> str:
@@ -187,20 +195,12 @@ def _own_path() -> str:
     return os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
 
 
-def _silent(seconds: float) -> Problem:
-    return Problem(
-        f"No byte came for {seconds:.0f} seconds.",
-        "Check the network connection and, if there is one, the proxy.",
-        "",
-        is_temporary=True,
-    )
-
-
 class ChildProcess:
     """One run of `child`; starts when it is made. Raises OSError if it cannot."""
 
     def __init__(self, source: HubSource, commit: str, *, plan_only: bool) -> None:
         """commit: what `source` was found to stand for before; empty if it was not."""
+        self._source = source
         self._lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         options = ["--commit", commit] if commit else []
@@ -238,10 +238,11 @@ class ChildProcess:
             if pipe is not None:
                 pipe.close()
 
-    def unexpected_end(self) -> Problem:
+    def unexpected_end(self) -> DownloadFailed:
         """What to say of a child that ended without a last message."""
         details = without_secrets("\n".join(self._lines))
-        return Problem(
+        return DownloadFailed(
+            self._source,
             f"The download process ended unexpectedly (code {self._process.wait()}).",
             "The details say more; if they do not help, report them.",
             details,

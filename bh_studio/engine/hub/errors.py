@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from bh_studio.engine.errors import EngineError
-from bh_studio.engine.hub.events import Problem
+from bh_studio.engine.hub.events import DownloadFailed
 from bh_studio.engine.hub.secrets import without_secrets
 from bh_studio.engine.hub.source import HubSource
 
@@ -33,13 +33,13 @@ class _Explained:
     is_temporary: bool = False
 
 
-def problem(error: Exception, source: HubSource) -> Problem:
+def problem(error: Exception, source: HubSource) -> DownloadFailed:
     """What a person is told about `error`, and whether trying again may help."""
     explained = _explain(error, source)
     token = _saved_token()
     details = without_secrets("".join(traceback.format_exception(error)), token)
     message = without_secrets(explained.message, token)
-    return Problem(message, explained.advice, details, explained.is_temporary)
+    return DownloadFailed(source, message, explained.advice, details, explained.is_temporary)
 
 
 def _explain(error: Exception, source: HubSource) -> _Explained:

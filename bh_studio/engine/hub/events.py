@@ -1,11 +1,16 @@
-"""Events of a download from a hub, as frozen values. Knows neither Qt nor torch nor the hub."""
+"""What is told of a download, as frozen values: by the child that fetches, and to who watches.
+
+The child's lines hold the same values as the events that follow from them; what only its parent
+knows has a default there. Knows neither Qt nor torch nor the hub.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
+from bh_studio.engine.files.plain_json import JsonError, convert, decode, encode
 from bh_studio.engine.hub.source import HubSource
 
 
@@ -58,14 +63,16 @@ class DownloadProgress:
     """Bytes that are here, at most about ten times a second.
 
     done, total: bytes of all files together. file: the one that is being fetched.
-    bytes_per_second, seconds_left: by the last seconds; None while there is no telling.
+    bytes_per_second, seconds_left: by the last seconds; None while there is no telling. fetched:
+    bytes that came since the start, those that came twice counted twice.
     """
 
     done: int
     total: int
     file: str
-    bytes_per_second: float | None
-    seconds_left: float | None
+    bytes_per_second: float | None = None
+    seconds_left: float | None = None
+    fetched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ class DownloadFinished:
     source: HubSource
     commit: str
     folder: Path
-    fetched: int
+    fetched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,97 +142,38 @@ class DownloadFailed:
     """The download ended with an error; what is here is kept.
 
     message: what went wrong, one sentence. advice: what to do about it, may be empty.
-    details: for a report.
+    details: for a report. is_temporary: whether trying again may help.
     """
 
     source: HubSource
     message: str
     advice: str
     details: str
+    is_temporary: bool = False
 
 
-DownloadEvent = (
+# What the child tells; the others its parent finds out by itself.
+Message = (
     DownloadPlanned
     | DownloadProgress
-    | DownloadStalled
-    | DownloadRetrying
     | VerifyProgress
     | FileDamaged
     | DownloadFinished
-    | DownloadStopped
     | DownloadFailed
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What will be fetched. files: (name, bytes, bytes that are here) each."""
-
-    commit: str
-    files: tuple[tuple[str, int, int], ...]
-    cache: str
-    free: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fetching:
-    """done: bytes here of all files. fetched: bytes that came since the child started."""
-
-    done: int
-    total: int
-    file: str
-    fetched: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verifying:
-    """done, total: bytes that were compared with the hub's hashes."""
-
-    done: int
-    total: int
-    file: str
-
-
-@dataclass(frozen=True, slots=True)
-class Damaged:
-    """`file` was removed and is fetched again."""
-
-    file: str
-
-
-@dataclass(frozen=True, slots=True)
-class Complete:
-    """The last message, if the model is complete in `folder`."""
-
-    commit: str
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """The last message, if something went wrong. is_temporary: trying again may help."""
-
-    message: str
-    advice: str
-    details: str
-    is_temporary: bool
-
-
-Message = Planned | Fetching | Verifying | Damaged | Complete | Problem
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Planned, Fetching, Verifying, Damaged, Complete, Problem)
-}
+DownloadEvent = Message | DownloadStalled | DownloadRetrying | DownloadStopped
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def to_line(message: Message) -> str:
     """`message` as one line of ASCII, without its end."""
-    return json.dumps([type(message).__name__, asdict(message)])
+    return encode([type(message).__name__, message]).decode()
 
 
 def from_line(line: str) -> Message | None:
     """The message in `line`; None for what is none, such as a warning of a library."""
     try:
-        name, fields = json.loads(line)
-        return _KINDS[name](**fields)
-    except (ValueError, TypeError, KeyError):
+        name, fields = decode(tuple[str, dict[str, Any]], line)
+        return convert(_KINDS[name], fields)
+    except (JsonError, KeyError):
         return None

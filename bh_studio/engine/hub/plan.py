@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, constants
 from bh_studio import __version__
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.hub.cache import RepositoryCache, free_bytes
-from bh_studio.engine.hub.events import Planned
+from bh_studio.engine.hub.events import DownloadPlanned, PlannedFile
 from bh_studio.engine.hub.files import HubFile, is_etag, needed_files
 from bh_studio.engine.hub.source import HubSource, is_commit
 
@@ -30,12 +30,14 @@ class Plan:
         """Bytes that need not be fetched."""
         return sum(repository.present(self.commit, file) for file in self.files)
 
-    def message(self, repository: RepositoryCache) -> Planned:
-        """The plan as the parent is told it."""
+    def message(self, repository: RepositoryCache) -> DownloadPlanned:
+        """The plan as it is told."""
         files = tuple(
-            (file.name, file.size, repository.present(self.commit, file)) for file in self.files
+            PlannedFile(file.name, file.size, repository.present(self.commit, file))
+            for file in self.files
         )
-        return Planned(self.commit, files, str(repository.cache), free_bytes(repository.cache))
+        free = free_bytes(repository.cache)
+        return DownloadPlanned(self.source, self.commit, files, repository.cache, free)
 
 
 def ask_hub(source: HubSource, commit: str) -> Plan:

@@ -22,7 +22,7 @@ from bh_studio import __version__
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.hub.cache import RepositoryCache
 from bh_studio.engine.hub.catalogue import check_config
-from bh_studio.engine.hub.events import Damaged, Fetching, Message, Verifying
+from bh_studio.engine.hub.events import DownloadProgress, FileDamaged, Message, VerifyProgress
 from bh_studio.engine.hub.files import CONFIG, INDEX, HubFile, check_index
 from bh_studio.engine.hub.integrity import indexed_files
 from bh_studio.engine.hub.plan import Plan
@@ -96,8 +96,8 @@ class Steps:
             self.done += count
             self.fetched += max(count, 0)
 
-        def progress() -> Fetching:
-            return Fetching(self.done, self.plan.total, file.name, self.fetched)
+        def progress() -> DownloadProgress:
+            return DownloadProgress(self.done, self.plan.total, file.name, fetched=self.fetched)
 
         with told_regularly(progress, self.tell):
             fetch_file(self.plan.source.repo, self.plan.commit, file, partial, came)
@@ -129,8 +129,8 @@ class Steps:
             nonlocal read
             read += count
 
-        def progress() -> Verifying:
-            return Verifying(read, self.plan.total, file.name)
+        def progress() -> VerifyProgress:
+            return VerifyProgress(read, self.plan.total, file.name)
 
         if not file.is_weights:
             return is_intact(path, file, compared)
@@ -140,7 +140,7 @@ class Steps:
     def _replace(self, file: HubFile, before: int) -> None:
         self.repository.remove(self.plan.commit, file)
         self.done = self.plan.present(self.repository)
-        self.tell(Damaged(file.name))
+        self.tell(FileDamaged(file.name))
         self._fetch(file)
         if not self._is_intact(file, before):
             self.repository.remove(self.plan.commit, file)

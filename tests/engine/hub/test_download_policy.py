@@ -13,7 +13,6 @@ import pytest
 from bh_studio.engine.hub import download
 from bh_studio.engine.hub.download import Download, Patience
 from bh_studio.engine.hub.events import (
-    Complete,
     DownloadEvent,
     DownloadFailed,
     DownloadFinished,
@@ -22,20 +21,21 @@ from bh_studio.engine.hub.events import (
     DownloadRetrying,
     DownloadStalled,
     DownloadStopped,
-    Fetching,
     Message,
-    Planned,
-    Problem,
+    PlannedFile,
 )
 from bh_studio.engine.hub.source import HubSource
 
 SOURCE = HubSource("owner/name")
 COMMIT = "c0" * 20
 QUICK = Patience(stalled=30, restart=30, attempts=3, first_delay=0.001, longest_delay=0.002)
-PLAN = Planned(COMMIT, (("config.json", 10, 0), ("model.safetensors", 90, 5)), "/cache", 1000)
-LOST = Problem("The hub cannot be reached.", "Check the network.", "details", is_temporary=True)
-REFUSED = Problem("No such model.", "Check the spelling.", "details", is_temporary=False)
-COMPLETE = Complete(COMMIT, "/cache/folder")
+FILES = (PlannedFile("config.json", 10, 0), PlannedFile("model.safetensors", 90, 5))
+PLAN = DownloadPlanned(SOURCE, COMMIT, FILES, Path("/cache"), 1000)
+LOST = DownloadFailed(
+    SOURCE, "The hub cannot be reached.", "Check the network.", "details", is_temporary=True
+)
+REFUSED = DownloadFailed(SOURCE, "No such model.", "Check the spelling.", "details")
+COMPLETE = DownloadFinished(SOURCE, COMMIT, Path("/cache/folder"))
 
 Script = Sequence[Message | None]
 
@@ -71,7 +71,7 @@ class ScriptedChild:
     def close(self) -> None:
         self._children.closed += 1
 
-    def unexpected_end(self) -> Problem:
+    def unexpected_end(self) -> DownloadFailed:
         return LOST
 
 
@@ -96,18 +96,19 @@ def run(
     return events
 
 
-def fetching(done: int, fetched: int) -> Fetching:
-    return Fetching(done, 100, "model.safetensors", fetched)
+def fetching(done: int, fetched: int) -> DownloadProgress:
+    return DownloadProgress(done, 100, "model.safetensors", fetched=fetched)
 
 
 def test_events_of_an_undisturbed_download(children: Children) -> None:
     events = run(children, [PLAN, fetching(50, 45), fetching(100, 95), COMPLETE])
     plan, first, second, last = events
-    assert isinstance(plan, DownloadPlanned)
-    assert (plan.total, plan.present, plan.needed, plan.fits) == (100, 5, 95, True)
+    assert plan == PLAN
+    assert (PLAN.total, PLAN.present, PLAN.needed, PLAN.fits) == (100, 5, 95, True)
     assert isinstance(first, DownloadProgress)
     assert isinstance(second, DownloadProgress)
     assert (first.done, second.done, second.total) == (50, 100, 100)
+    assert (first.fetched, second.fetched) == (45, 95)
     assert last == DownloadFinished(SOURCE, COMMIT, Path("/cache/folder"), fetched=95)
 
 
@@ -136,13 +137,12 @@ def test_gives_up_after_attempts_without_a_byte(children: Children) -> None:
     assert [retry.attempt for retry in retries] == [1, 2, 3]
     assert [retry.seconds for retry in retries] == [0.001, 0.002, 0.002]
     assert retries[0].message == LOST.message
-    last = events[-1]
-    assert last == DownloadFailed(SOURCE, LOST.message, LOST.advice, LOST.details)
+    assert events[-1] == LOST
 
 
 def test_does_not_try_again_where_that_is_of_no_use(children: Children) -> None:
     events = run(children, [REFUSED])
-    assert events == [DownloadFailed(SOURCE, REFUSED.message, REFUSED.advice, REFUSED.details)]
+    assert events == [REFUSED]
 
 
 def test_a_stall_is_reported_once_and_then_the_child_replaced(children: Children) -> None:
