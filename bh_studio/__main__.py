@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from bh_studio import __version__, cli, display, paths
 from bh_studio.cli import options, rule_options
+from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.ui.state.shown_rule import rule_problem
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -97,7 +98,7 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
 
     add("--model", options.MODEL_HELP, metavar="SOURCE")
     add("--device", options.DEVICE_HELP, metavar="DEVICE")
-    add("--dtype", options.DTYPE_HELP, choices=options.DTYPES)
+    add("--dtype", options.DTYPE_HELP, choices=DTYPES)
     add("--calibration", options.CALIBRATION_HELP, type=Path, metavar="FILE")
     add("--load-anyway", options.LOAD_ANYWAY_HELP, action="store_true")
     add("--open", "show a saved session", type=Path, metavar="FILE")

@@ -15,12 +15,12 @@ from bh_studio.cli.rule_options import rule_from as rule_from
 from bh_studio.cli.rule_options import rule_parameters as rule_parameters
 from bh_studio.cli.rule_options import rules_from as rules_from
 from bh_studio.cli.terminal.streams import CommandError
+from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SUFFIX, export_csv, export_json, save_session
 from bh_studio.engine.records.terms import GenerationParameters
 
 # What the window's options and those of commands say alike.
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 MODEL_HELP = (
     '"embedded", a folder with an OLMoE checkpoint, or OWNER/NAME[@REVISION] that was downloaded'
 )

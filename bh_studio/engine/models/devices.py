@@ -8,9 +8,12 @@ import re
 import torch
 
 from bh_studio.engine.errors import EngineError
+from bh_studio.engine.protocol.requests import DTYPES
 
 AUTO, CPU, ALL_GPUS, APPLE = "auto", "cpu", "cuda:all", "mps"
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    name: getattr(torch, name) for name in DTYPES if name != AUTO
+}
 _GPU = re.compile(r"cuda:(\d+)")
 
 
@@ -63,7 +66,5 @@ def check_device(device: str) -> str:
 
 def check_dtype(dtype: str) -> None:
     """Raise EngineError for a number format that is none of ours."""
-    if dtype != AUTO and dtype not in DTYPES:
-        raise EngineError(
-            f"{dtype!r} is not a number format.", f"Choose auto, {', '.join(DTYPES)}."
-        )
+    if dtype not in DTYPES:
+        raise EngineError(f"{dtype!r} is not a number format.", f"Choose {', '.join(DTYPES)}.")

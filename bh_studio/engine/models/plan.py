@@ -20,7 +20,7 @@ from bh_studio.engine.models.devices import (
     ALL_GPUS,
     AUTO,
     CPU,
-    DTYPES,
+    TORCH_DTYPES,
     can_spread,
     check_device,
     check_dtype,
@@ -144,11 +144,11 @@ def _dtype(
     dtype: str, config: PreTrainedConfig, devices: tuple[str, ...], parameters: int
 ) -> torch.dtype:
     if dtype != AUTO:
-        return DTYPES[dtype]
+        return TORCH_DTYPES[dtype]
     if devices == (CPU,) and parameters <= SMALL_MODEL_PARAMETERS:
         return torch.float32
     stored: Any = config.dtype
-    return stored if stored in DTYPES.values() else torch.bfloat16
+    return stored if stored in TORCH_DTYPES.values() else torch.bfloat16
 
 
 def _room(needs: tuple[MemoryNeed, ...]) -> float:

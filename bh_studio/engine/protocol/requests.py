@@ -1,6 +1,6 @@
 """What a model is asked for besides experiments: to be loaded, unloaded, described.
 
-Frozen values. Knows neither Qt nor torch.
+Frozen values, and the number formats that weights can be loaded in. Knows neither Qt nor torch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from pathlib import Path
 
 from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.protocol.experiments import RunComparison
+
+# The number formats of weights and the bytes that one weight takes, under torch's names; "auto"
+# leaves the choice to the load, which knows the model and the device.
+DTYPES = {"auto": None, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class LoadModel:
     source: "embedded", a folder with a checkpoint, or a hub's OWNER/NAME or OWNER/NAME@REVISION
         that was downloaded before.
     device: "auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps".
-    dtype: "auto", "bfloat16", "float16" or "float32".
+    dtype: one of DTYPES.
     load_anyway: load even if the memory seems too small. calibration: file with a recording of
         router logits (recordings.save_recording) to take nulls from; None for the text that ships.
     """

@@ -12,9 +12,9 @@ from bh_studio.ui.state.model_entry import ModelEntry
 from bh_studio.ui.state.model_inspection import ModelInspection
 from bh_studio.ui.state.session_model import SessionModel, State
 from bh_studio.ui.state.words import (
-    DTYPES,
     device_choices,
     device_words,
+    dtype_choices,
     fits,
     format_parameters,
     needs_text,
@@ -39,7 +39,7 @@ class LoadPanel(QWidget):
         self._entry: ModelEntry | None = None
         self.inspection = ModelInspection(model, self)
         self.device = ChoiceBox(device_choices())
-        self.dtype = ChoiceBox(DTYPES)
+        self.dtype = ChoiceBox(dtype_choices())
         self.calibration = CalibrationChoice()
         self.facts = QLabel()
         self.facts.setProperty("role", "muted")

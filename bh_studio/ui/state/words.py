@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from bh_studio.engine.protocol.events import ModelInspected
+from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 from bh_studio.engine.rules import RuleName, RuleParameters
 from bh_studio.engine.units import byte_unit, digits, format_bytes
@@ -69,13 +70,15 @@ def _down(number: float) -> float:
     return math.floor(round(number * 10, 6)) / 10
 
 
-DTYPES = {
-    "auto": "Auto",
-    "bfloat16": "bfloat16, 2 bytes a weight",
-    "float16": "float16, 2 bytes a weight",
-    "float32": "float32, 4 bytes a weight",
-}
 _GPU_NODE = re.compile(r"nvidia\d+")
+
+
+def dtype_choices() -> dict[str, str]:
+    """Words by number format, in the order of a menu."""
+    return {
+        name: "Auto" if size is None else f"{name}, {size} bytes a weight"
+        for name, size in DTYPES.items()
+    }
 
 
 def device_choices() -> dict[str, str]:
