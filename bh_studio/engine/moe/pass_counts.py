@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bh_studio.engine.records.counts import count_statistics
 from bh_studio.engine.rules.parameters import RuleParameters
 
 # Decoding adds one small pass a token; folding many at once costs hardly more than folding one.
@@ -71,10 +72,10 @@ class CountHistograms:
         for phase in Phase:
             self._fold(phase)
         if self._histogram is None:
-            histogram = torch.zeros(self._shape, dtype=torch.int64, device="cpu")
+            histogram = np.zeros(self._shape, np.int64)
         else:
-            histogram = self._histogram.cpu()
-        used = torch.tensor(parameters.used_counts(histogram.shape[-1] - 1, top_k), device="cpu")
+            histogram = self._histogram.cpu().numpy()
+        used = np.array(parameters.used_counts(histogram.shape[-1] - 1, top_k))
         return {
             **_describe(histogram.sum(0), used),
             "prefill": _describe(histogram[Phase.PREFILL], used),
@@ -108,31 +109,25 @@ def _as_tensor(counts: PassCounts) -> Tensor:
     return torch.tensor(counts, dtype=torch.int64, device=_CPU)[:, None]
 
 
-def _describe(raw: Tensor, used: Tensor) -> dict[str, Any]:
-    """Statistics over (token, layer) pairs; std divides by N.
+def _describe(pairs: np.ndarray, used: np.ndarray) -> dict[str, Any]:
+    """Statistics over (token, layer) pairs by name.
 
-    raw: (layer, raw count) int64, pairs that had it. used: (raw count,) int64, what became of it.
+    pairs: (layer, raw count) int64, how many had it. used: (raw count,) int64, what became of it.
     """
-    pairs = int(raw.sum())
-    if pairs == 0:
-        return {
-            "tokens": 0, "mean": None, "std": None, "per_layer_mean": [], "histogram": [],
-            "share_empty": None, "share_clamped_min": None, "share_clamped_max": None,
-        }  # fmt: skip
-    counts, total = used.double(), raw.sum(0)
-    mean = float((total * counts).sum() / pairs)
-    variance = float((total * (counts - mean) ** 2).sum() / pairs)
-    per_layer = (raw * counts).sum(1) / raw.sum(1)
-    found = torch.arange(len(used))
+    # As if there were one token for each raw count, in every layer as often as it was seen there.
+    times = pairs.T
+    counts = np.broadcast_to(used[:, None], times.shape)
+    raw_counts = np.broadcast_to(np.arange(len(used))[:, None], times.shape)
+    found = count_statistics(counts, raw_counts, times)
     return {
-        "tokens": int(raw[0].sum()),
-        "mean": mean,
-        "std": variance**0.5,
-        "per_layer_mean": per_layer.tolist(),
-        "histogram": torch.bincount(used, weights=total.double()).long().tolist(),
-        "share_empty": int(total[0]) / pairs,
-        "share_clamped_min": int(total[found < used].sum()) / pairs,
-        "share_clamped_max": int(total[found > used].sum()) / pairs,
+        "tokens": found.tokens,
+        "mean": found.mean,
+        "std": found.std,
+        "per_layer_mean": list(found.per_layer_mean),
+        "histogram": list(found.histogram),
+        "share_empty": int(times[0].sum()) / int(times.sum()) if found.tokens else None,
+        "share_clamped_min": found.share_clamped_min,
+        "share_clamped_max": found.share_clamped_max,
     }
 
 

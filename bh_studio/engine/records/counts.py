@@ -41,30 +41,44 @@ class CountStatistics:
         }
 
 
-def count_statistics(counts: np.ndarray, raw_counts: np.ndarray) -> CountStatistics:
+def count_statistics(
+    counts: np.ndarray, raw_counts: np.ndarray, times: np.ndarray | None = None
+) -> CountStatistics:
     """Summarize `counts` and `raw_counts`, both (token, layer).
 
     A pair was clamped at min_k where its raw count is below its count, at max_k where it is above.
-    Raises ValueError if the shapes differ or are not two-dimensional.
+    times: (token, layer) how many pairs each entry stands for, as where tokens that are alike were
+    counted together; every layer has the same tokens in all. None for one each. Raises ValueError
+    if the shapes differ or are not two-dimensional.
     """
     if counts.ndim != 2 or counts.shape != raw_counts.shape:
         raise ValueError(
             f"counts and raw_counts must share one (token, layer) shape; "
             f"got {counts.shape} and {raw_counts.shape}."
         )
-    if counts.size == 0:
+    if counts.size == 0 or (times is not None and not times.any()):
         return CountStatistics(0, None, None, (), (), (), None, None)
     values = counts.astype(np.float64)
+    mean, layer_mean = _mean(values, times), _mean(values, times, axis=0)
+    layer_variance = _mean((values - layer_mean) ** 2, times, axis=0)
+    weights = None if times is None else times.ravel()
     return CountStatistics(
-        tokens=counts.shape[0],
-        mean=float(values.mean()),
-        std=float(values.std()),
-        per_layer_mean=tuple(values.mean(axis=0).tolist()),
-        per_layer_std=tuple(values.std(axis=0).tolist()),
-        histogram=tuple(np.bincount(counts.ravel()).tolist()),
-        share_clamped_min=float((raw_counts < counts).mean()),
-        share_clamped_max=float((raw_counts > counts).mean()),
+        tokens=counts.shape[0] if times is None else int(times[:, 0].sum()),
+        mean=float(mean),
+        std=math.sqrt(_mean((values - mean) ** 2, times)),
+        per_layer_mean=tuple(layer_mean.tolist()),
+        per_layer_std=tuple(np.sqrt(layer_variance).tolist()),
+        histogram=tuple(np.bincount(counts.ravel(), weights).astype(np.int64).tolist()),
+        share_clamped_min=float(_mean(raw_counts < counts, times)),
+        share_clamped_max=float(_mean(raw_counts > counts, times)),
     )
+
+
+def _mean(values: np.ndarray, times: np.ndarray | None, axis: int | None = None) -> Any:
+    """The mean over `axis` or over all, each value taken `times` times; whole sums are exact."""
+    if times is None:
+        return values.mean(axis=axis)
+    return (values * times).sum(axis=axis) / times.sum(axis=axis)
 
 
 def tokens_per_second(seconds: np.ndarray) -> float | None:

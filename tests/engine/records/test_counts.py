@@ -22,6 +22,33 @@ def test_count_statistics_of_a_hand_case() -> None:
     assert found.share_clamped_max == 0.25
 
 
+def test_tokens_that_were_counted_together_are_the_tokens_one_by_one() -> None:
+    generator = np.random.default_rng(0)
+    raw = generator.integers(0, 12, (50, 3), dtype=np.uint8)
+    one_by_one = count_statistics(raw.clip(2, 6), raw)
+    # (raw count, layer): how many tokens had it.
+    times = np.array([np.bincount(layer, minlength=12) for layer in raw.T]).T
+    each = np.broadcast_to(np.arange(12)[:, None], times.shape)
+    together = count_statistics(each.clip(2, 6), each, times)
+    assert together.tokens == 50
+    assert together.std == pytest.approx(one_by_one.std)
+    assert together.per_layer_std == pytest.approx(one_by_one.per_layer_std)
+    # The sums are whole numbers, so that nothing is rounded before the division.
+    for name in ("mean", "per_layer_mean", "histogram", "share_clamped_min", "share_clamped_max"):
+        assert getattr(together, name) == getattr(one_by_one, name)
+    nothing = count_statistics(each, each, np.zeros_like(times))
+    assert nothing == count_statistics(raw[:0], raw[:0])
+
+
+def test_spread_is_what_numpy_says_to_the_last_bit() -> None:
+    """Sessions of former versions are compared with what is computed now."""
+    counts = np.random.default_rng(1).integers(0, 9, (777, 16), dtype=np.uint8)
+    for block in (counts, np.asfortranarray(counts)):
+        found = count_statistics(block, block)
+        assert found.std == float(block.astype(np.float64).std())
+        assert found.per_layer_std == tuple(block.astype(np.float64).std(axis=0).tolist())
+
+
 def test_no_tokens_have_no_mean() -> None:
     empty = np.empty((0, 16), dtype=np.uint8)
     found = count_statistics(empty, empty)
