@@ -46,6 +46,13 @@ def with_member(
     return changed.getvalue()
 
 
+def bomb(archive: bytes, name: str) -> bytes:
+    """`archive` with an array of 64 MiB in which every number is the same."""
+    alike = io.BytesIO()
+    np.save(alike, np.zeros((16, CLAIMED // 4096, 64), np.float32))
+    return with_member(archive, name, alike.getvalue())
+
+
 def member_of(archive: bytes, name: str) -> bytes:
     """What `archive` holds as `name`."""
     with zipfile.ZipFile(io.BytesIO(archive)) as bundle:

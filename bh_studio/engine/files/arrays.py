@@ -27,6 +27,9 @@ _UNREADABLE = (
 )  # fmt: skip
 # The most bytes that one byte can stand for: what numpy writes is stored or deflated.
 _MOST_PACKED = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+# Numbers of a model and texts take a tenth at the least. Counts that are all alike take next to
+# nothing, so that only what fills the memory is judged by that.
+_USUALLY_PACKED, _LITTLE = 100, 2**24
 # Asked for more at once, zipfile may unpack more than the member claims to hold.
 _PIECE = 2**20
 # numpy itself reads no longer headers than 10,000 characters.
@@ -168,6 +171,11 @@ class Archive:
         possible = _MOST_PACKED[info.compress_type] * info.compress_size
         if info.header_offset < 0 or info.compress_size > self._bytes or info.file_size > possible:
             raise ArchiveError(f"{name} cannot hold the {info.file_size} bytes that it claims.")
+        if info.file_size > max(_LITTLE, _USUALLY_PACKED * info.compress_size):
+            raise ArchiveError(
+                f"{name} takes {info.compress_size} bytes and would unpack to {info.file_size}, "
+                "more than numbers or a text can."
+            )
         return info
 
     @contextmanager

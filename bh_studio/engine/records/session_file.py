@@ -38,7 +38,8 @@ from bh_studio.engine.rules.parameters import RuleParameters
 SUFFIX = ".bhsession"
 _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
-_MAX_MEMBER_BYTES = 256 * 2**20
+# The counts of 200,000 tokens of both sides; read, JSON can take twenty times as much.
+_MAX_MEMBER_BYTES = 64 * 2**20
 _ARRAY_TYPES: dict[str, type[np.generic]] = {
     "expert_counts": np.uint8,
     "raw_counts": np.uint8,

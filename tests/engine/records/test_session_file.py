@@ -405,6 +405,20 @@ def test_arrays_are_unpacked_no_further_than_they_say(session: Session, tmp_path
         assert load_session(path).to_json() == session.to_json()
 
 
+def test_a_document_of_nothing_is_not_unpacked(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with zipfile.ZipFile(path) as bundle:
+        document, arrays = json.loads(bundle.read("session.json")), bundle.read("arrays.npz")
+    document["environment"] = {"x": 0}
+    text = json.dumps(document).replace('"x": 0', '"x": [' + "[]," * 10**7 + "0]")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr("session.json", text)
+        bundle.writestr("arrays.npz", arrays)
+    with little_memory(), pytest.raises(SessionError, match=r"^a\.bhsession is damaged: session\."):
+        load_session(path)
+
+
 def test_a_zip_bomb_is_not_unpacked(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

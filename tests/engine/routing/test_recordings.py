@@ -29,7 +29,7 @@ from bh_studio.engine.routing.recordings import (
 )
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, ScoreName
-from tests.damaged_arrays import WAYS, little_memory, unpacks_to_more_than_it_says
+from tests.damaged_arrays import WAYS, bomb, little_memory, unpacks_to_more_than_it_says
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model
 
 
@@ -160,6 +160,17 @@ def test_damaged_arrays_are_named_and_not_unpacked(
     save_recording(recording, path)
     path.write_bytes(WAYS[way](path.read_bytes(), member))
     with little_memory(), pytest.raises(RecordingError, match=r"^null\.npz is damaged: .*\.$"):
+        load_recording(path)
+
+
+def test_logits_that_are_all_alike_are_not_unpacked(recording: Recording, tmp_path: Path) -> None:
+    path = tmp_path / "null.npz"
+    save_recording(recording, path)
+    path.write_bytes(bomb(path.read_bytes(), "logits.npy"))
+    with (
+        little_memory(),
+        pytest.raises(RecordingError, match=r"^null\.npz is damaged: logits\.npy"),
+    ):
         load_recording(path)
 
 

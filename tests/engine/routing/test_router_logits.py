@@ -20,7 +20,7 @@ from bh_studio.engine.routing.recordings import (
     load_router_logits,
     save_recording,
 )
-from tests.damaged_arrays import WAYS, little_memory, unpacks_to_more_than_it_says
+from tests.damaged_arrays import WAYS, bomb, little_memory, unpacks_to_more_than_it_says
 
 LOGITS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -132,6 +132,13 @@ def test_damaged_arrays_are_named_and_not_unpacked(way: str, tmp_path: Path) -> 
     said = "must hold float32 or float64 router logits; it holds " if other_type else "is damaged: "
     with little_memory():
         refused(path, f"bare.npz {said}")
+
+
+def test_logits_that_are_all_alike_are_not_unpacked(tmp_path: Path) -> None:
+    path = write(tmp_path / "bare.npz", logits=LOGITS)
+    path.write_bytes(bomb(path.read_bytes(), "logits.npy"))
+    with little_memory():
+        refused(path, "bare.npz is damaged: logits.npy takes ")
 
 
 def test_arrays_are_unpacked_no_further_than_they_say(tmp_path: Path) -> None:
