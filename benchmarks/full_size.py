@@ -24,13 +24,14 @@ from torch import Tensor
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.experiments.benchmark.benchmark import run_bench
 from bh_studio.engine.experiments.environment import describe_environment
-from bh_studio.engine.experiments.evaluation.evaluation import evaluate
+from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import LoadProgress
-from bh_studio.engine.protocol.experiments import BenchRequest, EvaluationRequest
+from bh_studio.engine.protocol.events import Finished, LoadProgress
+from bh_studio.engine.protocol.experiments import BenchRequest, Evaluation
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.benchmark_document import document
+from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 
 
@@ -140,12 +141,12 @@ def evaluated(loaded: LoadedModel, count: int) -> dict[str, Any]:
     """Two rules on a few windows; the losses of random weights mean nothing, that it runs does."""
     top_k = loaded.shape.top_k
     rules = (RuleParameters(level=0.001), RuleParameters(min_k=top_k, max_k=top_k))
-    request = EvaluationRequest(
-        (Text("calibration.txt", calibration_text()),), rules, window=256, tokens=count * 128
-    )
+    text = Text("calibration.txt", calibration_text())
+    definition = Evaluation(texts=(text,), rules=rules, window=256, tokens=count * 128)
     start = time.perf_counter()
-    *_, last = evaluate(loaded, request)
-    evaluation = last.evaluation
+    *_, last = run(loaded, definition)
+    assert isinstance(last, Finished)
+    evaluation: EvaluationResult = last.document
     labels = [contender.label for contender in evaluation.contenders]
     scores = [score.to_dict() for score in evaluation.scores()]
     return {

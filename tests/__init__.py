@@ -1,1 +1,1 @@
-"""The checks of BH Studio: engine/ and ui/ mirror the packages they check."""
+"""The checks of BH Studio: their folders mirror the rooms they check."""

@@ -100,6 +100,12 @@ def lines_of(journal: Path) -> list[bytes]:
     return journal.read_bytes().splitlines(keepends=True)
 
 
+def unkeyed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows under the names that versions before the key, the prompt and the rule had."""
+    later = ("key", "prompt", "seed", "rule") if "alpha" in rows[0] else ("key",)
+    return [{name: v for name, v in row.items() if name not in later} for row in rows]
+
+
 def with_expert_path_of_today(result: dict[str, Any]) -> dict[str, Any]:
     newest = lines_of(journal_of(FORMER / "results" / NEWEST / "sweep.json"))
     model = {**result["model"], "expert_path": json.loads(newest[0])["model"]["expert_path"]}
@@ -229,9 +235,10 @@ def test_a_stopped_sweep_goes_on(results: Path, capsys: pytest.CaptureFixture[st
     assert f"2 of 6 answers taken over from {out}" in capsys.readouterr().err
     document = json.loads(out.read_bytes())
     # The header says when and where the first row was made.
+    del header["schema_version"]
     assert document | header == document
     assert document["complete"] is True
-    assert document["rows"][:2] == rows
+    assert unkeyed(document["rows"])[:2] == rows
     assert [row["alpha"] for row in document["rows"]] == [None, *LEVELS]
     assert [len(row["token_ids"]) for row in document["rows"]] == [12] * 6
     assert not journal_of(out).exists()
@@ -249,9 +256,9 @@ def test_stopped_prompts_go_on(results: Path, capsys: pytest.CaptureFixture[str]
     assert rows[2]["fields"] == {"share": 0.25, "tags": ["x", None]}
     assert bh_studio(*COMMANDS[NEWEST, "prompts.csv"], "--out", str(out)) == 0
     assert f"3 of 6 prompts taken over from {out}" in capsys.readouterr().err
-    after = lines_of(journal_of(out))
-    assert after[: len(before)] == before
-    assert [json.loads(line)["line"] for line in after[len(before) :]] == [5, 7, 8]
+    _, *after = map(json.loads, lines_of(journal_of(out)))
+    assert unkeyed(after)[: len(rows)] == rows
+    assert [row["line"] for row in after[len(rows) :]] == [5, 7, 8]
     with out.open(encoding="utf-8", newline="") as file:
         cells = {int(row["line"]): row for row in csv.DictReader(file)}
     assert list(cells) == [1, 2, 3, 4, 5, 7, 8]
@@ -290,13 +297,13 @@ def test_but_for_that_way_they_could_be_gone_on_with(
     assert ("prompt_format" in header) is (commit != FIRST)
     if name == "sweep.json":
         document = json.loads(out.read_bytes())
+        del header["schema_version"]
         assert document | header == document
-        assert document["rows"][: len(rows)] == [json.loads(row) for row in rows]
-        assert len(document["rows"]) == 6
+        after = document["rows"]
     else:
-        after = lines_of(journal_of(out))
-        assert after[1 : 1 + len(rows)] == rows
-        assert len(after) == 1 + 6
+        _, *after = map(json.loads, lines_of(journal_of(out)))
+    assert unkeyed(after)[: len(rows)] == [json.loads(row) for row in rows]
+    assert len(after) == 6
 
 
 def test_what_does_not_say_the_format_of_prompts_is_plain_text(
@@ -326,12 +333,18 @@ def test_a_finished_result_is_only_printed(
     assert "Saved" not in captured.err
     printed = json.loads(captured.out)
     if out.suffix == ".json":
-        assert printed == json.loads(before[name])
+        written = json.loads(before[name])
+        assert unkeyed(printed["rows"]) == written["rows"]
+        for other in ("model", "environment", "started_at", "finished_at"):
+            assert printed[other] == written[other]
     if command == "prompts.csv":
         assert [row["line"] for row in printed["rows"]] == [1, 4, 5, 7, 8]
         assert [row["line"] for row in printed["skipped"]] == [2, 3]
         assert (printed["overall"]["prompts"], printed["overall"]["skipped"]) == (5, 2)
-    assert {path.name: path.read_bytes() for path in out.parent.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in out.parent.iterdir()}
+    assert after.keys() == before.keys()
+    # Only the rows beside a .csv are written anew, under their keys.
+    assert all(after[n] == before[n] for n in before if n != f"{name}.rows.jsonl")
 
 
 def test_an_old_finished_result_is_read_too(
@@ -346,7 +359,9 @@ def test_an_old_finished_result_is_read_too(
     captured = capsys.readouterr()
     assert f"{out} has all 6 prompts already." in captured.err
     printed = json.loads(captured.out)
-    for name in ("rows", "skipped", "overall", "finished_at", "environment"):
+    assert unkeyed(printed["rows"]) == document["rows"]
+    assert unkeyed(printed["skipped"]) == document["skipped"]
+    for name in ("overall", "finished_at", "environment"):
         assert printed[name] == document[name]
 
 

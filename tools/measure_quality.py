@@ -27,18 +27,19 @@ import torch
 
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.errors import EngineError
-from bh_studio.engine.experiments.budget.level_search import loosened, search
-from bh_studio.engine.experiments.budget.mean_experts import Replay, UnreportedRule
-from bh_studio.engine.experiments.evaluation.evaluation import evaluate
+from bh_studio.engine.experiments.budget.level_search import answered, loosened
+from bh_studio.engine.experiments.budget.mean_experts import Replay
 from bh_studio.engine.experiments.evaluation.teacher_forcing import encode
 from bh_studio.engine.experiments.evaluation.windows import batches, thinned, windows
+from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.experiments import EvaluationRequest
+from bh_studio.engine.protocol.events import Finished
+from bh_studio.engine.protocol.experiments import Evaluation
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.estimates import PairedBootstrap
-from bh_studio.engine.records.evaluation import Evaluation
+from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.routing.recordings import load_recording
 from bh_studio.engine.rules.parameters import RuleParameters, ScoreName
 from bh_studio.engine.rules.text import format_rule, parse_rule
@@ -100,11 +101,13 @@ class Measurement:
         with_controls: bool = False,
     ) -> None:
         """Evaluate `rules` and keep the result."""
-        request = EvaluationRequest(
-            self._texts, tuple(rules), with_controls, WINDOW, self._stride, self._tokens
-        )
-        *_, last = evaluate(loaded, request)
-        found = last.evaluation
+        definition = Evaluation(
+            texts=self._texts, rules=tuple(rules), with_controls=with_controls, window=WINDOW,
+            stride=self._stride, tokens=self._tokens,
+        )  # fmt: skip
+        *_, last = run(loaded, definition)
+        assert isinstance(last, Finished)
+        found: EvaluationResult = last.document
         self._window_tokens = found.tokens
         self._header = self._header or header(found, self._tokens)
         wanted = {format_rule(p): t for p, t in zip(rules, targets, strict=True)}
@@ -174,7 +177,7 @@ def is_reference(rule: str) -> bool:
     return rule.split(":")[0] in ("cut", "top-p", "min-p") and "score" not in rule
 
 
-def header(found: Evaluation, tokens: int | None) -> dict[str, Any]:
+def header(found: EvaluationResult, tokens: int | None) -> dict[str, Any]:
     """What was measured on what. tokens: as in the request."""
     document = found.to_json()
     chosen = thinned(windows([t for _, _, t in found.texts], WINDOW, found.stride), tokens)
@@ -197,7 +200,7 @@ class LevelSetter:
         """The rule `text` at the level whose mean is nearest `target`; None if none is near."""
         parameters, replay = parse_rule(text), Replay(loaded)
         try:
-            found = search(
+            found = answered(
                 lambda x: self._mean(loaded, loosened(parameters, x)),
                 lambda x: float(replay.means(loosened(parameters, x)).mean()),
                 target,
@@ -210,9 +213,7 @@ class LevelSetter:
     @torch.inference_mode()
     def _mean(self, loaded: LoadedModel, parameters: RuleParameters) -> float:
         """Mean experts over the scored tokens."""
-        integration = RoutingIntegration(
-            loaded.model, parameters, recording=loaded.recording, make_rule=UnreportedRule
-        )
+        integration = RoutingIntegration(loaded.model, parameters, recording=loaded.recording)
         total = scored = 0
         for batch in batches(self._windows, 32 if loaded.model.device.type == "cuda" else 1):
             inputs = torch.stack([self._documents[w.document][w.start : w.end] for w in batch])

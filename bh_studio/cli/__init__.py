@@ -1,6 +1,7 @@
-"""The terminal's commands, one module each. Knows the engine, no Qt.
+"""The terminal: its commands, and how what goes wrong is said. Knows the engine, no Qt.
 
-A command's module adds its parser, which names the function to run; torch is imported only there.
+A command's module adds its parser, which names the function to run; torch is imported only when one
+runs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 @contextmanager
 def _warnings_said_once() -> Iterator[None]:
-    """What the engine warns of, such as a null too small for alpha, as a sentence of its own."""
+    """What libraries warn of, each as a sentence of its own."""
     said: set[str] = set()
 
     def show(message: Warning | str, *_details: object) -> None:

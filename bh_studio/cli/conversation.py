@@ -6,7 +6,6 @@ An instruct model chats and a base model continues, unless the options say other
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
 from bh_studio.engine.records.terms import Conversation, ModelInfo
@@ -63,10 +62,3 @@ def conversation(arguments: argparse.Namespace, model: ModelInfo) -> Conversatio
     if model.has_chat_template:
         say(_CHAT if chats else _PLAIN)
     return Conversation(system_prompt(arguments)) if chats else None
-
-
-def conversation_settings(conversation: Conversation | None) -> dict[str, Any]:
-    """What a result says of it; other settings give other rows."""
-    if conversation is None:
-        return {"prompt_format": "plain text"}
-    return {"prompt_format": "chat", "system_prompt": conversation.system}

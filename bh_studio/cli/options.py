@@ -6,15 +6,8 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-# Named anew: commands import what they share from here.
-from bh_studio.cli.rule_options import RULE_HELP as RULE_HELP
-from bh_studio.cli.rule_options import add_rule_options as add_rule_options
-from bh_studio.cli.rule_options import add_rules_options as add_rules_options
-from bh_studio.cli.rule_options import rule as rule
-from bh_studio.cli.rule_options import rule_from as rule_from
-from bh_studio.cli.rule_options import rule_parameters as rule_parameters
-from bh_studio.cli.rule_options import rules_from as rules_from
 from bh_studio.cli.terminal.streams import CommandError
+from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SUFFIX, export_csv, export_json, save_session
@@ -162,3 +155,26 @@ def whole_number_from(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def add_prompts_file_option(group: argparse._MutuallyExclusiveGroup) -> None:
+    """Add --prompts-file beside PROMPT."""
+    group.add_argument(
+        "--prompts-file",
+        type=_prompts_path,
+        metavar="FILE",
+        help='many prompts: .txt (one a line), .csv (a column "prompt") or .jsonl (strings, or '
+        'objects with "prompt")',
+    )
+
+
+def _prompts_path(text: str) -> Path:
+    """An argparse type: the path of a prompts file that exists."""
+    path = Path(text)
+    if path.suffix not in PROMPTS_ENDINGS:
+        raise argparse.ArgumentTypeError(
+            f"{text}: use one of {', '.join(PROMPTS_ENDINGS)} as the ending"
+        )
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: there is no such file")
+    return path

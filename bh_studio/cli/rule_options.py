@@ -103,28 +103,17 @@ def written_rule(text: str) -> WrittenRule:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_rule_options(
-    parser: argparse.ArgumentParser, *, has_alpha: bool = True, max_k: int = _DEFAULT.max_k
-) -> None:
-    """Add the options that rule_from reads: --rule and its short forms.
-
-    Without `has_alpha`, those that rule_parameters reads; max_k: the default of --max-k there.
-    """
-    if has_alpha:
-        group = parser.add_argument_group("rule", _SHORT_FORMS_HELP)
-        group.add_argument(
-            "--rule",
-            type=written_rule,
-            metavar="RULE",
-            help=f"{_RULE_BELOW} ({format_rule(_DEFAULT)})",
-        )
-        add_short_forms(group, default=_DEFAULT)
-        explain_rules(parser)
-        return
-    default = RuleParameters(max_k=max_k)
-    add_short_forms(parser.add_argument_group("rule"), default=default, has_alpha=False)
-    others = (short for short in _SHORT_FORMS if short is not _ALPHA)
-    parser.set_defaults(**{short.name: getattr(default, short.field) for short in others})
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that rule_from reads: --rule and its short forms."""
+    group = parser.add_argument_group("rule", _SHORT_FORMS_HELP)
+    group.add_argument(
+        "--rule",
+        type=written_rule,
+        metavar="RULE",
+        help=f"{_RULE_BELOW} ({format_rule(_DEFAULT)})",
+    )
+    add_short_forms(group, default=_DEFAULT)
+    explain_rules(parser)
 
 
 def add_rules_options(parser: argparse.ArgumentParser) -> None:
@@ -237,14 +226,6 @@ def rules_from(arguments: argparse.Namespace) -> tuple[RuleParameters, ...]:
         if rules.count(of_name) > 1:
             raise ValueError(f"{name} is given twice; give each once.")
     return tuple(rules)
-
-
-def rule_parameters(arguments: argparse.Namespace, alpha: float) -> RuleParameters:
-    """The rule bh at `alpha`, the rest as the short forms say.
-
-    Raises ValueError for values out of range.
-    """
-    return completed_rule({**rule_values(vars(arguments)), "level": alpha})
 
 
 def _alpha(text: str) -> float:

@@ -1,7 +1,7 @@
 """The engine: models, routing, generation and statistics. Runs without PySide6.
 
 The names below load torch when they are first used, not when the package is imported, so that
-messages and sessions can be read in a process that never needs torch.
+events and sessions can be read in a process that never needs torch.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from bh_studio.engine.models.layout import empty_model, layout
 from bh_studio.engine.models.plan import LoadPlan, plan_load
 from bh_studio.engine.models.weights import check_weights, materialize, read_weights
 from bh_studio.engine.moe.experts import expert_path, use_selected_experts
-from bh_studio.engine.moe.fingerprint import check_recording
+from bh_studio.engine.moe.fingerprint import OTHER_MODEL, check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.protocol.events import LoadProgress
@@ -57,7 +57,10 @@ class PreparedLoad:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A model ready to answer. end_token_ids: tokens that end a text."""
+    """A model ready to answer. end_token_ids: tokens that end a text.
+
+    Raises RecordingError if the recording is not of the model that `info` describes.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -65,6 +68,11 @@ class LoadedModel:
     shape: RouterShape
     info: ModelInfo
     end_token_ids: frozenset[int]
+
+    def __post_init__(self) -> None:
+        # What makes rules of the recording relies on this, and need not look at the weights again.
+        if self.recording.origin.model_fingerprint != self.info.fingerprint:
+            raise RecordingError(OTHER_MODEL)
 
 
 def load_model(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine.calibration.recorder import recording_for
 from bh_studio.engine.moe import integration
+from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule, RuleFactory
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -33,9 +36,30 @@ class RoutingIntegration(integration.RoutingIntegration):
             model, parameters, collect_stats=collect_stats, recording=recording, make_rule=make_rule
         )
         self._tokenizer = tokenizer
+        self._check_recording()
+
+    def patch_model(self) -> None:
+        """Replace the forward of every router; makes a recording first if there is none yet.
+
+        Raises RuntimeError if the model is patched already, ValueError if its weights have become
+        others than those that were recorded.
+        """
+        self._check_recording()
+        super().patch_model()
+
+    def _check_recording(self) -> None:
+        if self._recording is not None:
+            check_recording(self._recording, self.model)
 
     def _missing_recording(self) -> Recording:
         return recording_for(self.model, self._tokenizer)
+
+    def _prepared_rule(self) -> RoutingRule:
+        rule = super()._prepared_rule()
+        shortage = rule.shortage()
+        if shortage is not None:
+            warnings.warn(shortage, stacklevel=5)
+        return rule
 
 
 class BHRoutingIntegration(RoutingIntegration):

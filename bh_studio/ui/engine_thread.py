@@ -1,6 +1,6 @@
 """The one engine thread: owns the model from start to exit and answers requests with events.
 
-The only engine module that knows Qt, and of Qt only QtCore. torch and transformers are imported in
+Of Qt it knows only QtCore. torch and transformers are imported in
 the engine thread, so a window can be up before they are.
 """
 

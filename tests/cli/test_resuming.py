@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from bh_studio import cli
-from bh_studio.cli.resuming import open_result, write_result
+from bh_studio.cli.resuming import open_journal, write_result
+from bh_studio.engine.records.journal import Journal
 
-DESCRIPTION: dict[str, Any] = {"command": "sweep", "prompt": "Once"}
+SETTINGS: dict[str, Any] = {"prompts": ["Once"]}
+HEADER: dict[str, Any] = {
+    "kind": "sweep", "settings": SETTINGS, "model": {"fingerprint": "f", "expert_path": "e"},
+}  # fmt: skip
 
 
 def arguments(out: Path | None, **values: Any) -> argparse.Namespace:
@@ -20,9 +24,10 @@ def arguments(out: Path | None, **values: Any) -> argparse.Namespace:
 
 def leave_a_row(out: Path) -> None:
     """What a run leaves that an error ends after its first row."""
-    with pytest.raises(MemoryError), open_result(arguments(out), DESCRIPTION) as result:  # noqa: PT012
-        result.begin(DESCRIPTION, lambda rows: rows)
-        result.add({"a": 1})
+    given = arguments(out)
+    with pytest.raises(MemoryError), open_journal(given, "sweep", SETTINGS) as journal:  # noqa: PT012
+        journal.begin(HEADER)
+        journal.add("x", {"a": 1})
         raise MemoryError
 
 
@@ -34,20 +39,23 @@ def test_an_error_says_what_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_an_error_before_the_first_row_keeps_nothing_and_says_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(MemoryError), open_result(arguments(tmp_path / "r.json"), DESCRIPTION):
+    given = arguments(tmp_path / "r.json")
+    with pytest.raises(MemoryError), open_journal(given, "sweep", SETTINGS):
         raise MemoryError
     assert capsys.readouterr().err == ""
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["r.csv", "r.json"])
 def test_a_result_is_said_to_be_saved_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "r.csv"
+    out = tmp_path / name
     for said in (f"Saved {out}\n", ""):
-        with open_result(arguments(out), DESCRIPTION) as result:
-            result.begin(DESCRIPTION, lambda rows: rows)
-            write_result(result, out, {".csv": lambda: b"a\n"})
+        with open_journal(arguments(out), "sweep", SETTINGS) as journal:
+            journal.begin(HEADER)
+            whole = {**journal.header, "rows": [{"key": "x", "a": 1}]}
+            write_result(journal, out, whole, lambda: b"a\n")
         assert capsys.readouterr().err == said
 
 
@@ -57,11 +65,12 @@ def test_a_result_of_other_settings_is_a_mistake_of_usage(
     leave_a_row(tmp_path / "r.json")
 
     def command(given: argparse.Namespace) -> int:
-        with open_result(given, {**DESCRIPTION, "prompt": "Twice"}):
+        with open_journal(given, "sweep", {"prompts": ["Twice"]}) as journal:
+            assert isinstance(journal, Journal)
             return 0
 
     assert cli.run(arguments(tmp_path / "r.json", run=command)) == 2
-    assert "prompt (Once then, Twice now)" in capsys.readouterr().err
+    assert 'prompts (["Once"] then, ["Twice"] now)' in capsys.readouterr().err
     assert cli.run(arguments(tmp_path / "r.json", run=command, restart=True)) == 0
     assert cli.run(arguments(None, run=command, restart=True)) == 2
     assert "--restart needs --out." in capsys.readouterr().err

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from bh_studio import __main__ as program
-from bh_studio.cli.options import add_rule_options, add_rules_options, rule_from, rules_from
+from bh_studio.cli.rule_options import add_rule_options, add_rules_options, rule_from, rules_from
 from bh_studio.engine.rules import CATALOGUE, Mode, RuleParameters, parse_rule
 
 Add = Callable[[argparse.ArgumentParser], None]

@@ -32,7 +32,7 @@ from bh_studio.ui.engine_thread import _Worker
 
 
 class Probe(QObject):
-    """Hands requests to the engine's worker and weighs the process after each."""
+    """Hands requests to the engine thread's worker and weighs the process after each."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,9 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.decoding.side import SideDecoder
-from bh_studio.engine.experiments.budget.budget import find_budget
 from bh_studio.engine.experiments.comparison import compare
-from bh_studio.engine.experiments.evaluation.evaluation import evaluate
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.expert_rows import ExpertRows
 from bh_studio.engine.moe.expert_weights import find_experts
@@ -24,7 +22,7 @@ from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.protocol.events import RunFinished
-from bh_studio.engine.protocol.experiments import BudgetRequest, EvaluationRequest, RunComparison
+from bh_studio.engine.protocol.experiments import Budget, Evaluation, RunComparison
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.terms import GenerationParameters, Side
 from bh_studio.engine.routing.recordings import Recording, RecordingError
@@ -37,6 +35,7 @@ from bh_studio.engine.rules.parameters import (
     ScoreName,
 )
 from bh_studio.engine.rules.text import parse_rule
+from tests.engine.experiments.running import result_of
 from tests.tiny_moe import save_tiny_of_type, tiny_of_type
 from tests.tiny_olmoe import CONTEXT, EXPERTS, HIDDEN, TOP_K, tiny_tokenizer
 
@@ -308,21 +307,18 @@ def test_a_comparison_and_an_evaluation_have_one_column_a_router(
         assert record.expert_counts.shape == (len(record.token_ids), layers)
     text = Text("tale", calibration_text()[:600])
     rules = (parse_rule(f"top-k:{TOP_K}"), rule)
-    *_, progress = evaluate(loaded, EvaluationRequest((text,), rules, with_controls=True))
-    scores = {
-        c.label: s
-        for c, s in zip(progress.evaluation.contenders, progress.evaluation.scores(), strict=True)
-    }
+    evaluation = result_of(loaded, Evaluation(texts=(text,), rules=rules, with_controls=True))
+    scores = {c.label: s for c, s in zip(evaluation.contenders, evaluation.scores(), strict=True)}
     assert scores[f"top-k:{TOP_K}"].kl == (0.0, 0.0, 0.0)
     assert scores["baseline (again)"].kl == (0.0, 0.0, 0.0)
-    assert progress.evaluation.scores()[2].kl.value > 0
-    assert len(progress.evaluation.scores()[2].per_layer_experts) == layers
+    assert evaluation.scores()[2].kl.value > 0
+    assert len(evaluation.scores()[2].per_layer_experts) == layers
 
 
 def test_levels_by_layer_are_found_past_dense_layers(kind: Kind, loaded: LoadedModel) -> None:
     text = Text("fit", calibration_text()[: 4 * CONTEXT + 1])
-    budget = find_budget(
-        loaded, BudgetRequest(3.0, RuleParameters(max_k=6), (text,), by_layer=True)
+    budget = result_of(
+        loaded, Budget(target=3.0, rule=RuleParameters(max_k=6), fit=(text,), by_layer=True)
     )
     assert budget.by_layer is not None
     assert len(budget.by_layer.per_layer) == len(kind.routed)

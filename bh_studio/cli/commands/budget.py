@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
-    RULE_HELP,
     add_calibration_option,
     add_model_option,
     output_file,
-    rule,
     whole_number_from,
-    write_output,
 )
+from bh_studio.cli.resuming import (
+    add_restart_option,
+    document,
+    json_text,
+    keyed,
+    open_journal,
+    read_to_end,
+    say_interrupted,
+    write_result,
+)
+from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.tables.budget import report
-from bh_studio.cli.terminal.interrupt import stop_on_interrupt
-from bh_studio.cli.terminal.progress import Progress
 from bh_studio.cli.terminal.streams import (
-    EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
     CommandError,
@@ -30,16 +34,13 @@ from bh_studio.cli.terminal.streams import (
     say,
 )
 from bh_studio.engine.errors import Cancelled
-from bh_studio.engine.experiments.budget.level_search import check_searchable
-from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.protocol.experiments import Budget, kind_of
 from bh_studio.engine.protocol.texts import read_texts
+from bh_studio.engine.records.budget import BudgetResult
 from bh_studio.engine.rules.parameters import RuleParameters
 
 if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
-    from bh_studio.engine.protocol.events import FitProgress
-    from bh_studio.engine.protocol.experiments import BudgetRequest
-    from bh_studio.engine.records.budget import Budget
+    pass
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,63 +90,49 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_model_option(parser)
     add_calibration_option(parser)
     parser.add_argument(
-        "--out", type=output_file((".json",)), metavar="FILE.json", help="save the result"
+        "--out",
+        type=output_file((".json",)),
+        metavar="FILE.json",
+        help="keep the result, and what was read for it as soon as it is read; after an "
+        "interruption the same command goes on",
     )
+    add_restart_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    explain_rules(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    try:
-        check_searchable(arguments.rule)
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from error
-    fit, check = read_texts(arguments.fit), read_texts(arguments.check)
-    loaded = load(arguments, arguments.calibration)
-    from bh_studio.engine.protocol.experiments import BudgetRequest
+    from bh_studio.engine.experiments.budget.budget import planned_passes
 
-    request = BudgetRequest(
-        target=arguments.mean,
-        parameters=arguments.rule,
-        fit=fit,
-        check=check,
-        by_layer=arguments.per_layer,
-        tokens=arguments.tokens,
-    )
-    try:
-        budget = _find(loaded, request)
-    except Cancelled:
-        say("Stopped; nothing was kept.")
-        return EXIT_INTERRUPTED
-    if arguments.out is not None:
-        text = json.dumps(budget.to_json(), indent=1, allow_nan=False)
-        write_output(lambda path: write_atomically(path, text.encode()), arguments.out)
-        say(f"Saved {arguments.out}")
-    as_json = arguments.json
-    print_result(json.dumps(budget.to_json(), allow_nan=False) if as_json else report(budget))
-    return EXIT_OK
-
-
-def _find(loaded: LoadedModel, request: BudgetRequest) -> Budget:
-    """The budget. Raises Cancelled after Ctrl+C."""
-    from bh_studio.engine.experiments.budget.budget import find_budget, planned_passes
-
-    stages: dict[str, Progress] = {}
-
-    def show(progress: FitProgress) -> None:
-        stage = stages.setdefault(
-            progress.stage, Progress(1, 0, f"window passes ({progress.stage})")
-        )
-        stage.fraction(progress.done, progress.total)
-
-    with stop_on_interrupt(request.cancel):
-        passes = planned_passes(loaded.shape.layers, request.by_layer)
+    definition = _definition(arguments)
+    kind, settings = kind_of(definition), definition.settings()
+    with open_journal(arguments, kind, settings) as journal:
+        loaded = load(arguments, arguments.calibration)
+        passes = planned_passes(loaded.shape.layers, definition.by_layer)
         say(f"The fit reads its text about {passes} times.")
         try:
-            return find_budget(loaded, request, show)
-        finally:
-            for stage in stages.values():
-                stage.clear()
+            budget: BudgetResult = read_to_end(arguments, loaded, definition, journal)
+        except Cancelled:
+            return say_interrupted(arguments.out)
+        whole = document(journal, True, {**budget.to_json(), "rows": keyed(journal)})
+        write_result(journal, arguments.out, whole, bytes)
+        print_result(json_text(whole) if arguments.json else report(budget))
+        return EXIT_OK
+
+
+def _definition(arguments: argparse.Namespace) -> Budget:
+    try:
+        return Budget(
+            target=arguments.mean,
+            rule=arguments.rule,
+            fit=read_texts(arguments.fit),
+            check=read_texts(arguments.check),
+            by_layer=arguments.per_layer,
+            tokens=arguments.tokens,
+        )
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from error
 
 
 def _mean(text: str) -> float:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import add_model_option, output_file, write_output
-from bh_studio.cli.tables.calibration import table
-from bh_studio.cli.terminal.interrupt import stop_on_interrupt
-from bh_studio.cli.terminal.streams import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_USAGE,
-    CommandError,
-    print_result,
-    say,
+from bh_studio.cli.resuming import (
+    add_restart_option,
+    open_journal,
+    read_to_end,
+    say_interrupted,
 )
-from bh_studio.engine.errors import Cancelled, CancelToken
-from bh_studio.engine.protocol.texts import read_texts
+from bh_studio.cli.tables.calibration import table
+from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
+from bh_studio.engine.errors import Cancelled
+from bh_studio.engine.protocol.experiments import Calibration, kind_of
+from bh_studio.engine.protocol.texts import Text, read_texts
 from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
 
 if TYPE_CHECKING:
@@ -50,8 +48,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--out",
         type=output_file((".npz",)),
         metavar="FILE.npz",
-        help="save the recording; any null can be fitted on it later",
+        help="keep the recording, each window as soon as it is read; any null can be fitted on it "
+        "later. After an interruption the same command goes on",
     )
+    add_restart_option(parser)
     parser.add_argument(
         "--check",
         type=Path,
@@ -87,45 +87,46 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error), EXIT_USAGE) from error
     if arguments.check is not None and (arguments.texts or arguments.out is not None):
         raise CommandError("--check takes neither texts nor --out.", EXIT_USAGE)
+    if arguments.restart and arguments.out is None:
+        raise CommandError("--restart needs --out.", EXIT_USAGE)
     texts = read_texts(arguments.texts)
     loaded = load(arguments, arguments.check)
     recording = loaded.recording
-    if texts or (arguments.check is None and parameters.score.has_factor):
-        try:
-            recording = _recorded(loaded, [text.content for text in texts], parameters.score)
-        except Cancelled:
-            say("Stopped; nothing was written.")
-            return EXIT_INTERRUPTED
+    try:
+        if texts or (arguments.check is None and parameters.score.has_factor):
+            recording = _recorded(arguments, loaded, texts, parameters.score)
+        elif arguments.out is not None:
+            _save(recording, arguments.out)
+            say(f"Saved {arguments.out}")
+    except Cancelled:
+        return say_interrupted(arguments.out)
     # Saved before it is judged: the recording is good whatever null cannot be fitted on it.
-    if arguments.out is not None:
-        _save(recording, arguments.out)
-        say(f"Saved {arguments.out}")
     _judge(arguments, parameters, loaded, recording, [text.name for text in texts])
     return EXIT_OK
 
 
-def _recorded(loaded: LoadedModel, texts: list[str], score: ScoreName) -> Recording:
+def _recorded(
+    arguments: argparse.Namespace, loaded: LoadedModel, texts: tuple[Text, ...], score: ScoreName
+) -> Recording:
     """A recording of `texts`, or without any of the text that ships, with the factors of `score`.
 
-    Raises EngineError for texts that are too short, Cancelled after Ctrl+C.
+    Saved to --out, from where it goes on after an interruption. Raises EngineError for texts that
+    are too short, Cancelled after Ctrl+C.
     """
-    from bh_studio.engine.calibration.recorder import calibration_text, make_recording
+    from bh_studio.engine.calibration.recorder import calibration_text
+    from bh_studio.engine.routing.recordings import packed
 
-    factors = (score,) if score.has_factor else ()
-    texts = texts or [calibration_text()]
-    cancel = CancelToken()
-    with stop_on_interrupt(cancel):
-        try:
-            return make_recording(loaded.model, loaded.tokenizer, texts, _report, cancel, factors)
-        finally:
-            _report(None)
-
-
-def _report(share: float | None) -> None:
-    """Say on a terminal what share of the texts is read; None takes it away again."""
-    if sys.stderr.isatty():
-        text = "" if share is None else f"{share:.0%} of the texts read"
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    definition = Calibration(
+        texts=texts or (Text("calibration.txt", calibration_text()),),
+        factors=(score,) if score.has_factor else (),
+    )
+    kind, settings = kind_of(definition), definition.settings()
+    with open_journal(arguments, kind, settings, replaces=True) as journal:
+        recording: Recording = read_to_end(arguments, loaded, definition, journal)
+        # It is all that its rows are, so they need not stay beside it.
+        if journal.finish(packed(recording), holds_rows=True):
+            say(f"Saved {arguments.out}")
+    return recording
 
 
 def _save(recording: Recording, out: Path) -> None:

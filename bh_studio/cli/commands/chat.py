@@ -13,11 +13,10 @@ from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
     add_model_option,
-    add_rule_options,
     generation_parameters,
     output_file,
-    rule_from,
 )
+from bh_studio.cli.rule_options import add_rule_options, rule_from
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say

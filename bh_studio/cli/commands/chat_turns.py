@@ -11,6 +11,7 @@ from bh_studio.cli.options import SESSION_WRITERS, output_file, write_session
 from bh_studio.cli.tables.comparison import analyze_note, turn_line
 from bh_studio.cli.terminal.chat_lines import is_typed
 from bh_studio.cli.terminal.columns import shorten, wrap
+from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.side_by_side import run_side_by_side
 from bh_studio.cli.terminal.streams import (
     EXIT_FAILED,
@@ -63,6 +64,7 @@ class Chat:
         self._generation = generation
         self._conversation = conversation
         self._out = out
+        self._notices = Notices()
         self._session: Session | None = None
         self._commands: dict[str, Callable[[str], None]] = {
             "/new": self._start_over,
@@ -89,7 +91,7 @@ class Chat:
 
     def _answer(self, message: str) -> None:
         request = RunComparison(0, message, self._rule, self._generation, self._conversation)
-        session = run_side_by_side(self._loaded, request)
+        session = run_side_by_side(self._loaded, request, self._notices)
         records = session.sides.values()
         if any(record.token_ids for record in records):
             self._session, self._conversation = session, session.continued or self._conversation

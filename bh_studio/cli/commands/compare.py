@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from bh_studio.cli.commands.compare_file import compare_file
 from bh_studio.cli.conversation import (
@@ -18,14 +17,15 @@ from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
     add_model_option,
-    add_rule_options,
+    add_prompts_file_option,
     generation_parameters,
     output_file,
-    rule_from,
     write_session,
 )
 from bh_studio.cli.resuming import add_restart_option
+from bh_studio.cli.rule_options import add_rule_options, rule_from
 from bh_studio.cli.tables.comparison import summary
+from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.side_by_side import run_side_by_side
 from bh_studio.cli.terminal.streams import (
     EXIT_INTERRUPTED,
@@ -37,7 +37,6 @@ from bh_studio.cli.terminal.streams import (
     say,
 )
 from bh_studio.engine.protocol.experiments import RunComparison
-from bh_studio.engine.protocol.prompts_file import ENDINGS
 from bh_studio.engine.records.session_file import SUFFIX
 from bh_studio.engine.records.terms import FinishReason
 
@@ -60,13 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help='the text to continue, or a message to an instruct model; "-" reads it from standard '
         "input",
     )
-    asked.add_argument(
-        "--prompts-file",
-        type=_prompts_path,
-        metavar="FILE",
-        help='many prompts: .txt (one a line), .csv (a column "prompt") or .jsonl (strings, or '
-        'objects with "prompt")',
-    )
+    add_prompts_file_option(asked)
     add_model_option(parser)
     add_calibration_option(parser)
     add_conversation_options(parser)
@@ -85,16 +78,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=_run)
 
 
-def _prompts_path(text: str) -> Path:
-    """An argparse type: the path of a prompts file that exists."""
-    path = Path(text)
-    if path.suffix not in ENDINGS:
-        raise argparse.ArgumentTypeError(f"{text}: use one of {', '.join(ENDINGS)} as the ending")
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text}: there is no such file")
-    return path
-
-
 def _run(arguments: argparse.Namespace) -> int:
     try:
         rule, generation = rule_from(arguments), generation_parameters(arguments)
@@ -102,8 +85,6 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
     if arguments.prompts_file is not None:
-        # The tables of a prompts file look here, and --rule may have said it.
-        arguments.mode = rule.mode.value
         return compare_file(arguments, rule, generation)
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
@@ -111,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
     loaded = load(arguments, arguments.calibration)
     precedes = conversation(arguments, loaded.info)
     request = RunComparison(0, prompt, rule, generation, precedes)
-    session = run_side_by_side(loaded, request, quiet=arguments.json)
+    session = run_side_by_side(loaded, request, Notices(), quiet=arguments.json)
     # The file first: standard output may be a pipe whose reader has gone.
     if arguments.out is not None:
         write_session(session, arguments.out)

@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bh_studio.cli.conversation import conversation, conversation_settings
+import msgspec
+
+from bh_studio.cli.conversation import conversation
 from bh_studio.cli.loading import load
 from bh_studio.cli.resuming import (
     ENDINGS,
-    collect,
+    before_loading,
+    begin,
+    carried_out,
     document,
-    header,
-    json_file,
-    open_result,
+    json_text,
+    open_journal,
     say_taken_over,
     stopped,
     write_result,
 )
-from bh_studio.cli.tables.answer_columns import legend
+from bh_studio.cli.tables.answer_columns import legend, rule_column
 from bh_studio.cli.tables.batch import table_head, table_row, to_csv
 from bh_studio.cli.tables.batch_summary import PromptSummary
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.progress import Progress
-from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
+from bh_studio.cli.terminal.streams import (
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandError,
+    print_result,
+    say,
+)
 from bh_studio.engine.errors import CancelToken
-from bh_studio.engine.protocol.events import TokenGenerated
+from bh_studio.engine.protocol.events import Finished, RowReady, TokenGenerated
+from bh_studio.engine.protocol.experiments import Batch, kind_of
 from bh_studio.engine.protocol.prompts_file import PromptsFile, read_prompts
-from bh_studio.engine.records.journal import ResultFile
-from bh_studio.engine.records.rows import PromptRow, SkippedRow, prompt_rows_from_json
-from bh_studio.engine.records.terms import Conversation, GenerationParameters
-from bh_studio.engine.rules.parameters import Mode, RuleParameters
+from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.rows import (
+    BatchResult,
+    PromptRow,
+    SkippedRow,
+    prompt_row_from_json,
+)
+from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.rules.parameters import RuleParameters
 
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
@@ -50,28 +63,21 @@ def compare_file(
     file = read_prompts(arguments.prompts_file)
     for bad in file.skipped:
         _say_skipped(bad)
-    description = {
-        "command": "compare",
-        "prompts_file": {"name": file.name, "sha256": file.sha256},
-        "parameters": {"rule": asdict(rule), "generation": asdict(generation)},
-    }
-    cancel = CancelToken()
-    with open_result(arguments, description) as result:
+    plain = Batch(
+        prompts=file.prompts, prompts_sha256=file.sha256, sides=(None, rule), generation=generation
+    )
+    settings = before_loading(plain.settings())
+    total = len(file.prompts)
+    with open_journal(arguments, kind_of(plain), settings) as journal:
         loaded = load(arguments, arguments.calibration)
         precedes = conversation(arguments, loaded.info)
-        description |= conversation_settings(precedes)
-        rows = result.begin(header(description, loaded), lambda json_rows: _read(json_rows, file))
-        say_taken_over(arguments.out, len(rows), len(file.prompts), _WHAT)
-        show = _row_printer(arguments)
-        for row in rows:
-            show(row)
-        with stop_on_interrupt(cancel):
-            events = _events(loaded, file, rule, generation, precedes, cancel, rows)
-            collect(events, rows, result, Progress(len(file.prompts), len(rows), _WHAT), show)
-        answered = _finish(arguments, result, file, rows)
-    if cancel.is_cancelled and len(rows) < len(file.prompts):
-        return stopped(arguments.out, len(rows), len(file.prompts), _WHAT)
-    if not answered:
+        definition = msgspec.structs.replace(plain, conversation=precedes)
+        rows = begin(journal, definition, loaded)
+        result, is_wanted = _answered(arguments, loaded, definition, journal, rows)
+        answered = _finish(arguments, journal, file, rule, result)
+    if not result.is_complete and is_wanted:
+        return stopped(arguments.out, len(result.rows), total, _WHAT)
+    if result.is_complete and not answered:
         raise CommandError(f"None of the prompts in {file.name} could be answered.")
     return EXIT_OK
 
@@ -86,12 +92,6 @@ def _check_out(out: Path | None, prompts: Path) -> None:
         )
     if out.exists() and out.samefile(prompts):
         raise CommandError(f"{out} holds the prompts; choose another --out.", EXIT_USAGE)
-
-
-def _read(rows: list[dict[str, Any]], file: PromptsFile) -> list[PromptRow | SkippedRow]:
-    """The rows of an earlier run, without those of lines that hold no prompt anyway."""
-    lines = {asked.line for asked in file.prompts}
-    return [row for row in prompt_rows_from_json(rows) if row.line in lines]
 
 
 def _row_printer(arguments: argparse.Namespace) -> Callable[[PromptRow | SkippedRow], bool]:
@@ -113,52 +113,66 @@ def _say_skipped(row: SkippedRow) -> None:
     say(f"Line {row.line} is skipped. {row.reason}")
 
 
-def _events(
+def _answered(
+    arguments: argparse.Namespace,
     loaded: LoadedModel,
-    file: PromptsFile,
-    rule: RuleParameters,
-    generation: GenerationParameters,
-    precedes: Conversation | None,
-    cancel: CancelToken,
-    done: Sequence[PromptRow | SkippedRow],
-) -> Iterator[TokenGenerated | PromptRow | SkippedRow]:
-    """The rows that are not done yet, and the tokens on the way."""
-    from bh_studio.engine.experiments.batch import PromptAnswered, PromptRefused, compare_prompts
-
-    done_lines = {row.line for row in done}
-    waiting = [asked for asked in file.prompts if asked.line not in done_lines]
-    prompts = [asked.prompt for asked in waiting]
-    for event in compare_prompts(loaded, prompts, rule, generation, cancel, precedes):
-        if isinstance(event, PromptAnswered):
-            yield PromptRow(waiting[event.index], event.baseline, event.bh, event.agreement)
-        elif isinstance(event, PromptRefused):
-            yield SkippedRow(waiting[event.index].line, event.reason)
-        else:
-            yield event
+    definition: Batch,
+    journal: Journal,
+    rows: Mapping[str, dict[str, Any]],
+) -> tuple[BatchResult, bool]:
+    """The rows, each printed as soon as it is there; and whether anybody still wants them."""
+    lines = [str(asked.line) for asked in definition.prompts]
+    taken_over = [prompt_row_from_json(rows[line]) for line in lines if line in rows]
+    progress, cancel = Progress(len(lines), len(taken_over), _WHAT), CancelToken()
+    say_taken_over(arguments.out, len(taken_over), len(lines), _WHAT)
+    show = _row_printer(arguments)
+    for row in taken_over:
+        show(row)
+    is_wanted = True
+    try:
+        with stop_on_interrupt(cancel):
+            for event in carried_out(loaded, definition, journal, cancel):
+                if isinstance(event, TokenGenerated):
+                    progress.tokens(event.index + 1)
+                elif isinstance(event, RowReady):
+                    progress.row_finished()
+                    is_wanted = show(prompt_row_from_json(event.row))
+                    if not is_wanted:
+                        cancel.cancel()
+                elif isinstance(event, Finished):
+                    result: BatchResult = event.document
+    finally:
+        progress.clear()
+    return result, is_wanted
 
 
 def _finish(
     arguments: argparse.Namespace,
-    result: ResultFile,
+    journal: Journal,
     file: PromptsFile,
-    rows: Sequence[PromptRow | SkippedRow],
+    rule: RuleParameters,
+    result: BatchResult,
 ) -> int:
     """Write the result if it is complete, print what ends it; the number of prompts answered."""
-    answered = [row for row in rows if isinstance(row, PromptRow)]
-    refused = [row for row in rows if isinstance(row, SkippedRow)]
-    skipped = sorted([*file.skipped, *refused], key=lambda row: row.line)
-    summary = PromptSummary.of(answered, len(skipped))
-    is_complete = len(rows) == len(file.prompts)
-    whole = document(
-        result,
-        is_complete,
-        overall=summary.to_json(),
-        rows=[row.to_json() for row in answered],
-        skipped=[row.to_json() for row in skipped],
-    )
-    if is_complete:
-        formats = {".json": lambda: json_file(whole), ".csv": lambda: to_csv(answered, skipped)}
-        write_result(result, arguments.out, formats)
-    explained = f"\n{legend(Mode(arguments.mode))}\n{summary.text()}"
-    print_result(json.dumps(whole, allow_nan=False) if arguments.json else explained)
-    return len(answered)
+    skipped = sorted([*file.skipped, *result.refused], key=lambda row: row.line)
+    summary = PromptSummary.of(result.answered, len(skipped))
+    content = {
+        "prompts_file": {"name": file.name, "sha256": file.sha256},
+        "overall": summary.to_json(),
+        "rows": [{"key": str(row.line), **row.to_json()} for row in result.answered],
+        "skipped": [_skipped_json(row, result) for row in skipped],
+    }
+    whole = document(journal, result.is_complete, content)
+    if result.is_complete:
+        write_result(journal, arguments.out, whole, lambda: to_csv(result.answered, skipped))
+    title = rule_column(rule)
+    whose = f"{title}'s counts"
+    explained = f"\n{legend(rule.mode, whose)}\n{summary.text(title)}"
+    print_result(json_text(whole) if arguments.json else explained)
+    return len(result.answered)
+
+
+def _skipped_json(row: SkippedRow, result: BatchResult) -> dict[str, Any]:
+    """The row by name; with its key if it was refused by the model, for then it is known."""
+    key = {"key": str(row.line)} if row in result.refused else {}
+    return {**key, **row.to_json()}

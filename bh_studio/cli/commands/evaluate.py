@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
-    RULE_HELP,
     add_calibration_option,
     add_model_option,
     output_file,
-    rule,
     whole_number_from,
-    write_output,
 )
+from bh_studio.cli.resuming import (
+    ENDINGS,
+    add_restart_option,
+    document,
+    json_text,
+    keyed,
+    open_journal,
+    read_to_end,
+    say_interrupted,
+    write_result,
+)
+from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.tables.evaluation import csv_text, table
-from bh_studio.cli.terminal.interrupt import stop_on_interrupt
-from bh_studio.cli.terminal.progress import Progress
-from bh_studio.cli.terminal.streams import EXIT_INTERRUPTED, EXIT_OK, print_result, say
-from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.protocol.texts import read_texts
-from bh_studio.engine.records.evaluation import Evaluation
+from bh_studio.cli.terminal.streams import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandError,
+    print_result,
+    say,
+)
+from bh_studio.engine.errors import Cancelled
+from bh_studio.engine.protocol.experiments import Evaluation, kind_of
+from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, read_texts
+from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.rules.parameters import RuleParameters
 
 if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
-    from bh_studio.engine.protocol.experiments import EvaluationRequest
-
-# Partial results reach the disk about as often as this, in seconds.
-_SAVE_EVERY = 30.0
+    pass
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,8 +75,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--window",
         type=whole_number_from(1),
+        default=DEFAULT_WINDOW,
         metavar="N",
-        help="tokens the model sees at once (up to 2048)",
+        help="most tokens the model sees at once (%(default)s)",
     )
     parser.add_argument(
         "--stride",
@@ -82,56 +92,53 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="score about N tokens, spread evenly",
     )
     parser.add_argument(
-        "--out", type=output_file((".json", ".csv")), metavar="FILE", help="save as .json or .csv"
+        "--batch",
+        type=whole_number_from(1),
+        metavar="N",
+        help="windows read together (as many as make 4,096 tokens); sums are rounded accordingly",
     )
+    parser.add_argument(
+        "--out",
+        type=output_file(ENDINGS),
+        metavar="FILE",
+        help="keep the result, each batch as soon as it is read: .json or .csv; after an "
+        "interruption the same command goes on",
+    )
+    add_restart_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    explain_rules(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    texts = read_texts(arguments.texts)
-    loaded = load(arguments, arguments.calibration)
-    from bh_studio.engine.protocol.experiments import EvaluationRequest
-
-    request = EvaluationRequest(
-        texts=texts,
-        rules=tuple(dict.fromkeys(arguments.rules or [RuleParameters()])),
-        with_controls=arguments.controls,
-        window=arguments.window,
-        stride=arguments.stride,
-        tokens=arguments.tokens,
-    )
-    evaluation = _evaluate(loaded, request, arguments.out)
-    if arguments.out is not None:
-        say(f"Saved {arguments.out}")
-    if arguments.json:
-        print_result(json.dumps(evaluation.to_json(), allow_nan=False))
-    else:
-        print_result(table(evaluation))
-    return EXIT_OK if evaluation.is_complete else EXIT_INTERRUPTED
+    definition = _definition(arguments)
+    kind, settings = kind_of(definition), definition.settings()
+    with open_journal(arguments, kind, settings) as journal:
+        loaded = load(arguments, arguments.calibration)
+        try:
+            result: EvaluationResult = read_to_end(arguments, loaded, definition, journal)
+        except Cancelled:
+            say("Stopped before anything was known.")
+            return EXIT_INTERRUPTED
+        whole = document(journal, result.is_complete, {**result.to_json(), "rows": keyed(journal)})
+        if result.is_complete:
+            write_result(journal, arguments.out, whole, lambda: csv_text(result).encode())
+        print_result(json_text(whole) if arguments.json else table(result))
+        if result.is_complete:
+            return EXIT_OK
+        return say_interrupted(arguments.out)
 
 
-def _evaluate(loaded: LoadedModel, request: EvaluationRequest, out: Path | None) -> Evaluation:
-    """The whole evaluation, or what there was when Ctrl+C was pressed; saved to `out` meanwhile."""
-    from bh_studio.engine.experiments.evaluation.evaluation import evaluate
-
-    progress, saved = Progress(1, 0, "window passes"), time.monotonic()
-    with stop_on_interrupt(request.cancel):
-        for event in evaluate(loaded, request):
-            progress.fraction(event.done, event.total)
-            evaluation = event.evaluation
-            if out is not None and time.monotonic() - saved > _SAVE_EVERY:
-                _save(evaluation, out)
-                saved = time.monotonic()
-    progress.clear()
-    if out is not None:
-        _save(evaluation, out)
-    return evaluation
-
-
-def _save(evaluation: Evaluation, out: Path) -> None:
-    if out.suffix == ".csv":
-        text = csv_text(evaluation)
-    else:
-        text = json.dumps(evaluation.to_json(), indent=1, allow_nan=False)
-    write_output(lambda path: write_atomically(path, text.encode()), out)
+def _definition(arguments: argparse.Namespace) -> Evaluation:
+    try:
+        return Evaluation(
+            texts=read_texts(arguments.texts),
+            rules=tuple(dict.fromkeys(arguments.rules or [RuleParameters()])),
+            with_controls=arguments.controls,
+            window=arguments.window,
+            stride=arguments.stride,
+            tokens=arguments.tokens,
+            batch=arguments.batch,
+        )
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from error

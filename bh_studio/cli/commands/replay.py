@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bh_studio.cli.options import RULE_HELP, output_file, rule, whole_number_from, write_output
+from bh_studio.cli.options import output_file, whole_number_from, write_output
+from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.tables.replay import NOTE, csv_text, table
 from bh_studio.cli.terminal.progress import Progress
 from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
@@ -78,6 +79,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--out", type=output_file((".json", ".csv")), metavar="FILE", help="save as .json or .csv"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    explain_rules(parser)
     parser.set_defaults(run=_run)
 
 

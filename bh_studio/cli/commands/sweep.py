@@ -1,43 +1,44 @@
-"""`bh-studio sweep`: one prompt at several levels of BH, each against the same baseline."""
+"""`bh-studio sweep`: one prompt with several rules, each against the same baseline."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sized
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from bh_studio.cli.conversation import (
     add_conversation_options,
     check_conversation_options,
     conversation,
-    conversation_settings,
 )
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
     add_model_option,
-    add_rule_options,
+    add_prompts_file_option,
     generation_parameters,
     output_file,
-    rule_parameters,
+    whole_number_from,
 )
 from bh_studio.cli.resuming import (
     ENDINGS,
     add_restart_option,
-    collect,
+    before_loading,
+    begin,
+    carried_out,
     document,
-    header,
-    json_file,
-    open_result,
+    json_text,
+    open_journal,
     say_taken_over,
     stopped,
     write_result,
 )
+from bh_studio.cli.rule_options import add_rules_options, rules_from
 from bh_studio.cli.tables.answer_columns import legend
-from bh_studio.cli.tables.sweep import table_head, table_row, to_csv
+from bh_studio.cli.tables.sweep import is_by_alpha, summary_lines, table_head, table_row, to_csv
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.progress import Progress
 from bh_studio.cli.terminal.streams import (
@@ -46,18 +47,19 @@ from bh_studio.cli.terminal.streams import (
     CommandError,
     print_result,
     read_prompt,
+    say,
 )
 from bh_studio.engine.errors import CancelToken
-from bh_studio.engine.protocol.events import TokenGenerated
-from bh_studio.engine.records.rows import SweepRow, sweep_rows_from_json
-from bh_studio.engine.records.terms import Conversation, GenerationParameters
-from bh_studio.engine.rules.parameters import Mode, RuleParameters
+from bh_studio.engine.protocol.events import Finished, RowReady, TokenGenerated
+from bh_studio.engine.protocol.experiments import Sweep, kind_of
+from bh_studio.engine.protocol.prompts_file import read_prompts
+from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.rows import Answer
+from bh_studio.engine.records.sweep import SweepResult
 
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
 
-_ALPHAS = (0.01, 0.05, 0.1, 0.2)
-_MAX_K = 16
 _WHAT = "answers"
 
 
@@ -66,28 +68,30 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "sweep",
         prog="bh-studio sweep",
-        help="answer a prompt at several levels of BH",
-        description="Answer PROMPT once with top-k and then with BH routing at each of several "
-        "levels; print how many experts each answer used and how far it is the same.",
+        help="answer a prompt with several rules",
+        description="Answer PROMPT once with the model's own routing and then with each of several "
+        "rules; print how many experts each answer used and how far it is the same.",
     )
-    parser.add_argument(
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument(
         "prompt",
+        nargs="?",
         metavar="PROMPT",
         help='the text to continue, or a message to an instruct model; "-" reads it from standard '
         "input",
     )
+    add_prompts_file_option(asked)
     parser.add_argument(
-        "--alphas",
-        nargs="+",
-        type=_alpha,
-        default=_ALPHAS,
-        metavar="A",
-        help=f"BH levels, after PROMPT ({' '.join(map(str, _ALPHAS))})",
+        "--seeds",
+        type=whole_number_from(1),
+        default=1,
+        metavar="N",
+        help="answer each prompt N times, with --seed and the seeds after it (%(default)s)",
     )
     add_model_option(parser)
     add_calibration_option(parser)
     add_conversation_options(parser)
-    add_rule_options(parser, has_alpha=False, max_k=_MAX_K)
+    add_rules_options(parser)
     add_generation_options(parser)
     parser.add_argument(
         "--out",
@@ -102,94 +106,98 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    rules, generation = _parameters(arguments)
+    try:
+        rules, generation = rules_from(arguments), generation_parameters(arguments)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
-    prompt = read_prompt(arguments.prompt)
-    description = _description(prompt, rules, generation)
-    total = 1 + len(rules)
-
-    def show(row: SweepRow) -> bool:
-        is_read = arguments.json or print_result(table_row(row))
-        return is_read or arguments.out is not None
-
-    with open_result(arguments, description) as result:
+    plain = Sweep(
+        prompts=_prompts(arguments),
+        sides=(None, *rules),
+        generation=generation,
+        seeds=arguments.seeds,
+    )
+    settings = before_loading(plain.settings())
+    with open_journal(arguments, kind_of(plain), settings) as journal:
         loaded = load(arguments, arguments.calibration)
         precedes = conversation(arguments, loaded.info)
-        description |= conversation_settings(precedes)
-        rows = result.begin(header(description, loaded), sweep_rows_from_json)
-        say_taken_over(arguments.out, len(rows), total, _WHAT)
-        if not arguments.json:
-            print_result("\n".join([table_head(), *map(table_row, rows)]))
-        cancel = CancelToken()
-        with stop_on_interrupt(cancel):
-            events = _events(loaded, prompt, precedes, rules, generation, cancel, rows)
-            collect(events, rows, result, Progress(total, len(rows), _WHAT), show)
-        is_complete = len(rows) == total
-        whole = document(result, is_complete, rows=[row.to_json() for row in rows])
-        if is_complete:
-            formats = {".json": lambda: json_file(whole), ".csv": lambda: to_csv(rows)}
-            write_result(result, arguments.out, formats)
-        explained = legend(Mode(arguments.mode))
-        print_result(json.dumps(whole, allow_nan=False) if arguments.json else explained)
-    if cancel.is_cancelled and not is_complete:
-        return stopped(arguments.out, len(rows), total, _WHAT)
+        definition = msgspec.structs.replace(plain, conversation=precedes)
+        rows = begin(journal, definition, loaded)
+        result, is_read = _answered(arguments, loaded, definition, journal, len(rows))
+        rows_json = [row.to_json() for row in result.rows()]
+        content = {
+            "summaries": [summary.to_json() for summary in result.summaries()],
+            "refused": {str(place): reason for place, reason in result.refused.items()},
+            "rows": rows_json,
+        }
+        whole = document(journal, result.is_complete, content)
+        if result.is_complete:
+            write_result(journal, arguments.out, whole, lambda: to_csv(list(result.rows())))
+        whose = "BH's counts" if is_by_alpha(rules) else "the rules' counts"
+        explained = [*summary_lines(result), legend(rules[0].mode, whose)]
+        print_result(json_text(whole) if arguments.json else "\n".join(explained))
+    total = _total(definition, result.refused)
+    if not result.is_complete and is_read:
+        return stopped(arguments.out, len(result.answers), total, _WHAT)
     return EXIT_OK
 
 
-def _alpha(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a number; PROMPT goes before --alphas"
-        ) from None
+def _prompts(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The one prompt, or those of a file; rows of it that hold none are said."""
+    if arguments.prompts_file is None:
+        return (read_prompt(arguments.prompt),)
+    file = read_prompts(arguments.prompts_file)
+    for bad in file.skipped:
+        say(f"Line {bad.line} is skipped. {bad.reason}")
+    return tuple(asked.prompt for asked in file.prompts)
 
 
-def _parameters(
+def _total(definition: Sweep, refused: Sized = ()) -> int:
+    """How many answers there are in the end."""
+    return (len(definition.prompts) - len(refused)) * definition.seeds * len(definition.sides)
+
+
+def _answered(
     arguments: argparse.Namespace,
-) -> tuple[dict[float, RuleParameters], GenerationParameters]:
-    """The rule of each alpha, and the generation. Raises CommandError for values out of range."""
-    alphas = tuple(arguments.alphas)
-    repeated = next((alpha for alpha in alphas if alphas.count(alpha) > 1), None)
-    if repeated is not None:
-        raise CommandError(f"alpha {repeated:g} is given twice; give each once.", EXIT_USAGE)
-    try:
-        rules = {alpha: rule_parameters(arguments, alpha) for alpha in alphas}
-        return rules, generation_parameters(arguments)
-    except ValueError as error:
-        raise CommandError(str(error), EXIT_USAGE) from error
-
-
-def _description(
-    prompt: str, rules: dict[float, RuleParameters], generation: GenerationParameters
-) -> dict[str, Any]:
-    """All that decides the rows, the model left out."""
-    rule = asdict(next(iter(rules.values())))
-    del rule["level"]
-    parameters = {"alphas": list(rules), "rule": rule, "generation": asdict(generation)}
-    return {"command": "sweep", "prompt": prompt, "parameters": parameters}
-
-
-def _events(
     loaded: LoadedModel,
-    prompt: str,
-    precedes: Conversation | None,
-    rules: dict[float, RuleParameters],
-    generation: GenerationParameters,
-    cancel: CancelToken,
-    done: Sequence[SweepRow],
-) -> Iterator[TokenGenerated | SweepRow]:
-    """The rows that are not done yet, and the tokens on the way."""
-    from bh_studio.engine.experiments.sweep import RuleAnswered, sweep
+    definition: Sweep,
+    journal: Journal,
+    taken_over: int,
+) -> tuple[SweepResult, bool]:
+    """The answers, each printed as soon as it is there; and whether anybody still wants them."""
+    total = _total(definition)
+    progress, cancel = Progress(total, taken_over, _WHAT), CancelToken()
+    shown: set[str] = set()
+    is_read = True
+    say_taken_over(arguments.out, taken_over, total, _WHAT)
+    if not arguments.json:
+        print_result(table_head(definition.sides))
+    try:
+        with stop_on_interrupt(cancel):
+            for event in carried_out(loaded, definition, journal, cancel):
+                if isinstance(event, TokenGenerated):
+                    progress.tokens(event.index + 1)
+                elif isinstance(event, RowReady):
+                    progress.row_finished()
+                elif isinstance(event, Finished):
+                    result: SweepResult = event.document
+                    break
+                if not arguments.json and not isinstance(event, TokenGenerated):
+                    is_read = _show_new(definition, journal, shown)
+                    if not is_read and arguments.out is None:
+                        cancel.cancel()
+    finally:
+        progress.clear()
+    return result, is_read or arguments.out is not None
 
-    done_alphas = [row.alpha for row in done]
-    missing = {rule: alpha for alpha, rule in rules.items() if alpha not in done_alphas}
-    if done and not missing:
-        return
-    baseline = done[0].answer if done else None
-    for event in sweep(loaded, prompt, tuple(missing), generation, cancel, baseline, precedes):
-        if isinstance(event, RuleAnswered):
-            alpha = None if event.rule is None else missing[event.rule]
-            yield SweepRow(alpha, event.answer, event.agreement)
-        else:
-            yield event
+
+def _show_new(definition: Sweep, journal: Journal, shown: set[str]) -> bool:
+    """Print the answers that are not `shown` yet; whether there is a reader."""
+    answers = {key: Answer.from_json(row) for key, row in journal.rows.items()}
+    result = SweepResult(definition.prompts, definition.sides, definition.seeds, answers, {}, False)
+    for row in result.rows():
+        if row.key not in shown:
+            shown.add(row.key)
+            if not print_result(table_row(row, definition.sides)):
+                return False
+    return True

@@ -1,4 +1,4 @@
-"""The rows of `bh-studio compare --prompts-file`: as JSON, as CSV and on the terminal."""
+"""The rows of `bh-studio compare --prompts-file`: as CSV and on the terminal."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from bh_studio.cli.tables.evaluation import table
 from bh_studio.cli.tables.table import line
-from bh_studio.engine.records.budget import ACCEPTED, TOLERANCE, Budget, Solution
-from bh_studio.engine.records.evaluation import Contender, Evaluation
+from bh_studio.engine.records.budget import ACCEPTED, TOLERANCE, BudgetResult, Solution
+from bh_studio.engine.records.evaluation import Contender, EvaluationResult
 from bh_studio.engine.rules.text import format_rule
 from bh_studio.engine.units import counted
 
@@ -17,7 +17,7 @@ _WIDTH = 100
 ONE_LEVEL, BY_LAYER = "one level", "by layer"
 
 
-def report(budget: Budget) -> str:
+def report(budget: BudgetResult) -> str:
     """What was found, in the order in which it matters."""
     lines = [
         f"Target: {budget.target:g} experts of a token in a layer on average. Fitted on "
@@ -31,7 +31,7 @@ def report(budget: Budget) -> str:
     return "\n".join(lines)
 
 
-def _named(budget: Budget) -> list[tuple[str, Solution]]:
+def _named(budget: BudgetResult) -> list[tuple[str, Solution]]:
     return list(zip((ONE_LEVEL, BY_LAYER), budget.solutions, strict=False))
 
 
@@ -65,7 +65,7 @@ def _layers(one_level: Solution, by_layer: Solution) -> Iterator[str]:
         yield f"Predicted KL x 1000: {predicted:.2f}, what the layers lose alone, added up."
 
 
-def _check(budget: Budget) -> Iterator[str]:
+def _check(budget: BudgetResult) -> Iterator[str]:
     if budget.check is None:
         yield "Not checked on other texts; --check PATH does that."
         return
@@ -107,7 +107,7 @@ class _Short(Contender):
         return self.name if self.control is None else f"{self.name} ({self.control})"
 
 
-def _with_short_labels(budget: Budget, check: Evaluation) -> Evaluation:
+def _with_short_labels(budget: BudgetResult, check: EvaluationResult) -> EvaluationResult:
     names = {solution.parameters: name for name, solution in _named(budget)}
     contenders = tuple(
         c if c.parameters is None else _Short(c.parameters, c.control, c.means, names[c.parameters])

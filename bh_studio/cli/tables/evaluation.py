@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from bh_studio.cli.tables.table import line
 from bh_studio.engine.records.estimates import Estimate
-from bh_studio.engine.records.evaluation import Control, Evaluation
+from bh_studio.engine.records.evaluation import Control, EvaluationResult
 
 _HEADINGS = (
     ("experts", 8), ("ppl", 8), ("change", 8), ("95 % interval", 18), ("KL x 1000", 10),
@@ -22,7 +22,7 @@ _ESTIMATES = (
 )  # fmt: skip
 
 
-def table(evaluation: Evaluation) -> str:
+def table(evaluation: EvaluationResult) -> str:
     """A line a contender, and how to read it."""
     labels = [contender.label for contender in evaluation.contenders]
     first = max(map(len, labels)) + 1
@@ -43,7 +43,7 @@ def table(evaluation: Evaluation) -> str:
     return "\n".join([*lines, *_against_controls(evaluation), "", *_notes(evaluation)])
 
 
-def csv_text(evaluation: Evaluation) -> str:
+def csv_text(evaluation: EvaluationResult) -> str:
     """A row a contender, intervals in columns of their own."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -56,7 +56,7 @@ def csv_text(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def _against_controls(evaluation: Evaluation) -> Iterator[str]:
+def _against_controls(evaluation: EvaluationResult) -> Iterator[str]:
     """What each rule loses less than its controls, in per cent of perplexity, paired."""
     places = {(c.parameters, c.control): i for i, c in enumerate(evaluation.contenders)}
     lines = []
@@ -76,7 +76,7 @@ def _against_controls(evaluation: Evaluation) -> Iterator[str]:
         yield from lines
 
 
-def _notes(evaluation: Evaluation) -> Iterator[str]:
+def _notes(evaluation: EvaluationResult) -> Iterator[str]:
     total = int(evaluation.tokens.sum())
     yield (
         f"{total:,} scored tokens in {len(evaluation.tokens)} windows of {evaluation.window}, "

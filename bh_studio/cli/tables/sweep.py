@@ -1,10 +1,11 @@
-"""The rows of `bh-studio sweep`: as JSON, as CSV and on the terminal."""
+"""The rows of `bh-studio sweep`: as CSV and on the terminal."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bh_studio.cli.tables.answer_columns import (
     CSV_AGREEMENT,
@@ -18,30 +19,76 @@ from bh_studio.cli.tables.answer_columns import (
 from bh_studio.cli.tables.table import line
 from bh_studio.cli.terminal.columns import wrap
 from bh_studio.cli.terminal.streams import terminal_width
-from bh_studio.engine.records.rows import SweepRow
+from bh_studio.engine.records.estimates import LEVEL, Estimate
+from bh_studio.engine.records.sweep import SweepResult, SweepRow
+from bh_studio.engine.rules import RuleName, RuleParameters, format_rule
+from bh_studio.engine.units import counted
 
-_TITLES = ("alpha", *TITLES)
-_WIDTHS = (8, *WIDTHS)
+_ALPHA_WIDTH = 8
 
 
-def table_head() -> str:
+def is_by_alpha(rules: Sequence[RuleParameters | None]) -> bool:
+    """Whether the rules differ in the alpha of BH alone, so that it names them."""
+    given = [rule for rule in rules if rule is not None]
+    return all(
+        r.rule is RuleName.BH and replace(r, level=given[0].level) == given[0] for r in given
+    )
+
+
+def table_head(rules: Sequence[RuleParameters | None]) -> str:
     """The titles of the table."""
-    return line(_TITLES, _WIDTHS)
+    return line(("alpha" if is_by_alpha(rules) else "rule", *TITLES), _widths(rules))
 
 
-def table_row(row: SweepRow) -> str:
-    """The numbers of `row`, and below them its text."""
-    alpha = "baseline" if row.alpha is None else f"{row.alpha:g}"
-    numbers = line([alpha, *cells(row.answer, row.agreement)], _WIDTHS)
+def table_row(row: SweepRow, rules: Sequence[RuleParameters | None]) -> str:
+    """The numbers of `row`, and below them its text. rules: all of the table."""
+    numbers = line([_name(row, rules), *cells(row.answer, row.agreement)], _widths(rules))
     text = wrap(row.answer.text.strip(), terminal_width() - 2)
     return "\n".join([numbers, *(f"  {part}".rstrip() for part in text), ""])
 
 
+def summary_lines(result: SweepResult) -> list[str]:
+    """Each routing over all prompts, with intervals; why there are none with a single prompt."""
+    if len(result.prompts) == 1:
+        return ["One prompt says nothing of others, so there are no intervals over prompts."]
+    lines = [
+        f"Over {counted(len(result.prompts), 'prompt')}, {counted(result.seeds, 'seed')} each. "
+        f"In brackets: {LEVEL:.0%} intervals, a bootstrap over prompts."
+    ]
+    for found in result.summaries():
+        name = "baseline" if found.rule is None else format_rule(found.rule)
+        said = [f"{name}: {_estimate(found.experts)} experts"]
+        if found.more_experts is not None:
+            said.append(f"{_estimate(found.more_experts, '+')} against the first rule, paired")
+        if found.same is not None:
+            said.append(f"same token {_estimate(found.same, '', 100)} %")
+        lines.append("  " + ", ".join(said))
+    return lines
+
+
 def to_csv(rows: Sequence[SweepRow]) -> bytes:
-    """One line a row; the baseline has no alpha."""
+    """One line a row; the baseline has no alpha and no rule."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    writer.writerow(["alpha", *CSV_AGREEMENT, *CSV_ANSWER])
+    writer.writerow(["prompt", "seed", "rule", "alpha", *CSV_AGREEMENT, *CSV_ANSWER])
     for row in rows:
-        writer.writerow([row.alpha, *csv_agreement(row.agreement), *csv_answer(row.answer)])
+        named = [row.prompt, row.seed, row.rule and format_rule(row.rule), row.alpha]
+        writer.writerow([*named, *csv_agreement(row.agreement), *csv_answer(row.answer)])
     return file.getvalue().encode()
+
+
+def _name(row: SweepRow, rules: Sequence[RuleParameters | None]) -> str:
+    if row.rule is None:
+        return "baseline"
+    return f"{row.alpha:g}" if is_by_alpha(rules) else format_rule(row.rule)
+
+
+def _widths(rules: Sequence[RuleParameters | None]) -> tuple[int, ...]:
+    if is_by_alpha(rules):
+        return (_ALPHA_WIDTH, *WIDTHS)
+    return (max(len(format_rule(rule)) for rule in rules if rule), *WIDTHS)
+
+
+def _estimate(estimate: Estimate, sign: str = "", scale: float = 1.0) -> str:
+    value, low, high = (scale * number for number in estimate)
+    return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"

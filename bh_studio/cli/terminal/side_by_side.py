@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from bh_studio.cli.terminal.columns import ColumnPrinter
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
+from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.streams import accept_any_character, terminal_width
-from bh_studio.engine.protocol.events import RunFinished, SideFinished, TokenGenerated
+from bh_studio.engine.protocol.events import Notice, RunFinished, SideFinished, TokenGenerated
 from bh_studio.engine.protocol.experiments import RunComparison
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Side
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
 
 
-def run_side_by_side(loaded: LoadedModel, request: RunComparison, quiet: bool = False) -> Session:
+def run_side_by_side(
+    loaded: LoadedModel, request: RunComparison, notices: Notices, quiet: bool = False
+) -> Session:
     """Run `request`, which Ctrl+C stops, and print both answers; `quiet` prints nothing.
 
     Raises EngineError and ValueError as comparison.compare does.
@@ -35,6 +38,8 @@ def run_side_by_side(loaded: LoadedModel, request: RunComparison, quiet: bool = 
         for event in compare(loaded, request):
             if isinstance(event, RunFinished):
                 return event.session
+            if isinstance(event, Notice):
+                notices.say(event)
             try:
                 if printer is not None and isinstance(event, TokenGenerated):
                     printer.add(columns[event.side], event.text)

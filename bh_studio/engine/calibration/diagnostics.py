@@ -1,4 +1,4 @@
-"""How well a null describes scores it has not seen, layer by layer: pure numbers to show.
+"""How well a null describes scores it has not seen, layer by layer.
 
 The null is fitted on the first half of the recorded tokens and judged on the second: p-values of
 scores that the null is about should there be uniform. Knows recorded router logits, no model.
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from bh_studio.engine.records.diagnostics import (
-    _ABOUT_DISCARDED,
+    ABOUT_DISCARDED,
     BINS,
     QUANTILES,
     LayerDiagnostics,
@@ -88,7 +88,7 @@ def _layer(
 ) -> LayerDiagnostics:
     """p_values, logits: (token, expert) of the held-out half."""
     of_null = p_values
-    if parameters.null in _ABOUT_DISCARDED:
+    if parameters.null in ABOUT_DISCARDED:
         order = logits.argsort(dim=-1, descending=True)[:, top_k:]
         of_null = p_values.gather(-1, order)
     ordered = np.sort(of_null.numpy(), axis=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -38,14 +39,9 @@ class OutputNorms:
         for hook in self._hooks:
             hook.remove()
 
-    def means(self) -> Tensor:
-        """Mean Euclidean norm over the tokens that selected an expert: (layer, expert) float32.
-
-        An expert that no token selected gets the mean of its layer.
-        """
-        of_layer = self._sums.sum(1, keepdim=True) / self._tokens.sum(1, keepdim=True).clamp(min=1)
-        means = self._sums / self._tokens.clamp(min=1)
-        return torch.where(self._tokens > 0, means, of_layer).float()
+    def sums(self) -> np.ndarray:
+        """Sums of Euclidean norms, and the tokens behind them: (2, layer, expert) float64."""
+        return torch.stack([self._sums, self._tokens]).numpy()
 
     def _measuring(self, layer: int) -> Any:
         def measure(experts: nn.Module, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -59,3 +55,14 @@ class OutputNorms:
                 self._tokens[layer, index] += len(output)
 
         return measure
+
+
+def mean_norms(sums: Tensor) -> Tensor:
+    """Mean norm over the tokens that selected an expert, from sums of OutputNorms added up.
+
+    sums: (2, layer, expert) float64. Returns (layer, expert) float32; an expert that no token
+    selected gets the mean of its layer.
+    """
+    norms, tokens = sums
+    of_layer = norms.sum(1, keepdim=True) / tokens.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(tokens > 0, norms / tokens.clamp(min=1), of_layer).float()

@@ -12,16 +12,18 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio import paths
-from bh_studio.engine.calibration.expert_norms import OutputNorms
-from bh_studio.engine.calibration.sensitivity import expert_sensitivities
+from bh_studio.engine.calibration.expert_norms import OutputNorms, mean_norms
+from bh_studio.engine.calibration.sensitivity import sensitivities, squared_effects
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
 from bh_studio.engine.moe.routers import find_routers, router_shape
+from bh_studio.engine.records.calibration import FisherRow, LogitsRow
 from bh_studio.engine.routing.recordings import (
     Recording,
     RecordingError,
@@ -88,55 +90,102 @@ def make_recording(
 
     factors: scores whose factors are measured too; "sensitivity" needs gradients.
 
-    Raises EngineError for texts that are too short together, Cancelled if `cancel` was set.
+    Raises EngineError for texts that are too short together, Cancelled if `cancel` was set between
+    two windows.
     """
     texts = [text] if isinstance(text, str) else list(text)
-    documents = [tokenizer(t, return_tensors="pt", verbose=False).input_ids[0] for t in texts]
-    tokens = sum(len(document) for document in documents)
-    if tokens < _MIN_TOKENS or max(map(len, documents)) <= SKIPPED_POSITIONS:
-        raise EngineError(
-            f"The calibration text has only {tokens} tokens.",
-            f"Use a text of at least {_MIN_TOKENS}, better 2,000.",
-        )
-    window = min(WINDOW, int(model.config.max_position_embeddings))
-    shape = router_shape(find_routers(model))
-    norms = OutputNorms(model, SKIPPED_POSITIONS) if ScoreName.OUTPUT in factors else None
+    reading = Reading(model, tokenizer, texts, factors)
+    logits: list[LogitsRow] = []
+    effects: list[FisherRow] = []
     # Forward and backward take about three times as long as forward alone.
-    split = 0.25 if ScoreName.SENSITIVITY in factors else 1.0
-    with norms or nullcontext():
-        logits = record_router_logits(model, documents, window, _part(progress, 0, split), cancel)
-    if not torch.isfinite(logits).all():
-        raise EngineError(
-            "The model's routers produce values that are not finite.",
-            "The checkpoint is damaged, or this number format is too narrow for it.",
+    total = len(reading.windows) * (4 if reading.has_sensitivity else 1)
+    for number in range(len(reading.windows)):
+        _raise_if(cancel)
+        logits.append(reading.record(number))
+        if progress is not None:
+            progress((number + 1) / total)
+    for number in range(len(reading.windows) if reading.has_sensitivity else 0):
+        _raise_if(cancel)
+        effects.append(reading.differentiate(number))
+        if progress is not None:
+            progress((len(reading.windows) + 3 * (number + 1)) / total)
+    return reading.joined(logits, effects)
+
+
+class Reading:
+    """Texts in windows without overlap, each recorded for itself.
+
+    windows: token ids, (token,) each. has_sensitivity: whether windows are differentiated too.
+
+    Raises EngineError for texts that are too short together.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Sequence[str],
+        factors: Collection[ScoreName] = (),
+    ) -> None:
+        documents = [tokenizer(t, return_tensors="pt", verbose=False).input_ids[0] for t in texts]
+        tokens = sum(len(document) for document in documents)
+        if tokens < _MIN_TOKENS or max(map(len, documents)) <= SKIPPED_POSITIONS:
+            raise EngineError(
+                f"The calibration text has only {tokens} tokens.",
+                f"Use a text of at least {_MIN_TOKENS}, better 2,000.",
+            )
+        self._model, self._texts, self._factors = model, texts, factors
+        self._window = min(WINDOW, int(model.config.max_position_embeddings))
+        self.windows = _windows(documents, self._window)
+        self.has_sensitivity = ScoreName.SENSITIVITY in factors
+
+    def record(self, number: int) -> LogitsRow:
+        """Router logits of one window, and norms if they are wanted.
+
+        Raises EngineError if the logits are not finite.
+        """
+        norms = None
+        if ScoreName.OUTPUT in self._factors:
+            norms = OutputNorms(self._model, SKIPPED_POSITIONS)
+        with norms or nullcontext():
+            logits = router_logits_of(self._model, self.windows[number])
+        if not torch.isfinite(logits).all():
+            raise EngineError(
+                "The model's routers produce values that are not finite.",
+                "The checkpoint is damaged, or this number format is too narrow for it.",
+            )
+        return LogitsRow(logits.numpy(), None if norms is None else norms.sums())
+
+    def differentiate(self, number: int) -> FisherRow:
+        """How much each expert matters in one window."""
+        squares = squared_effects(self._model, self.windows[number], number, SKIPPED_POSITIONS)
+        return FisherRow(squares.numpy())
+
+    def joined(self, rows: Sequence[LogitsRow], effects: Sequence[FisherRow]) -> Recording:
+        """The recording that all windows make, in their order."""
+        logits = torch.from_numpy(np.concatenate([row.logits for row in rows], axis=1))
+        origin = RecordingOrigin(
+            model_fingerprint=model_fingerprint(self._model),
+            text_sha256=hashlib.sha256("\0".join(self._texts).encode()).hexdigest(),
+            tokens=logits.shape[1],
+            skipped_positions=SKIPPED_POSITIONS,
+            window=self._window,
+            top_k=router_shape(find_routers(self._model)).top_k,
         )
-    origin = RecordingOrigin(
-        model_fingerprint=model_fingerprint(model),
-        text_sha256=hashlib.sha256("\0".join(texts).encode()).hexdigest(),
-        tokens=logits.shape[1],
-        skipped_positions=SKIPPED_POSITIONS,
-        window=window,
-        top_k=shape.top_k,
-    )
-    measured = {} if norms is None else {ScoreName.OUTPUT: norms.means()}
-    if ScoreName.SENSITIVITY in factors:
-        measured[ScoreName.SENSITIVITY] = expert_sensitivities(
-            model, _windows(documents, window), SKIPPED_POSITIONS, _part(progress, split, 1), cancel
-        )
-    return Recording(logits, origin, measured)
+        factors = {}
+        norms = [row.norms for row in rows if row.norms is not None]
+        if norms:
+            factors[ScoreName.OUTPUT] = mean_norms(torch.from_numpy(sum_of(norms)))
+        if effects:
+            squares = sum_of([row.squares for row in effects])
+            factors[ScoreName.SENSITIVITY] = sensitivities(torch.from_numpy(squares))
+        return Recording(logits, origin, factors)
 
 
-def record_router_logits(
-    model: PreTrainedModel,
-    documents: Sequence[Tensor],
-    window: int,
-    progress: Progress | None = None,
-    cancel: CancelToken | None = None,
-) -> Tensor:
-    """Router logits over the token ids of `documents`, each (token,), in windows without overlap.
+def router_logits_of(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Router logits of one window of token ids, (token,).
 
-    Returns (layer, token, expert) float32 on the CPU, the first SKIPPED_POSITIONS of each window
-    left out. Raises Cancelled if `cancel` was set between two windows.
+    Returns (layer, token, expert) float32 on the CPU, the first SKIPPED_POSITIONS left out.
     """
     routers = find_routers(model)
     recorded: list[list[Tensor]] = [[] for _ in routers]
@@ -146,15 +195,9 @@ def record_router_logits(
     ]
     was_training = model.training
     model.eval()
-    windows = _windows(documents, window)
     try:
         with torch.inference_mode():
-            for done, part in enumerate(windows):
-                if cancel is not None and cancel.is_cancelled:
-                    raise Cancelled
-                model(part[None].to(model.device), use_cache=False, logits_to_keep=1)
-                if progress is not None:
-                    progress((done + 1) / len(windows))
+            model(ids[None].to(model.device), use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
             hook.remove()
@@ -162,9 +205,17 @@ def record_router_logits(
     return torch.stack([torch.cat(kept) for kept in recorded])
 
 
-def _part(progress: Progress | None, start: float, end: float) -> Progress | None:
-    """`progress` for a part of the work that spans `start` to `end` of it."""
-    return None if progress is None else lambda done: progress(start + done * (end - start))
+def sum_of(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum of arrays of one shape, added in their order."""
+    total = np.zeros_like(arrays[0])
+    for array in arrays:
+        total += array
+    return total
+
+
+def _raise_if(cancel: CancelToken | None) -> None:
+    if cancel is not None and cancel.is_cancelled:
+        raise Cancelled
 
 
 def _windows(documents: Sequence[Tensor], window: int) -> list[Tensor]:

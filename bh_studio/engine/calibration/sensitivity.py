@@ -14,55 +14,52 @@ pruning"; Molchanov et al. (2019), "Importance estimation for neural network pru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.moe.expert_weights import Experts, find_experts
 from bh_studio.engine.moe.experts import expert_output
 
 _SEED = 0
 
 
-def expert_sensitivities(
-    model: PreTrainedModel,
-    windows: Sequence[Tensor],
-    skipped: int,
-    progress: Callable[[float], None] | None = None,
-    cancel: CancelToken | None = None,
-) -> Tensor:
-    """c_i of every expert over the tokens that selected it: (layer, expert) float32 on the CPU.
+def squared_effects(model: PreTrainedModel, ids: Tensor, number: int, skipped: int) -> Tensor:
+    """Sums of (g . o_i)^2 over the tokens of a window that selected an expert, and their number.
 
-    windows: token ids, each (token,). skipped: positions left out at the start of each. Runs the
-    model forward and backward, so it takes about three times as long as reading, and the memory of
-    one window's activations. An expert that no token selected gets the root mean square of its
-    layer. Raises Cancelled if `cancel` was set between two windows.
+    ids: the window, (token,). number: its place among the windows of the text, which what is drawn
+    depends on. skipped: positions left out at its start. Returns (2, layer, expert) float64 on the
+    CPU. Runs the model forward and backward, so it takes about three times as long as reading, and
+    the memory of one window's activations.
     """
     experts = find_experts(model)
-    squares = torch.zeros(len(experts), experts[0].down_proj.shape[0], dtype=torch.float64)
-    tokens = torch.zeros_like(squares)
-    generator = torch.Generator().manual_seed(_SEED)
+    sums = torch.zeros(2, len(experts), experts[0].down_proj.shape[0], dtype=torch.float64)
+    seed = np.random.SeedSequence((_SEED, number)).generate_state(1)[0]
+    generator = torch.Generator().manual_seed(int(seed))
     was_training = model.training
     model.eval()
     try:
-        for done, window in enumerate(windows):
-            if cancel is not None and cancel.is_cancelled:
-                raise Cancelled
-            passes = _LayerPasses(experts)
-            with passes, torch.enable_grad():
-                ids = window[None].to(model.device)
-                logits = model(ids, use_cache=False).logits[0]
-                passes.differentiate(_drawn_log_probability(logits, generator))
-            passes.add(squares, tokens, skipped)
-            if progress is not None:
-                progress((done + 1) / len(windows))
+        passes = _LayerPasses(experts)
+        with passes, torch.enable_grad():
+            logits = model(ids[None].to(model.device), use_cache=False).logits[0]
+            passes.differentiate(_drawn_log_probability(logits, generator))
+        passes.add(sums[0], sums[1], skipped)
     finally:
         model.train(was_training)
+    return sums
+
+
+def sensitivities(sums: Tensor) -> Tensor:
+    """c_i of every expert from `squared_effects` of all windows added up, (2, layer, expert).
+
+    Returns (layer, expert) float32. An expert that no token selected gets the root mean square of
+    its layer.
+    """
+    squares, tokens = sums
     of_layer = squares.sum(1, keepdim=True) / tokens.sum(1, keepdim=True).clamp(min=1)
     return torch.where(tokens > 0, squares / tokens.clamp(min=1), of_layer).sqrt().float()
 

@@ -1,1 +1,1 @@
-"""The laboratories: what can be run with a loaded model, each a generator of events."""
+"""The laboratories: what can be run with a loaded model or its recordings, and the runner."""

@@ -1,76 +1,85 @@
-"""Comparisons of one rule on many prompts: a generator of events.
-
-Knows no file and nothing of what a caller keeps from an earlier, interrupted run.
-"""
+"""Many prompts, each answered with both routings, which take turns. Knows no file."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
-from bh_studio.engine.errors import CancelToken, EngineError
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.experiments.comparison import compare
 from bh_studio.engine.experiments.prompt import check_chat_template, encode_prompt
+from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import RunFinished, TokenGenerated
-from bh_studio.engine.protocol.experiments import RunComparison
-from bh_studio.engine.records.rows import Agreement, Answer
-from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters, Side
+from bh_studio.engine.protocol.events import Notice, RunFinished, TokenGenerated, UnitEvent
+from bh_studio.engine.protocol.experiments import Batch, RunComparison
+from bh_studio.engine.records.rows import (
+    Agreement,
+    Answer,
+    BatchResult,
+    FilePrompt,
+    PromptRow,
+    SkippedRow,
+    prompt_row_from_json,
+)
+from bh_studio.engine.records.terms import FinishReason, Side
 from bh_studio.engine.rules.parameters import RuleParameters
 
 
-@dataclass(frozen=True, slots=True)
-class PromptAnswered:
-    """Both answers to one prompt. index: its place among those that were asked."""
+class BatchLaboratory:
+    """A batch with a model.
 
-    index: int
-    baseline: Answer
-    bh: Answer
-    agreement: Agreement
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRefused:
-    """The model cannot answer this prompt; `reason` is a sentence."""
-
-    index: int
-    reason: str
-
-
-def compare_prompts(
-    loaded: LoadedModel,
-    prompts: Iterable[str],
-    rule: RuleParameters,
-    generation: GenerationParameters,
-    cancel: CancelToken,
-    conversation: Conversation | None = None,
-) -> Generator[TokenGenerated | PromptAnswered | PromptRefused, None, None]:
-    """Answer each of `prompts` with the baseline and with `rule`, taking turns token by token.
-
-    conversation: what precedes each of them; None continues them as plain text.
-    Ends without an event when it is cancelled; the prompt that was under way is lost.
-    Raises ValueError for rule parameters that do not fit the model, EngineError for a conversation
-    with a model that has no chat template.
+    Raises ValueError for a rule that does not fit the model, EngineError for a conversation with a
+    model that has no chat template.
     """
-    rule.check_shape(loaded.shape.layers, loaded.shape.experts)
-    if conversation is not None:
-        check_chat_template(loaded)
-    for index, prompt in enumerate(prompts):
-        if cancel.is_cancelled:
-            return
+
+    def __init__(self, loaded: LoadedModel, definition: Batch) -> None:
+        self._loaded, self._definition = loaded, definition
+        rule = definition.sides[1]
+        assert isinstance(rule, RuleParameters)
+        rule.check_shape(loaded.shape.layers, loaded.shape.experts)
+        if definition.conversation is not None:
+            check_chat_template(loaded)
+        self._rule = rule
+
+    def stages(self, rows: Mapping[str, PromptRow | SkippedRow]) -> Iterator[Stage]:
+        """All prompts at once: none depends on another."""
+        del rows
+        prompts = self._definition.prompts
+        yield Stage("prompts", tuple(Unit(str(asked.line), 1, asked) for asked in prompts))
+
+    def compute(
+        self, unit: Unit, cancel: CancelToken
+    ) -> Generator[UnitEvent | Stepped, None, PromptRow | SkippedRow]:
+        """Answer one prompt with both routings; their tokens on the way."""
+        asked: FilePrompt = unit.work
+        definition = self._definition
         try:
             for side in Side:
-                encode_prompt(loaded, prompt, conversation, side)
+                encode_prompt(self._loaded, asked.prompt, definition.conversation, side)
         except EngineError as error:
-            yield PromptRefused(index, error.message)
-            continue
-        request = RunComparison(index, prompt, rule, generation, conversation, cancel)
-        for event in compare(loaded, request):
-            if isinstance(event, TokenGenerated):
+            return SkippedRow(asked.line, error.message)
+        request = RunComparison(
+            asked.line, asked.prompt, self._rule, definition.generation, definition.conversation,
+            cancel,
+        )  # fmt: skip
+        for event in compare(self._loaded, request):
+            if isinstance(event, TokenGenerated | Notice):
                 yield event
             elif isinstance(event, RunFinished):
                 records = [event.session.sides[side] for side in Side]
                 if any(r.finish_reason is FinishReason.STOPPED for r in records):
-                    return
+                    break
                 baseline, bh = (Answer.of(record) for record in records)
-                yield PromptAnswered(index, baseline, bh, Agreement.between(baseline, bh))
+                return PromptRow(asked, baseline, bh, Agreement.between(baseline, bh))
+        raise Cancelled
+
+    def document(
+        self, rows: Mapping[str, PromptRow | SkippedRow], is_complete: bool
+    ) -> BatchResult | None:
+        """The rows there are, in the order of the prompts."""
+        found = [rows.get(str(asked.line)) for asked in self._definition.prompts]
+        return BatchResult(tuple(row for row in found if row is not None), is_complete)
+
+    def row_from_json(self, values: dict[str, Any]) -> PromptRow | SkippedRow:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return prompt_row_from_json(values)

@@ -11,7 +11,7 @@ from bh_studio.engine.experiments.prompt import encode_prompt
 from bh_studio.engine.experiments.side_run import SideRun
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import Event, RunFinished, RunStarted
+from bh_studio.engine.protocol.events import Event, Notice, RunFinished, RunStarted
 from bh_studio.engine.protocol.experiments import RunComparison
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import FinishReason, Side
@@ -28,6 +28,8 @@ def compare(loaded: LoadedModel, request: RunComparison) -> Generator[Event, Non
         side: encode_prompt(loaded, request.prompt, request.conversation, side) for side in Side
     }
     integration = RoutingIntegration(loaded.model, request.rule, recording=loaded.recording)
+    if (shortage := integration.rule.shortage()) is not None:
+        yield Notice(shortage)
     yield RunStarted(request.run_id)
     runs = [
         SideRun(loaded, prompt_ids[side], request.generation, side, routing, request.run_id)

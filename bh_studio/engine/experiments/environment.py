@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 import bh_studio
+from bh_studio.engine.errors import EngineError
+from bh_studio.engine.moe import row_products
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "PySide6-Essentials", "pyqtgraph")
 
@@ -43,3 +45,30 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def describe_computation() -> dict[str, Any]:
+    """What of this process decides how sums are rounded: threads, and the product of one row."""
+    return {"threads": torch.get_num_threads(), "row_products": row_products.chosen()}
+
+
+def use_computation(computation: dict[str, Any]) -> None:
+    """Compute as `describe_computation` said of another process, for all of this one.
+
+    Raises EngineError where this machine cannot.
+    """
+    threads = computation["threads"]
+    if threads > (os.cpu_count() or 1):
+        raise EngineError(
+            f"The rows that are there were made with {threads} threads; this machine has "
+            f"{os.cpu_count()} processors.",
+            "Go on where there are as many, or start over with --restart.",
+        )
+    torch.set_num_threads(threads)
+    for dtype, name in computation["row_products"].items():
+        try:
+            row_products.choose(dtype, name)
+        except ValueError as error:
+            raise EngineError(
+                str(error), "Go on where there is one, or start over with --restart."
+            ) from error

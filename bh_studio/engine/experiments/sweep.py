@@ -1,77 +1,119 @@
-"""Comparisons of many rules on one prompt, and of one rule on many prompts: generators of events.
+"""One prompt or many with the model's own routing and with each of several rules, one by one.
 
-Knows no file and nothing of what a caller keeps from an earlier, interrupted run.
+Each answer is alone on the machine while it is made, so speeds can be compared. Knows no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.experiments.prompt import encode_prompt
 from bh_studio.engine.experiments.side_run import SideRun
+from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import TokenGenerated
-from bh_studio.engine.records.rows import Agreement, Answer
-from bh_studio.engine.records.terms import Conversation, GenerationParameters, Side
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.protocol.events import Notice, UnitEvent
+from bh_studio.engine.protocol.experiments import Sweep
+from bh_studio.engine.records.rows import Answer
+from bh_studio.engine.records.sweep import SweepResult, sweep_key
+from bh_studio.engine.records.terms import Side
 
 
-@dataclass(frozen=True, slots=True)
-class RuleAnswered:
-    """One answer of a sweep. rule: None for the baseline, which has no agreement with itself."""
+class _Work(NamedTuple):
+    """prompt, seed, side: places among those of the definition."""
 
-    rule: RuleParameters | None
-    answer: Answer
-    agreement: Agreement | None
+    prompt: int
+    seed: int
+    side: int
 
 
-def sweep(
-    loaded: LoadedModel,
-    prompt: str,
-    rules: Sequence[RuleParameters],
-    generation: GenerationParameters,
-    cancel: CancelToken,
-    baseline: Answer | None = None,
-    conversation: Conversation | None = None,
-) -> Generator[TokenGenerated | RuleAnswered, None, None]:
-    """Answer `prompt` with the baseline, once, and then with each of `rules`.
+class SweepLaboratory:
+    """A sweep with a model.
 
-    baseline: the baseline's answer if it is known already; it is not computed again then.
-    conversation: what precedes the prompt; None continues it as plain text.
-    The answers come one after the other, each alone on the machine. Ends without an event when it
-    is cancelled; the answer that was under way is lost.
-    Raises EngineError for a prompt that encode_prompt refuses, ValueError for rule parameters
-    that do not fit the model.
+    Prompts that the model cannot answer are left out; if there is no other, that is an error.
+
+    Raises EngineError for that, ValueError for rules that do not fit the model.
     """
-    prompt_ids = {side: encode_prompt(loaded, prompt, conversation, side) for side in Side}
-    # All of them now: a rule that does not fit should end the sweep before the work, not after it.
-    integrations = [
-        RoutingIntegration(loaded.model, rule, recording=loaded.recording) for rule in rules
-    ]
-    if baseline is None:
-        run = SideRun(loaded, prompt_ids[Side.BASELINE], generation, Side.BASELINE, None)
-        baseline = yield from _finished(run, cancel)
-        if baseline is None:
-            return
-        yield RuleAnswered(None, baseline, None)
-    for rule, integration in zip(rules, integrations, strict=True):
-        run = SideRun(loaded, prompt_ids[Side.BH], generation, Side.BH, integration)
-        answer = yield from _finished(run, cancel)
-        if answer is None:
-            return
-        yield RuleAnswered(rule, answer, Agreement.between(baseline, answer))
 
+    def __init__(self, loaded: LoadedModel, definition: Sweep) -> None:
+        self._loaded, self._definition = loaded, definition
+        # All of them now: a rule that does not fit should end the sweep before the work, not after.
+        self._integrations = [
+            None
+            if rule is None
+            else RoutingIntegration(loaded.model, rule, recording=loaded.recording)
+            for rule in definition.sides
+        ]
+        self._prompt_ids: dict[int, dict[Side, list[int]]] = {}
+        self._refused: dict[int, str] = {}
+        for number, prompt in enumerate(definition.prompts):
+            try:
+                self._prompt_ids[number] = {
+                    side: encode_prompt(loaded, prompt, definition.conversation, side)
+                    for side in Side
+                }
+            except EngineError as error:
+                if len(definition.prompts) == 1:
+                    raise
+                self._refused[number] = error.message
+        if not self._prompt_ids:
+            raise EngineError(f"None of the {len(definition.prompts)} prompts can be answered.")
 
-def _finished(run: SideRun, cancel: CancelToken) -> Generator[TokenGenerated, None, Answer | None]:
-    """The tokens of `run`, and then its answer; None if it was cancelled before it ended."""
-    with closing(run):
-        while not cancel.is_cancelled:
-            token, reason = run.step()
-            yield token
-            if reason is not None:
-                return Answer.of(run.finish(reason).record)
-    return None
+    def stages(self, rows: Mapping[str, Answer]) -> Iterator[Stage]:
+        """All answers at once: none depends on another."""
+        del rows
+        definition = self._definition
+        yield Stage(
+            "answers",
+            tuple(
+                Unit(sweep_key(prompt, seed, side), 1, _Work(prompt, seed, side))
+                for prompt in self._prompt_ids
+                for seed in range(definition.seeds)
+                for side in range(len(definition.sides))
+            ),
+        )
+
+    def compute(
+        self, unit: Unit, cancel: CancelToken
+    ) -> Generator[UnitEvent | Stepped, None, Answer]:
+        """Answer one prompt with one routing; its tokens on the way."""
+        work: _Work = unit.work
+        integration = self._integrations[work.side]
+        if integration is not None and (shortage := integration.rule.shortage()):
+            yield Notice(shortage)
+        generation = self._definition.generation
+        side = Side.BASELINE if integration is None else Side.BH
+        run = SideRun(
+            self._loaded,
+            self._prompt_ids[work.prompt][side],
+            replace(generation, seed=generation.seed + work.seed),
+            side,
+            integration,
+        )
+        with closing(run):
+            while not cancel.is_cancelled:
+                token, reason = run.step()
+                yield token
+                if reason is not None:
+                    return Answer.of(run.finish(reason).record)
+        raise Cancelled
+
+    def document(self, rows: Mapping[str, Answer], is_complete: bool) -> SweepResult | None:
+        """The answers there are, in the order of the definition."""
+        definition = self._definition
+        return SweepResult(
+            definition.prompts,
+            definition.sides,
+            definition.seeds,
+            dict(rows),
+            self._refused,
+            is_complete,
+        )
+
+    def row_from_json(self, values: dict[str, Any]) -> Answer:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return Answer.from_json(values)

@@ -16,8 +16,6 @@ import triton.language as tl
 
 from bh_studio.engine.kernels.selection_kernels import rule_of_layer, select_row
 
-# Keys that an attention program looks at together.
-KEY_BLOCK = 32
 # What `best` holds before any token was looked at.
 NO_TOKEN = tl.constexpr(-(2**63))
 

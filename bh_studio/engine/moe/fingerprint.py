@@ -13,6 +13,7 @@ from bh_studio.engine.moe.routers import find_routers, router_shape, router_weig
 from bh_studio.engine.routing.recordings import Recording, RecordingError
 from bh_studio.engine.rules.parameters import RouterShape
 
+OTHER_MODEL = "This recording is of another model, or of this one in another dtype."
 _SAMPLES = 1024
 # What of the configuration decides the logits and cannot be seen in the parameters.
 _CONFIG_KEYS = (
@@ -50,15 +51,21 @@ def _places(values: Tensor) -> Tensor:
 
 
 def check_recording(recording: Recording, model: PreTrainedModel) -> None:
-    """Raise RecordingError if `recording` was not recorded from this `model` in this dtype."""
-    shape = router_shape(find_routers(model))
+    """Raise RecordingError if `recording` was not made with this `model` in this dtype.
+
+    Reads a part of every weight; `check_shape` alone is free.
+    """
+    check_shape(recording, router_shape(find_routers(model)))
+    if recording.origin.model_fingerprint != model_fingerprint(model):
+        raise RecordingError(OTHER_MODEL)
+
+
+def check_shape(recording: Recording, shape: RouterShape) -> None:
+    """Raise RecordingError if `recording` is of other layers or experts than `shape`."""
     layers, _, experts = recording.logits.shape
-    found = RouterShape(layers, experts, recording.origin.top_k, shape.norm_topk_prob)
-    if found != shape:
+    if (layers, experts, recording.origin.top_k) != (shape.layers, shape.experts, shape.top_k):
         raise RecordingError(
             f"This recording has {layers} layers of {experts} experts, top "
-            f"{recording.origin.top_k}; the "
-            f"model has {shape.layers} of {shape.experts}, top {shape.top_k}."
+            f"{recording.origin.top_k}; the model has {shape.layers} of {shape.experts}, top "
+            f"{shape.top_k}."
         )
-    if recording.origin.model_fingerprint != model_fingerprint(model):
-        raise RecordingError("This recording is of another model, or of this one in another dtype.")

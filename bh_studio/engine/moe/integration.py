@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bh_studio.engine.moe.fingerprint import check_recording
+from bh_studio.engine.moe.fingerprint import check_shape
 from bh_studio.engine.moe.pass_counts import CountHistograms, ForwardPass
 from bh_studio.engine.moe.replacement import Replacement, Wrapper
 from bh_studio.engine.moe.routers import (
@@ -40,7 +40,8 @@ _PATCHED = "_bh_studio_patched"
 class RoutingIntegration:
     """Another routing rule for a mixture of experts of transformers, in force in a `with` block.
 
-    parameters: the rule. recording: one of this model; None for a rule that needs none.
+    parameters: the rule. recording: one of this model, which is known to be of it; None for a rule
+    that needs none.
     make_rule: builds the rule, by default a RoutingRule; experiments put controls in its place.
 
     Slots that the rule leaves unused have weight 0. transformers' own expert computations multiply
@@ -70,7 +71,7 @@ class RoutingIntegration:
                 "The weights of this model are offloaded; load all of them onto devices."
             )
         if recording is not None:
-            check_recording(recording, model)
+            check_shape(recording, self.shape)
         self.collect_stats = collect_stats
         self._recording = recording
         self._make_rule = make_rule
@@ -186,16 +187,9 @@ class RoutingIntegration:
             self._histograms.add(*self._pass.of_one_token(raw_counts))
 
     def _prepared_rule(self) -> RoutingRule:
-        if self._recording is not None and self._prepared_for is not None:
-            # The model has changed its dtype since its recording was checked.
-            check_recording(self._recording, self.model)
         if self._recording is None and self.parameters.needs_calibration:
             self._recording = self._missing_recording()
-        rule = self._make_rule(self.parameters, self._recording, self.shape)
-        shortage = rule.shortage()
-        if shortage is not None:
-            warnings.warn(shortage, stacklevel=4)
-        return rule
+        return self._make_rule(self.parameters, self._recording, self.shape)
 
     def _missing_recording(self) -> Recording:
         """What the rule compares with if it needs a recording and was given none."""

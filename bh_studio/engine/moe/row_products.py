@@ -89,6 +89,28 @@ def fastest_row_product(weight: Tensor) -> RowProduct:
     return _fastest[key]
 
 
+def chosen() -> dict[str, str]:
+    """The products in use with the present number of threads: their names by that of the dtype."""
+    threads = torch.get_num_threads()
+    return {
+        str(dtype).removeprefix("torch."): product.name
+        for (dtype, number), product in _fastest.items()
+        if number == threads
+    }
+
+
+def choose(dtype: str, name: str) -> None:
+    """Use the product `name` for large weights in `dtype`, whichever is the fastest here.
+
+    Raises ValueError if this machine has no such product.
+    """
+    kind = getattr(torch, dtype)
+    found = next((product for product in candidates(kind) if product.name == name), None)
+    if found is None:
+        raise ValueError(f"This machine has no product of one row in {dtype} called {name!r}.")
+    _fastest[kind, torch.get_num_threads()] = found
+
+
 def candidates(dtype: torch.dtype) -> list[RowProduct]:
     """The products that may be the fastest in `dtype` on this machine; LINEAR comes first."""
     found = [LINEAR]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.requests import InspectModel, LoadModel
@@ -14,7 +14,6 @@ from bh_studio.engine.records.terms import MemoryNeed, ModelInfo, Side
 if TYPE_CHECKING:
     import numpy as np
 
-    from bh_studio.engine.records.evaluation import Evaluation
     from bh_studio.engine.records.session import Session, SideRecord
 
 
@@ -151,25 +150,38 @@ class BenchProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationProgress:
-    """done, total: passes of a window through the model. evaluation: what is known so far."""
-
-    done: int
-    total: int
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class FitProgress:
-    """stage: what is being done. done, total: of its passes of a window through the model; a search
-    has no fixed length, its total is what it usually takes."""
+class Progress:
+    """How far an experiment is. stage: what is being done. done, total: of its steps; the total is
+    an estimate where what comes next depends on what comes."""
 
     stage: str
     done: int
     total: int
 
 
-# What the window is told.
+@dataclass(frozen=True, slots=True)
+class RowReady:
+    """A unit of an experiment is done. key: its name. row: what it gave, as plain values."""
+
+    key: str
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A fact of the result that a person should know, as a sentence: a null is too small."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An experiment ended. document: its record, with what is known if it was cancelled."""
+
+    document: Any
+    is_complete: bool
+
+
 Event = (
     LoadProgress
     | ModelLoaded
@@ -182,8 +194,12 @@ Event = (
     | TokenGenerated
     | SideFinished
     | RunFinished
+    | Notice
     | Failed
 )
+# What happens while a unit of an experiment is done, and what an experiment says.
+UnitEvent = TokenGenerated | Notice
+ExperimentEvent = UnitEvent | Progress | RowReady | Finished
 
 
 def failure(error: Exception, run_id: int | None = None) -> Failed:

@@ -1,13 +1,25 @@
-"""What can be run with a model, as frozen values. Knows neither Qt nor torch."""
+"""What can be run with a model, as frozen values: definitions of experiments, and single runs.
+
+A definition holds all that decides its rows, and nothing of where it runs or who keeps what it
+gives. So it can be saved, compared and sent. Knows neither Qt nor torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from bh_studio.engine.errors import CancelToken, EngineError
-from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
+from bh_studio.engine.records.rows import FilePrompt
 from bh_studio.engine.records.terms import Conversation, GenerationParameters
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
+
+# Tokens that are read together unless a number of windows is given. It decides how sums are
+# rounded, so it may not depend on the machine.
+_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,42 +64,6 @@ class BenchRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetRequest:
-    """Find the level of `parameters` at which a token uses `target` experts in a layer on average.
-
-    parameters: the rule; its own level plays no part. fit, check: texts to find the level on and to
-    check it on; without the latter nothing is checked. by_layer: also share the experts out over
-    the layers. tokens: about how many of each to read, spread evenly; None: all.
-    """
-
-    target: float
-    parameters: RuleParameters
-    fit: tuple[Text, ...]
-    check: tuple[Text, ...] = ()
-    by_layer: bool = False
-    tokens: int | None = None
-    cancel: CancelToken = field(default_factory=CancelToken)
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationRequest:
-    """Evaluate `rules` on `texts`, with or without controls for each.
-
-    window: most tokens that the model sees at once; None: as many as it can, at most 2048. stride:
-    scored tokens of a window, so that each sees at least window - stride before it; None: half.
-    tokens: about how many to score, in windows spread evenly over the texts; None: all.
-    """
-
-    texts: tuple[Text, ...]
-    rules: tuple[RuleParameters, ...]
-    with_controls: bool = False
-    window: int | None = None
-    stride: int | None = None
-    tokens: int | None = None
-    cancel: CancelToken = field(default_factory=CancelToken)
-
-
-@dataclass(frozen=True, slots=True)
 class RunComparison:
     """Answer `prompt` with the baseline and with BH routing, taking turns token by token.
 
@@ -101,3 +77,187 @@ class RunComparison:
     generation: GenerationParameters
     conversation: Conversation | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="kind"):
+    """Answer each of `prompts` with each of `sides`, one answer after the other.
+
+    sides: the model's own routing, None, and then rules, no two alike. seeds: how often each is
+    answered, with the seed of `generation` and those after it. conversation: what precedes each
+    prompt; None continues it as plain text.
+
+    Raises ValueError for no prompts, other sides, or less than one seed.
+    """
+
+    prompts: tuple[str, ...]
+    sides: tuple[RuleParameters | None, ...]
+    generation: GenerationParameters
+    seeds: int = 1
+    conversation: Conversation | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("A sweep needs a prompt.")
+        rules = [rule for rule in self.sides if rule is not None]
+        if not rules or self.sides != (None, *rules):
+            raise ValueError("A sweep compares rules with the model's own routing, its first side.")
+        for number, rule in enumerate(rules):
+            if rule in rules[:number]:
+                raise ValueError(f"The rule {format_rule(rule)} is given twice; give each once.")
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1; got {self.seeds}.")
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows, but for the model."""
+        return {
+            "prompts": list(self.prompts),
+            "rules": _rule_texts(self.sides),
+            "generation": msgspec.to_builtins(self.generation),
+            "seeds": self.seeds,
+            **_precedes(self.conversation),
+        }
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
+    """Answer each of `prompts` with the model's own routing and with a rule, in turns.
+
+    sides: the model's own routing, None, and a rule. prompts_sha256: of the file that the prompts
+    are from. conversation: what precedes each prompt; None continues it as plain text.
+
+    Raises ValueError for other sides.
+    """
+
+    prompts: tuple[FilePrompt, ...]
+    prompts_sha256: str
+    sides: tuple[RuleParameters | None, ...]
+    generation: GenerationParameters
+    conversation: Conversation | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.sides) != 2 or self.sides[0] is not None or self.sides[1] is None:
+            raise ValueError("A batch compares one rule with the model's own routing.")
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows, but for the model."""
+        return {
+            "prompts_sha256": self.prompts_sha256,
+            "rules": _rule_texts(self.sides),
+            "generation": msgspec.to_builtins(self.generation),
+            **_precedes(self.conversation),
+        }
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag="evaluation", tag_field="kind"):
+    """Evaluate `rules` on `texts`, with or without controls for each.
+
+    window: most tokens that the model sees at once, at most what it can. stride: scored tokens of a
+    window, so that each sees at least window - stride before it; None: half. tokens: about how many
+    to score, in windows spread evenly over the texts; None: all. batch: windows that are read
+    together, which rounds sums in its own way; None: as many as make 4,096 tokens.
+
+    Raises ValueError for values outside their ranges.
+    """
+
+    texts: tuple[Text, ...]
+    rules: tuple[RuleParameters, ...]
+    with_controls: bool = False
+    window: int = DEFAULT_WINDOW
+    stride: int | None = None
+    tokens: int | None = None
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("window", "stride", "tokens", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}.")
+
+    def windows_at_once(self, window: int) -> int:
+        """How many windows of `window` tokens make a batch."""
+        return self.batch or max(1, _BATCH_TOKENS // window)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows, but for the model."""
+        return {
+            "texts": [text.sha256 for text in self.texts],
+            "rules": _rule_texts(self.rules),
+            "with_controls": self.with_controls,
+            "window": self.window,
+            "stride": self.stride,
+            "tokens": self.tokens,
+            "batch": self.batch,
+        }
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field="kind"):
+    """Find the level of `rule` at which a token uses `target` experts in a layer on average.
+
+    rule: its own level plays no part. fit, check: texts to find the level on and to check it on;
+    without the latter nothing is checked. by_layer: also share the experts out over the layers.
+    tokens: about how many of each to read, spread evenly; None: all.
+
+    Raises ValueError for a rule that has no level to look for, or values outside their ranges.
+    """
+
+    target: float
+    rule: RuleParameters
+    fit: tuple[Text, ...]
+    check: tuple[Text, ...] = ()
+    by_layer: bool = False
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        self.rule.check_searchable()
+        if self.tokens is not None and self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1; got {self.tokens}.")
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows, but for the model."""
+        return {
+            "target": self.target,
+            "rule": format_rule(self.rule),
+            "fit": [text.sha256 for text in self.fit],
+            "check": [text.sha256 for text in self.check],
+            "by_layer": self.by_layer,
+            "tokens": self.tokens,
+        }
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, tag="calibration", tag_field="kind"):
+    """Record the router logits of a model over `texts`, which are read apart.
+
+    factors: scores whose factors of each expert are measured too.
+    """
+
+    texts: tuple[Text, ...]
+    factors: tuple[ScoreName, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows, but for the model."""
+        return {
+            "texts": [text.sha256 for text in self.texts],
+            "factors": [factor.value for factor in self.factors],
+        }
+
+
+Experiment = Sweep | Batch | Evaluation | Budget | Calibration
+
+
+def kind_of(definition: Experiment) -> str:
+    """The name of what `definition` runs, as results and saved definitions bear it."""
+    kind = definition.__struct_config__.tag
+    assert isinstance(kind, str)
+    return kind
+
+
+def _rule_texts(sides: tuple[RuleParameters | None, ...]) -> list[str]:
+    return [format_rule(rule) for rule in sides if rule is not None]
+
+
+def _precedes(conversation: Conversation | None) -> dict[str, Any]:
+    """What precedes every prompt, in words that can be told apart in a sentence."""
+    if conversation is None:
+        return {"prompt_format": "plain text"}
+    said = {"prompt_format": "chat", "system_prompt": conversation.system}
+    turns = msgspec.to_builtins(conversation.turns)
+    return {**said, "turns": turns} if turns else said

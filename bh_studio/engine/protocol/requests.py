@@ -1,4 +1,4 @@
-"""What a model is asked for besides experiments: to be loaded, unloaded, described.
+"""What the engine thread is asked for: to load a model, to describe one, to run a comparison.
 
 Frozen values, and the number formats that weights can be loaded in. Knows neither Qt nor torch.
 """

@@ -5,18 +5,76 @@ Knows numbers and rules, no model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from bh_studio.engine.files.lists import counted_array, finite_array
 from bh_studio.engine.records.estimates import Estimate
-from bh_studio.engine.records.evaluation import Evaluation, Scores
+from bh_studio.engine.records.evaluation import EvaluationResult, Scores
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeansRow:
+    """Experts that a rule used in some windows.
+
+    used: (window, 1 + layer) int64: tokens of each window, then experts used in each layer.
+    """
+
+    used: np.ndarray
+
+    @classmethod
+    def mean(cls, rows: Sequence[Self]) -> np.ndarray:
+        """Mean experts of a token in each layer over all windows: (layer,) float64."""
+        total = np.concatenate([row.used for row in rows]).sum(0)
+        means: np.ndarray = total[1:] / total[0]
+        return means
+
+    def to_json(self) -> dict[str, Any]:
+        """The row by name."""
+        return {"used": self.used.tolist()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return cls(counted_array(values["used"], 2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveRow:
+    """What each layer alone used and lost with each of several rules, in one window of `tokens`.
+
+    curves: (layer, rule, 2) float64, sums over tokens: experts, and nats of KL.
+    """
+
+    curves: np.ndarray
+    tokens: int
+
+    @classmethod
+    def mean(cls, rows: Sequence[Self]) -> np.ndarray:
+        """The same a token, over all windows."""
+        # In the order of the windows, whatever order the rows came in.
+        total = np.zeros_like(rows[0].curves)
+        for row in rows:
+            total += row.curves
+        mean: np.ndarray = total / sum(row.tokens for row in rows)
+        return mean
+
+    def to_json(self) -> dict[str, Any]:
+        """The row by name."""
+        return {"curves": self.curves.tolist(), "tokens": self.tokens}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return cls(finite_array(values["curves"], 3), int(values["tokens"]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +157,7 @@ class FitText:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Budget:
+class BudgetResult:
     """Solutions for a target, and how they did on texts that they were not fitted on.
 
     texts: of the fit. window: most tokens that the model saw at once. tokens: read in one pass.
@@ -114,7 +172,7 @@ class Budget:
     tokens: int
     one_level: Solution
     by_layer: Solution | None
-    check: Evaluation | None
+    check: EvaluationResult | None
     environment: dict[str, Any]
 
     @property
@@ -140,7 +198,7 @@ class Budget:
         places = [self._place(self.check, solution) for solution in (self.by_layer, self.one_level)]
         return self.check.difference(*places)
 
-    def _place(self, check: Evaluation, solution: Solution) -> int:
+    def _place(self, check: EvaluationResult, solution: Solution) -> int:
         """Where the solution itself stands among the contenders, before its controls."""
         return [c.parameters for c in check.contenders].index(solution.parameters)
 

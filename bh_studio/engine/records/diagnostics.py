@@ -10,7 +10,7 @@ from bh_studio.engine.rules.parameters import NullName, ScoreName
 BINS = 20
 QUANTILES = tuple(i / 100 for i in range(1, 100))
 # These describe the experts that the router discards; the others all experts of a token.
-_ABOUT_DISCARDED = (NullName.DISCARDED, NullName.POOLED, NullName.PER_EXPERT)
+ABOUT_DISCARDED = (NullName.DISCARDED, NullName.POOLED, NullName.PER_EXPERT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class NullDiagnostics:
     @property
     def is_about_discarded(self) -> bool:
         """Whether the held-out null scores are those of discarded experts, not of all."""
-        return self.null in _ABOUT_DISCARDED
+        return self.null in ABOUT_DISCARDED
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, with lists for tuples, as JSON has them."""

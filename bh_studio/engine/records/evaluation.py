@@ -7,18 +7,20 @@ every interval is a paired bootstrap over windows, see `estimates`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from bh_studio.engine.files.lists import finite_array
 from bh_studio.engine.records.estimates import LEVEL, RESAMPLES, Estimate, PairedBootstrap, on_front
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Control(StrEnum):
@@ -77,13 +79,33 @@ class WindowSums:
         """(window,)"""
         return self.quality[:, 0]
 
-    def __add__(self, other: WindowSums) -> WindowSums:
-        """The windows of both, in order."""
-        return WindowSums(
-            np.concatenate([self.quality, other.quality]),
-            np.concatenate([self.counts, other.counts]),
-            self.rows_read + other.rows_read,
-            self.expert_rows + other.expert_rows,
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The windows of all `parts`, in order."""
+        return cls(
+            np.concatenate([part.quality for part in parts]),
+            np.concatenate([part.counts for part in parts]),
+            sum(part.rows_read for part in parts),
+            sum(part.expert_rows for part in parts),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums by name."""
+        return {
+            "quality": self.quality.tolist(),
+            "counts": self.counts.tolist(),
+            "rows_read": self.rows_read,
+            "expert_rows": self.expert_rows,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The sums that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return cls(
+            finite_array(values["quality"], 2),
+            finite_array(values["counts"], 3),
+            int(values["rows_read"]),
+            int(values["expert_rows"]),
         )
 
 
@@ -133,7 +155,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evaluation:
+class EvaluationResult:
     """Results of every contender on the same windows. The first contender is the baseline.
 
     texts: (name, sha256, tokens) of each. tokens: (window,) scored tokens. is_complete: False if it

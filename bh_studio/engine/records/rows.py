@@ -181,12 +181,8 @@ class PromptRow:
         }
 
 
-def prompt_rows_from_json(rows: Sequence[dict[str, Any]]) -> list[PromptRow | SkippedRow]:
-    """The rows that their `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
-    return [_prompt_row_from_json(row) for row in rows]
-
-
-def _prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
+def prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
+    """The row that their `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
     if "reason" in row:
         return SkippedRow(int(row["line"]), str(row["reason"]))
     baseline, bh = (Answer.from_json(row["sides"][side]) for side in Side)
@@ -195,28 +191,17 @@ def _prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SweepRow:
-    """One answer. alpha: None for the baseline, which is compared with nothing."""
+class BatchResult:
+    """The rows of a batch, in the order of its prompts."""
 
-    alpha: float | None
-    answer: Answer
-    agreement: Agreement | None
+    rows: tuple[PromptRow | SkippedRow, ...]
+    is_complete: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """The row by name."""
-        compared = self.agreement.to_json() if self.agreement else {}
-        return {"alpha": self.alpha, **compared, **self.answer.to_json()}
+    @property
+    def answered(self) -> tuple[PromptRow, ...]:
+        return tuple(row for row in self.rows if isinstance(row, PromptRow))
 
-
-def sweep_rows_from_json(rows: Sequence[dict[str, Any]]) -> list[SweepRow]:
-    """The rows that `to_json` wrote, the baseline's first.
-
-    Raises KeyError, TypeError or ValueError for others.
-    """
-    answers = [(row["alpha"], Answer.from_json(row)) for row in rows]
-    if answers and answers[0][0] is not None:
-        raise ValueError("The first row is not the baseline's.")
-    return [
-        SweepRow(alpha, answer, None if alpha is None else Agreement.between(answers[0][1], answer))
-        for alpha, answer in answers
-    ]
+    @property
+    def refused(self) -> tuple[SkippedRow, ...]:
+        """Prompts that the model cannot answer."""
+        return tuple(row for row in self.rows if isinstance(row, SkippedRow))

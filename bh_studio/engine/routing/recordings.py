@@ -104,12 +104,17 @@ class Recording:
 
 
 def save_recording(recording: Recording, path: Path) -> None:
-    """Write `recording` to an .npz file without pickled objects, at once or not at all."""
-    packed = io.BytesIO()
-    header = json.dumps({"format_version": _FORMAT_VERSION, **asdict(recording.origin)})
-    np.savez(packed, allow_pickle=False, header=np.array(header), **_arrays(recording))
+    """Write `recording` to an .npz file, at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, packed.getvalue())
+    write_atomically(path, packed(recording))
+
+
+def packed(recording: Recording) -> bytes:
+    """`recording` as an .npz file without pickled objects."""
+    file = io.BytesIO()
+    header = json.dumps({"format_version": _FORMAT_VERSION, **asdict(recording.origin)})
+    np.savez(file, allow_pickle=False, header=np.array(header), **_arrays(recording))
+    return file.getvalue()
 
 
 def load_recording(path: Path) -> Recording:

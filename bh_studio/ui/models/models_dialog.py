@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QSize, Qt, Signal, Slot
+from PySide6.QtCore import QSize, Qt, Slot
 from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
     QDialog,
@@ -39,8 +39,6 @@ _LETTERS, _LINES = 134, 38
 
 class ModelsDialog(QDialog):
     """Stays open beside the window; closing it ends nothing."""
-
-    folder_chosen = Signal(str)
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ class DownloadView:
 
 
 class DownloadLike(Protocol):
-    """What the window needs of engine.download.Download."""
+    """What the window needs of engine.hub.download.Download."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...

@@ -25,6 +25,7 @@ from bh_studio.engine.protocol.events import (
     ModelInspected,
     ModelLoaded,
     ModelUnloaded,
+    Notice,
     RunFinished,
     RunStarted,
     SideFinished,
@@ -237,6 +238,8 @@ class SessionModel(QObject):
                 self._apply_unloaded()
             case Failed():
                 self._apply_failure(event)
+            case Notice(text):
+                _log.info("%s", text)
             case _:
                 self._apply_answer(event)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_json_is_one_object_on_standard_output(
     arguments = ("3", "--fit", texts[0], "--rule", "cut:0.1", "--tokens", "128", "--json")
     assert budget(checkpoint, *arguments) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["fit"]["tokens"] == 128
     assert document["one_level"]["parameters"]["rule"] == "cut"
     assert document["one_level"]["mean_experts"] == pytest.approx(3, rel=0.02)
@@ -129,19 +130,29 @@ def test_bad_input_gets_one_sentence(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_an_interrupted_run_keeps_nothing_and_says_so(
-    checkpoint: str, texts: tuple[str, str], tmp_path: Path, start: Start
-) -> None:
-    Path(texts[0]).write_text(calibration_text())
+def test_an_interrupted_run_keeps_what_it_read_and_goes_on(
+    checkpoint: str, texts: tuple[str, str], tmp_path: Path, start: Start,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     saved = tmp_path / "budget.json"
-    arguments = ["3", "--fit", texts[0], "--per-layer", "--model", checkpoint, "--out", str(saved)]
-    program = start("budget", *arguments)
-    assert program.stderr is not None
-    while "The fit reads" not in program.stderr.readline():
-        pass
+    journal = tmp_path / "budget.json.rows.jsonl"
+    common = ["3", "--fit", texts[0], "--check", texts[1], "--per-layer", "--json"]
+    assert budget(checkpoint, *common) == 0
+    whole = json.loads(capsys.readouterr().out)
+    program = start("budget", *common, "--model", checkpoint, "--out", str(saved))
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+        time.sleep(0.01)
     program.send_signal(signal.SIGINT)
     out, messages = program.communicate(timeout=60)
     assert program.returncode == 130
     assert out == ""
-    assert messages.splitlines()[-1] == "Stopped; nothing was kept."
+    assert "the same command goes on from there." in messages.splitlines()[-1]
     assert not saved.exists()
+    assert budget(checkpoint, *common, "--out", str(saved)) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads(saved.read_text())
+    for name in ("one_level", "by_layer", "fit", "rows"):
+        assert document[name] == whole[name]
+    contenders = [d["check"]["evaluation"]["contenders"] for d in (document, whole)]
+    assert contenders[0] == contenders[1]
+    assert not journal.exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import torch
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
-from bh_studio.cli.commands import calibrate as command
 from bh_studio.engine.calibration.recorder import calibration_text
+from bh_studio.engine.records.journal import Journal, Row
 from bh_studio.engine.routing.recordings import load_recording
 from bh_studio.engine.rules.parameters import ScoreName
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
@@ -204,46 +203,45 @@ def test_a_null_of_another_model_is_refused(
         assert calibrate(checkpoint, "--check", str(path)) == 1
         assert sentence in capsys.readouterr().err.splitlines()[-1]
 
-    refused("fitted on another model", seed=1)
+    refused("of another model", seed=1)
     # The checkpoint is in bfloat16, and a small model is computed in float32.
-    refused("or on this one in another dtype", dtype=torch.bfloat16)
+    refused("or of this one in another dtype", dtype=torch.bfloat16)
     refused("This recording has 2 layers of 16 experts", num_hidden_layers=2)
     np.savez(path, logits=np.zeros((3, 5, 16), np.float32))
     assert calibrate(checkpoint, "--check", str(path)) == 1
     assert "not a recording of BH Studio" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_ctrl_c_stops_and_writes_nothing(
-    checkpoint: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("score", ["probability", "output", "sensitivity"])
+def test_ctrl_c_keeps_what_was_read_and_the_same_command_goes_on(
+    score: str, checkpoint: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    reported: list[float | None] = []
+    whole, resumed = tmp_path / "whole.npz", tmp_path / "null.npz"
+    assert calibrate(checkpoint, text, "--score", score, "--out", str(whole)) == 0
+    add = Journal.add
 
-    def interrupt(share: float | None) -> None:
-        if not reported:
+    def interrupted_after_adding(journal: Journal, key: str, row: Row) -> None:
+        add(journal, key, row)
+        if len(journal.rows) == (30 if score == "sensitivity" else 5):
             signal.raise_signal(signal.SIGINT)
-        reported.append(share)
 
-    monkeypatch.setattr(command, "_report", interrupt)
+    monkeypatch.setattr(Journal, "add", interrupted_after_adding)
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    capsys.readouterr()
     try:
-        assert calibrate(checkpoint, text, "--out", str(tmp_path / "null.npz")) == 130
+        assert calibrate(checkpoint, text, "--score", score, "--out", str(resumed)) == 130
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, former)
-    assert len(reported) == 2  # the first of 24 windows, and the end
+    monkeypatch.undo()
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith("Stopped; nothing was written.\n")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_progress_is_shown_on_a_terminal_only(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command._report(0.5)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    command._report(0.5)
-    command._report(None)
-    assert capsys.readouterr().err == "\r\x1b[K50% of the texts read\r\x1b[K"
+    assert captured.err.endswith("the same command goes on from there.\n")
+    assert not resumed.exists()
+    assert calibrate(checkpoint, text, "--score", score, "--out", str(resumed)) == 0
+    assert load_recording(resumed).sha256 == load_recording(whole).sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["null.npz", "whole.npz"]
+    # A finished recording is written anew.
+    assert calibrate(checkpoint, text, "--score", score, "--out", str(resumed)) == 0
+    assert f"Saved {resumed}" in capsys.readouterr().err

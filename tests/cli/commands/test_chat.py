@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -239,7 +240,8 @@ def test_rows_of_a_chat_and_of_plain_text_are_not_mixed(
 
     assert run("--system", "Be brief.") == 0
     document = json.loads(saved.read_text())
-    assert (document["prompt_format"], document["system_prompt"]) == ("chat", "Be brief.")
+    settings = document["settings"]
+    assert (settings["prompt_format"], settings["system_prompt"]) == ("chat", "Be brief.")
     capsys.readouterr()
     for arguments, words in (
         (["--no-chat"], "prompt format (chat then, plain text now)"),
@@ -250,19 +252,6 @@ def test_rows_of_a_chat_and_of_plain_text_are_not_mixed(
     assert run("--system", "Be brief.") == 0
     assert "has all 2 prompts already" in capsys.readouterr().err
     assert json.loads(saved.read_text()) == document
-
-
-def test_results_from_before_there_were_chats_go_on(
-    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    saved = tmp_path / "a.json"
-    options = ["sweep", "Once", "--model", checkpoint, *SHORT, "--out", str(saved)]
-    assert cli.run(build_parser().parse_args(options)) == 0
-    document = json.loads(saved.read_text())
-    assert document.pop("prompt_format") == "plain text"
-    saved.write_text(json.dumps(document))
-    assert cli.run(build_parser().parse_args(options)) == 0
-    assert "has all 5 answers already" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
@@ -295,6 +284,14 @@ def read_until(terminal: int, mark: str) -> str:
     return text
 
 
+def interrupt(program: subprocess.Popen[str], terminal: int) -> None:
+    """Press Ctrl+C until it is heard: readline misses one that comes before it waits for a key."""
+    ready: list[int] = []
+    while not ready:
+        program.send_signal(signal.SIGINT)
+        ready, _, _ = select.select([terminal], [], [], 2)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminals")
 def test_a_person_types_stops_an_answer_and_leaves(
     chat_checkpoint: str, tmp_path: Path, start: Start
@@ -305,7 +302,8 @@ def test_a_person_types_stops_an_answer_and_leaves(
     program = start("chat", "--model", chat_checkpoint, *arguments, stdin=theirs, stdout=theirs)
     os.close(theirs)
     read_until(terminal, "> ")
-    program.send_signal(signal.SIGINT)  # at the prompt: nothing is lost, and nothing ends
+    # At the prompt: nothing is lost, and nothing ends.
+    interrupt(program, terminal)
     read_until(terminal, "> ")
     os.write(terminal, b"Hello\n")
     read_until(terminal, "---")

@@ -172,7 +172,7 @@ def test_other_prompts_are_refused(
     assert compare(prompts, "--model", checkpoint, "--out", str(out)) == 0
     prompts.write_text('"Another"')
     assert compare(prompts, "--model", "/nowhere", "--out", str(out)) == 2
-    assert "prompts file sha256" in capsys.readouterr().err
+    assert "prompts sha256" in capsys.readouterr().err
 
 
 def test_a_file_whose_prompts_are_all_too_long_fails_and_says_so(

@@ -13,9 +13,8 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
-from bh_studio.cli.commands import evaluate as evaluate_module
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
-from bh_studio.engine.files import atomic
+from bh_studio.engine.records.journal import Journal, Row
 from bh_studio.engine.routing.recordings import save_recording
 from tests.tiny_olmoe import tiny_model, tiny_tokenizer
 
@@ -166,33 +165,49 @@ def test_a_stride_over_the_window_is_refused(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_an_interrupted_evaluation_keeps_what_it_has(
+def test_an_interrupted_evaluation_keeps_what_it_has_and_goes_on(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    long, saved = tmp_path / "long.txt", tmp_path / "e.json"
-    long.write_text(calibration_text(), encoding="utf-8")
-    monkeypatch.setattr(evaluate_module, "_SAVE_EVERY", 0.0)
-    monkeypatch.setattr(
-        "bh_studio.engine.experiments.evaluation.teacher_forcing._windows_at_once", lambda *_: 1
-    )
-    write = atomic.write_atomically
+    text, saved = tmp_path / "long.txt", tmp_path / "e.json"
+    text.write_text(calibration_text()[:3000], encoding="utf-8")
+    arguments = (str(text), "--rule", RULE, "--controls", "--batch", "4", "--json")
+    assert evaluate(checkpoint, *arguments) == 0
+    whole = json.loads(capsys.readouterr().out)
+    add = Journal.add
 
-    written: list[bytes] = []
-
-    def interrupted_after_saving(path: Path, data: bytes) -> None:
-        write(path, data)
-        if not written:  # the final file is written when Ctrl+C ends the program again
+    def interrupted_after_adding(journal: Journal, key: str, row: Row) -> None:
+        add(journal, key, row)
+        if len(journal.rows) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        written.append(data)
 
-    monkeypatch.setattr(evaluate_module, "write_atomically", interrupted_after_saving)
+    monkeypatch.setattr(Journal, "add", interrupted_after_adding)
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        assert evaluate(checkpoint, str(long), "--rule", RULE, "--out", str(saved)) == 130
+        assert evaluate(checkpoint, *arguments, "--out", str(saved)) == 130
     finally:
         signal.signal(signal.SIGINT, former)
-    assert "Not complete" in capsys.readouterr().out
-    document = json.loads(saved.read_text())
-    assert document["is_complete"] is False
-    assert document["scored_tokens"] == sum(document["window_tokens"]) > 0
+    monkeypatch.undo()
+    captured = capsys.readouterr()
+    partial = json.loads(captured.out)
+    assert partial["is_complete"] is False
+    assert partial["scored_tokens"] == sum(partial["window_tokens"]) > 0
+    assert "the same command goes on from there" in captured.err.splitlines()[-1]
+    assert not saved.exists()
+
+    assert evaluate(checkpoint, *arguments, "--out", str(saved)) == 0
+    captured = capsys.readouterr()
+    assert f"window passes taken over from {saved}." in captured.err
+    document = json.loads(captured.out)
+    assert document == json.loads(saved.read_text())
+    for name in ("contenders", "rows", "window_tokens", "settings"):
+        assert document[name] == whole[name]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".txt"] == ["e.json"]
+
+    # Finished, it is only printed.
+    before = saved.read_bytes()
+    assert evaluate(checkpoint, *arguments, "--out", str(saved)) == 0
+    assert json.loads(capsys.readouterr().out) == document
+    assert saved.read_bytes() == before
+    assert evaluate("/nowhere", *arguments, "--batch", "5", "--out", str(saved)) == 2
+    assert "batch (4 then, 5 now)" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_json_on_standard_output_and_in_the_file_are_the_same(
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(out.read_text())
     assert document["complete"] is True
-    assert document["parameters"]["alphas"] == [0.2, 0.02]
+    assert document["settings"]["rules"] == ["bh:0.2,max_k=16", "bh:0.02,max_k=16"]
     assert [row["alpha"] for row in document["rows"]] == [None, 0.2, 0.02]
     baseline, *others = document["rows"]
     assert "agreement" not in baseline
@@ -164,7 +164,7 @@ def test_other_settings_are_refused_before_the_model_is_loaded(
     assert captured.err.count("\n") == 1
     assert out.read_bytes() == before
     assert sweep("--model", checkpoint, "--out", str(out), "--seed", "3", "--restart") == 0
-    assert json.loads(out.read_text())["parameters"]["generation"]["seed"] == 3
+    assert json.loads(out.read_text())["settings"]["generation"]["seed"] == 3
 
 
 def test_another_model_is_refused(

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from transformers import OlmoeForCausalLM
 
-from bh_studio.engine.calibration.sensitivity import expert_sensitivities
-from bh_studio.engine.errors import Cancelled, CancelToken
+from bh_studio.engine.calibration.sensitivity import sensitivities, squared_effects
 from bh_studio.engine.moe.expert_weights import find_experts
 from bh_studio.engine.moe.experts import expert_output
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model
@@ -62,6 +61,22 @@ def exact_effect(model: OlmoeForCausalLM, token: int, output: Tensor) -> float:
     )
     p = shifted_logits(model, 0 * direction).softmax(-1)
     return float(((p * slope**2).sum(-1) - (p * slope).sum(-1) ** 2).sum())
+
+
+def expert_sensitivities(
+    model: OlmoeForCausalLM, windows: list[torch.Tensor], skipped: int
+) -> torch.Tensor:
+    """The factors over several windows."""
+    sums = [squared_effects(model, ids, n, skipped) for n, ids in enumerate(windows)]
+    return sensitivities(torch.stack(sums).sum(0))
+
+
+def test_what_is_drawn_depends_on_the_place_of_the_window_alone() -> None:
+    model = tiny_model()
+    first, second = (squared_effects(model, IDS, number, 0) for number in (0, 1))
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(squared_effects(model, IDS, 1, 0), second)
 
 
 def test_it_estimates_the_fisher_information() -> None:
@@ -119,10 +134,3 @@ def test_positions_at_the_start_are_left_out() -> None:
     whole = expert_sensitivities(tiny_model(), [IDS], skipped=0)
     rest = expert_sensitivities(tiny_model(), [IDS], skipped=4)
     assert not torch.equal(whole, rest)
-
-
-def test_it_can_be_cancelled() -> None:
-    model, cancel = tiny_model(), CancelToken()
-    with pytest.raises(Cancelled):
-        expert_sensitivities(model, [IDS] * 3, 0, lambda _: cancel.cancel(), cancel)
-    assert not any(module._forward_hooks for module in model.modules())

@@ -30,7 +30,7 @@ from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RouterShape, RuleParameters
 from bh_studio.engine.rules.text import parse_rule
-from tests.engine.models.test_devices import RULES, check_counts, logits_of, recorded
+from tests.engine.moe.test_devices import RULES, check_counts, logits_of, recorded
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model
 
 CUDA = torch.device("cuda")

@@ -1,44 +1,69 @@
-"""Many prompts: which are answered, which refused, and stopping."""
+"""Many prompts: which are answered, which refused, going on, and stopping."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from bh_studio.engine.errors import CancelToken
-from bh_studio.engine.experiments.batch import PromptAnswered, PromptRefused, compare_prompts
+from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import TokenGenerated
+from bh_studio.engine.protocol.events import Finished, RowReady, TokenGenerated
+from bh_studio.engine.protocol.experiments import Batch
+from bh_studio.engine.records.rows import FilePrompt
 from bh_studio.engine.rules.parameters import RuleParameters
 from tests.engine.experiments.answers import GENERATION, PROMPT, RULES, both_answers, content
+from tests.engine.experiments.running import result_of, rows_of
 from tests.tiny_olmoe import CONTEXT, EXPERTS
+
+
+def batch(*prompts: str, rule: RuleParameters = RULES[1], **options: Any) -> Batch:
+    asked = tuple(FilePrompt(2 * place + 1, prompt) for place, prompt in enumerate(prompts))
+    values = {"prompts_sha256": "", "sides": (None, rule), "generation": GENERATION}
+    return Batch(prompts=asked, **{**values, **options})
 
 
 def test_every_prompt_is_answered_or_refused(loaded: LoadedModel) -> None:
     prompts = [PROMPT, " ", "x" * CONTEXT, "The king"]
-    events = list(compare_prompts(loaded, prompts, RULES[1], GENERATION, CancelToken()))
-    rows = [event for event in events if isinstance(event, PromptAnswered)]
-    assert [row.index for row in rows] == [0, 3]
-    for row in rows:
-        expected = both_answers(loaded, prompts[row.index], RULES[1])
+    result = result_of(loaded, batch(*prompts))
+    assert [row.line for row in result.answered] == [1, 7]
+    for row, prompt in zip(result.answered, (PROMPT, "The king"), strict=True):
+        expected = both_answers(loaded, prompt, RULES[1])
+        assert row.asked.prompt == prompt
         assert [content(row.baseline), content(row.bh)] == [content(a) for a in expected]
-    refused = [event for event in events if isinstance(event, PromptRefused)]
-    assert [(row.index, row.reason.partition(";")[0]) for row in refused] == [
-        (1, "The prompt is empty."),
-        (2, "The prompt has 128 tokens"),
+    assert [(row.line, row.reason.partition(";")[0]) for row in result.refused] == [
+        (3, "The prompt is empty."),
+        (5, "The prompt has 128 tokens"),
     ]
 
 
+def test_known_rows_are_not_computed_again(loaded: LoadedModel) -> None:
+    definition = batch(PROMPT, " ", "The king", "A fox")
+    rows = rows_of(loaded, definition, 3)
+    events = list(run(loaded, definition, rows))
+    assert [event.key for event in events if isinstance(event, RowReady)] == ["7"]
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert [row.line for row in finished.document.rows] == [1, 3, 5, 7]
+
+
 def test_many_prompts_with_a_rule_that_does_not_fit_are_not_begun(loaded: LoadedModel) -> None:
-    rule = RuleParameters(max_k=EXPERTS + 1)
     with pytest.raises(ValueError, match="16 experts"):
-        next(compare_prompts(loaded, [" "], rule, GENERATION, CancelToken()))
+        next(run(loaded, batch(" ", rule=RuleParameters(max_k=EXPERTS + 1))))
 
 
 def test_cancelled_prompts_end_without_the_one_under_way(loaded: LoadedModel) -> None:
-    cancel, rows = CancelToken(), []
-    for event in compare_prompts(loaded, [PROMPT] * 4, RULES[0], GENERATION, cancel):
-        if isinstance(event, PromptAnswered):
-            rows.append(event)
-        elif isinstance(event, TokenGenerated) and event.run_id == 2 and event.index == 5:
+    cancel = CancelToken()
+    for event in run(loaded, batch(*[PROMPT] * 4, rule=RULES[0]), {}, cancel):
+        if isinstance(event, TokenGenerated) and event.run_id == 5 and event.index == 5:
             cancel.cancel()
-    assert [row.index for row in rows] == [0, 1]
+    assert isinstance(event, Finished)
+    assert not event.is_complete
+    assert [row.line for row in event.document.rows] == [1, 3]
+
+
+def test_a_batch_compares_one_rule_with_the_models_own_routing() -> None:
+    for sides in ((), (None,), (RULES[0], None), (None, *RULES)):
+        with pytest.raises(ValueError, match="one rule with the model's own"):
+            batch(PROMPT, sides=sides)

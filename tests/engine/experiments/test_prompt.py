@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import processors
 
-from bh_studio.engine.errors import CancelToken, EngineError
-from bh_studio.engine.experiments.batch import PromptAnswered, compare_prompts
+from bh_studio.engine.errors import EngineError
 from bh_studio.engine.experiments.comparison import compare
 from bh_studio.engine.experiments.prompt import encode_prompt
-from bh_studio.engine.experiments.sweep import sweep
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import RunFinished
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Batch, RunComparison, Sweep
+from bh_studio.engine.records.rows import FilePrompt
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.terms import (
@@ -30,6 +30,7 @@ from bh_studio.engine.records.terms import (
     Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
+from tests.engine.experiments.running import result_of
 from tests.tiny_olmoe import (
     CHAT_CONTEXT,
     END_OF_TEXT,
@@ -274,8 +275,11 @@ def refused(act: Callable[[], object]) -> str:
 
 
 def test_a_model_without_a_template_refuses_conversations(base: LoadedModel) -> None:
-    prompts = compare_prompts(base, ["a"], RULE, GREEDY, CancelToken(), Conversation())
-    for act in (lambda: answered(base, "Hi", Conversation()), lambda: next(prompts)):
+    batch = Batch(
+        prompts=(FilePrompt(1, "a"),), prompts_sha256="", sides=(None, RULE), generation=GREEDY,
+        conversation=Conversation(),
+    )  # fmt: skip
+    for act in (lambda: answered(base, "Hi", Conversation()), lambda: result_of(base, batch)):
         assert "no chat template" in refused(act)
         assert "plain text" in refused(lambda: answered(base, "Hi", Conversation()))
 
@@ -327,10 +331,15 @@ def test_a_conversation_that_is_too_long_says_what_to_do(loaded: LoadedModel) ->
 def test_sweeps_and_many_prompts_hold_the_same_conversation(loaded: LoadedModel) -> None:
     conversation = Conversation("Be brief.")
     expected = [answered(loaded, "Hi", conversation).sides[side].token_ids for side in Side]
-    rows = sweep(loaded, "Hi", [RULE], GREEDY, CancelToken(), conversation=conversation)
-    answers = [event.answer for event in rows if hasattr(event, "answer")]
-    assert [answer.token_ids for answer in answers] == expected
-    events = compare_prompts(loaded, ["Hi"] * 2, RULE, GREEDY, CancelToken(), conversation)
-    pairs = [event for event in events if isinstance(event, PromptAnswered)]
+    options: dict[str, Any] = {
+        "sides": (None, RULE),
+        "generation": GREEDY,
+        "conversation": conversation,
+    }
+    rows = result_of(loaded, Sweep(prompts=("Hi",), **options)).rows()
+    assert [row.answer.token_ids for row in rows] == expected
+    prompts = (FilePrompt(1, "Hi"), FilePrompt(2, "Hi"))
+    batch = result_of(loaded, Batch(prompts=prompts, prompts_sha256="", **options))
     # Each prompt begins a conversation of its own.
-    assert [[p.baseline.token_ids, p.bh.token_ids] for p in pairs] == [expected] * 2
+    pairs = [[row.baseline.token_ids, row.bh.token_ids] for row in batch.answered]
+    assert pairs == [expected] * 2

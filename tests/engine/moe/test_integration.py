@@ -12,12 +12,13 @@ from transformers import BertConfig, BertModel, OlmoeForCausalLM, PreTrainedToke
 
 from bh_studio.engine import BHRoutingIntegration
 from bh_studio.engine.moe.experts import use_selected_experts
+from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.routing import selection
 from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import null_model
 from bh_studio.engine.routing.recordings import Recording, RecordingError
 from bh_studio.engine.routing.scores import Scorer
-from bh_studio.engine.rules.parameters import NullName, ScoreName
+from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
 
 IMPLEMENTATIONS = ["eager", "batched_mm", "grouped_mm", "bh_selected"]
@@ -37,11 +38,12 @@ def logits_of(model: OlmoeForCausalLM, token_ids: Tensor | None = None) -> Tenso
 
 def integration(
     model: OlmoeForCausalLM, recording: Recording, **parameters: Any
-) -> BHRoutingIntegration:
-    """With the null whatever the dtype: the null of float32 serves the tests in bfloat16 too."""
-    bh = BHRoutingIntegration(model, **{"alpha": 0.3, "max_k": TOP_K, **parameters})
-    bh._recording = recording
-    return bh
+) -> RoutingIntegration:
+    """With the recording whatever the dtype: that of float32 serves the tests in bfloat16 too."""
+    counts = parameters.pop("collect_stats", True)
+    values = {"level": parameters.pop("alpha", 0.3), "max_k": TOP_K, **parameters}
+    rule = RuleParameters(**values)
+    return RoutingIntegration(model, rule, recording=recording, collect_stats=counts)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -337,7 +339,7 @@ def test_an_alpha_below_the_nulls_resolution_warns(
 ) -> None:
     with (
         pytest.warns(UserWarning, match="no p-value is below"),
-        integration(model, recording, alpha=1e-6),
+        BHRoutingIntegration(model, alpha=1e-6, max_k=TOP_K, recording=recording),
     ):
         pass
 
@@ -370,6 +372,20 @@ def test_weights_that_are_replaced_while_patched_are_used(
         with bh:
             router.weight = torch.nn.Parameter(torch.zeros_like(router.weight))
             assert (router(hidden)[0] == 0).all()
+
+
+def test_weights_that_were_trained_between_two_blocks_need_another_recording(
+    model: OlmoeForCausalLM, recording: Recording
+) -> None:
+    bh = BHRoutingIntegration(model, alpha=0.3, max_k=TOP_K, recording=recording)
+    with bh:
+        logits_of(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    with pytest.raises(RecordingError, match="another model"):
+        bh.patch_model()
+    assert not bh.is_patched
 
 
 def test_a_model_that_changed_its_dtype_needs_its_null_again(

@@ -30,7 +30,7 @@ from bh_studio.engine.moe.routers import (
     router_shape,
     router_weight,
 )
-from bh_studio.engine.notebook import BHRoutingIntegration
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape, RuleName, RuleParameters
 from tests.tiny_moe import save_tiny_of_type, tiny_config, tiny_of_type
 from tests.tiny_olmoe import EXPERTS, HIDDEN, LAYERS, TOP_K, tiny_model
@@ -143,7 +143,7 @@ def with_router(kind: type[nn.Module]) -> OlmoeForCausalLM:
     return model
 
 
-def test_renamed_routers_and_models_are_known(null: Any) -> None:
+def test_renamed_routers_and_models_are_known(recording: Recording) -> None:
     assert router_shape(find_routers(with_router(RenamedRouter))).layers == LAYERS
     config = RenamedConfig(**tiny_model().config.to_diff_dict())
     assert model_problem(config) == ""
@@ -153,8 +153,8 @@ def test_renamed_routers_and_models_are_known(null: Any) -> None:
     prompt = torch.arange(40)[None]
     answers = []
     for one in (tiny_model(), with_router(RenamedRouter)):
-        bh = BHRoutingIntegration(one, alpha=0.3, max_k=TOP_K)
-        bh._recording = null
+        rule = RuleParameters(level=0.3, max_k=TOP_K)
+        bh = RoutingIntegration(one, rule, recording=recording)
         with torch.inference_mode(), bh:
             answers.append(one(prompt).logits)
     assert torch.equal(*answers)

@@ -1,4 +1,4 @@
-"""Nulls: what is in them, what thresholds follow, and files from elsewhere."""
+"""Recordings: what is in them, what thresholds follow, and files from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bh_studio.engine.calibration.recorder import (
     SKIPPED_POSITIONS,
+    Reading,
     calibration_text,
     make_recording,
-    record_router_logits,
     recording_for,
+    router_logits_of,
 )
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
@@ -51,7 +52,7 @@ def test_recorded_logits_are_the_routers_own(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     token_ids = tokenizer("The old mill stood by the river.", return_tensors="pt").input_ids[0]
-    recorded = record_router_logits(model, [token_ids], CONTEXT)
+    recorded = router_logits_of(model, token_ids)
     with torch.inference_mode():
         expected = torch.stack(model(token_ids[None], output_router_logits=True).router_logits)
     assert recorded.shape == (LAYERS, len(token_ids) - SKIPPED_POSITIONS, EXPERTS)
@@ -61,9 +62,11 @@ def test_recorded_logits_are_the_routers_own(
 def test_windows_leave_out_their_first_positions(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    token_ids = tokenizer("a" * 25, return_tensors="pt").input_ids[0]
-    # Windows of 10, 10 and 5 tokens.
-    assert record_router_logits(model, [token_ids], 10).shape[1] == 25 - 3 * SKIPPED_POSITIONS
+    # Two whole windows, one of 10 tokens and one too short to keep.
+    reading = Reading(model, tokenizer, ["a" * (2 * CONTEXT + 10), "abc"])
+    rows = [reading.record(number) for number in range(len(reading.windows))]
+    recording = reading.joined(rows, [])
+    assert recording.origin.tokens == 2 * CONTEXT + 10 - 3 * SKIPPED_POSITIONS
 
 
 def test_temperature_changes_the_scores(recording: Recording) -> None:

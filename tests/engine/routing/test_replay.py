@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused(recording: Recording) -> None:
     def refused(
         sentence: str, logits: Any = recording.logits, text: str = "bh:0.3", **other: Any
     ) -> None:
-        values = {"record": recording, "top_k": TOP_K, **other}
+        values = {"recording": recording, "top_k": TOP_K, **other}
         with pytest.raises(ValueError, match=sentence):
             replay(logits, parse_rule(text), **values)
 
@@ -167,8 +167,8 @@ def test_what_does_not_fit_is_refused(recording: Recording) -> None:
     )
     refused("the router logits have 3 of 15", recording.logits[..., :15])
     refused("the router logits have 3 of 16, top 5", top_k=5)
-    refused("needs a null", record=None)
-    refused("was not measured", text="cut:0.3,score=output", record=None)
+    refused("needs a null", recording=None)
+    refused("was not measured", text="cut:0.3,score=output", recording=None)
 
 
 # --- published router logits of the real OLMoE-1B-7B ------------------------------------------

@@ -31,7 +31,6 @@ from bh_studio.engine.experiments.benchmark.stock_generate import (
     is_compiled,
     without_traces,
 )
-from bh_studio.engine.experiments.budget.mean_experts import UnreportedRule
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.models.memory import bytes_by_device
@@ -165,7 +164,7 @@ class _Bench:
         """The level at which this very answer uses _MEAN experts; without one, two are left out."""
 
         def decoded_mean(rule: RuleParameters) -> float:
-            side = one_side(self._loaded, BH_MEAN, rule, self._before_token, UnreportedRule)
+            side = one_side(self._loaded, BH_MEAN, rule, self._before_token)
             return side.answer(self._prompt, self._request.tokens).mean_experts
 
         try:

@@ -20,7 +20,6 @@ from bh_studio.engine.experiments.benchmark.stock_generate import generate, stoc
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.records.terms import GenerationParameters
-from bh_studio.engine.routing.selection import RoutingRule, RuleFactory
 from bh_studio.engine.rules.parameters import RuleParameters
 
 # Called before each token; what it raises ends the answer.
@@ -81,14 +80,11 @@ def one_side(
     name: str,
     parameters: RuleParameters | None,
     before_token: BeforeToken,
-    make_rule: RuleFactory = RoutingRule,
 ) -> Contender:
     """A side as a run has it, alone: the baseline, or BH with `parameters`."""
     integration = None
     if parameters is not None:
-        integration = RoutingIntegration(
-            loaded.model, parameters, recording=loaded.recording, make_rule=make_rule
-        )
+        integration = RoutingIntegration(loaded.model, parameters, recording=loaded.recording)
 
     def answer(prompt: Tensor, tokens: int) -> Answer:
         return _turns(loaded, prompt, tokens, (integration,), before_token)

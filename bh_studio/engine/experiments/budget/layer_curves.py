@@ -6,7 +6,7 @@ it. What enters the layer is then known, and the layers before it need not be ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bh_studio.engine.errors import EngineError
-from bh_studio.engine.experiments.budget.mean_experts import UnreportedRule
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.experiments.stages import Stepped
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.replacement import Replacement
 from bh_studio.engine.moe.routers import RouterForward, find_routers
@@ -26,7 +26,7 @@ from bh_studio.engine.rules.parameters import RuleParameters
 class _InOneLayer:
     """Stands in for the router of `layer`: `rule` selects, and `counts` (token,) is what it used.
 
-    Both are set while the model runs; every other router stays what it is.
+    Every other router stays what it is.
     """
 
     def __init__(self, layer: int, rule: RoutingRule) -> None:
@@ -41,41 +41,35 @@ class _InOneLayer:
         return logits, weights.to(own_weights.dtype), indices
 
 
-@torch.inference_mode()
-def measure_curves(
-    loaded: LoadedModel,
-    inputs: Sequence[Tensor],
-    grid: Sequence[RuleParameters],
-    before_pass: Callable[[], None],
-) -> np.ndarray:
-    """Mean experts of each layer alone and what they cost, for each rule of `grid`.
+def curves_in(
+    loaded: LoadedModel, ids: Tensor, grid: Sequence[RuleParameters], cancel: CancelToken
+) -> Generator[Stepped, None, np.ndarray]:
+    """What each rule of `grid` uses in each layer alone, and what that costs, in one window.
 
-    inputs: windows of token ids, (token,) each. before_pass: called before each window, rule and
-    layer; what it raises ends the measurement, and the model is as it was. Returns
-    (layer, rule, 2) float64: mean experts in the layer, and KL(baseline || rule) in nats a token.
-
-    Raises EngineError if the model's output is not finite.
+    ids: (token,), the window. Returns (layer, rule, 2) float64, sums over its tokens: experts used
+    in the layer, and KL(baseline || rule) in nats. Raises Cancelled between two passes, EngineError
+    if the model's output is not finite; the model is as it was.
     """
-    rules = [UnreportedRule(p, loaded.recording, loaded.shape) for p in grid]
+    rules = [RoutingRule(p, loaded.recording, loaded.shape) for p in grid]
     sums = np.zeros((loaded.shape.layers, len(rules), 2))
-    for ids in inputs:
+    with torch.inference_mode():
         entering, baseline = _native(loaded, ids)
-        for layer, states in enumerate(entering):
-            router = _InOneLayer(layer, rules[0])
-            with _only_from(loaded, layer, router):
-                for number, rule in enumerate(rules):
-                    before_pass()
-                    router.rule = rule
-                    log_p = _log_probabilities(loaded, inputs_embeds=states)
-                    divergence = (baseline.exp() * (baseline - log_p)).sum(-1).double().sum()
-                    used = router.counts.double().sum().to(divergence.device)
-                    sums[layer, number] += torch.stack([used, divergence]).tolist()
-        if not np.isfinite(sums).all():
-            raise EngineError(
-                "The model gives probabilities that are not finite, so nothing can be compared.",
-                "The checkpoint is damaged, or this number format is too narrow for it.",
-            )
-    return sums / sum(len(ids) for ids in inputs)
+    for layer, states in enumerate(entering):
+        for number, rule in enumerate(rules):
+            if cancel.is_cancelled:
+                raise Cancelled
+            router = _InOneLayer(layer, rule)
+            with torch.inference_mode(), _only_from(loaded, layer, router):
+                log_p = _log_probabilities(loaded, inputs_embeds=states)
+                divergence = (baseline.exp() * (baseline - log_p)).sum(-1).double().sum()
+            sums[layer, number] = router.counts.double().sum().item(), divergence.item()
+            yield Stepped(1)
+    if not np.isfinite(sums).all():
+        raise EngineError(
+            "The model gives probabilities that are not finite, so nothing can be compared.",
+            "The checkpoint is damaged, or this number format is too narrow for it.",
+        )
+    return sums
 
 
 def _native(loaded: LoadedModel, ids: Tensor) -> tuple[list[Tensor], Tensor]:

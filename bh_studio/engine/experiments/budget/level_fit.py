@@ -2,100 +2,119 @@
 
 The mean is measured while the rule routes. Levels by layer are chosen by what each layer loses
 alone and then moved together, since a layer uses other numbers of experts when the ones before it
-route differently.
+route differently. Both are courses of stages: each ends in a solution once their rows are known.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.errors import EngineError
 from bh_studio.engine.experiments.budget.allocation import allocate, curve_through
-from bh_studio.engine.experiments.budget.layer_curves import measure_curves
 from bh_studio.engine.experiments.budget.level_search import (
     GRID,
     TYPICAL_PASSES,
-    check_searchable,
     loosened,
     search,
 )
-from bh_studio.engine.experiments.budget.mean_experts import Replay, measured_means
+from bh_studio.engine.experiments.budget.mean_experts import Replay
 from bh_studio.engine.experiments.evaluation.teacher_forcing import encode
 from bh_studio.engine.experiments.evaluation.windows import thinned, windows
+from bh_studio.engine.experiments.stages import Stage, Unit
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import FitProgress
-from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
-from bh_studio.engine.records.budget import Allocation, Solution
+from bh_studio.engine.protocol.experiments import Budget
+from bh_studio.engine.protocol.texts import DEFAULT_WINDOW
+from bh_studio.engine.records.budget import Allocation, CurveRow, MeansRow, Solution
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import RuleParameters
 
 # Levels of a layer's curve.
 POINTS = 8
+# Windows whose experts are counted as one unit; each is a pass of its own.
+_WINDOWS = 4
+
+# Stages, and at their end a solution.
+Course = Generator[Stage, None, Solution]
 
 
-Report = Callable[[FitProgress], None]
+class Measured(NamedTuple):
+    """The work of a unit that counts the experts that a rule uses in some windows."""
+
+    rule: RuleParameters
+    windows: tuple[int, ...]
+
+
+class Curved(NamedTuple):
+    """The work of a unit that finds what each layer loses with each rule in one window."""
+
+    rules: tuple[RuleParameters, ...]
+    window: int
 
 
 class LevelFit:
-    """A rule, a target, and the text to find its levels on.
+    """The text that levels are found on, and what is known without reading it.
 
-    target: mean experts of a token in a layer. parameters: the rule; its own level plays no part.
-    tokens: about how many to read, in windows spread evenly; None: all. After that many have been
-    chosen, `tokens` is how many there are and `window` the most that the model sees at once.
+    inputs: its windows of token ids, (token,) each. window: the most that the model sees at once.
+    tokens: of all windows.
 
     Raises EngineError for texts without a next token and for a target outside the rule's limits,
-    ValueError for a rule that has no level to look for or does not fit the model.
+    ValueError for a rule that does not fit the model.
     """
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        texts: Sequence[Text],
-        parameters: RuleParameters,
-        target: float,
-        tokens: int | None = None,
-        cancel: CancelToken | None = None,
-        report: Report = lambda progress: None,
-    ) -> None:
-        check_searchable(parameters)
-        parameters = loosened(parameters, 0.0)
-        parameters.check_shape(loaded.shape.layers, loaded.shape.experts)
-        _check_target(target, parameters, loaded.shape.experts)
-        documents = encode(loaded, texts)
+    def __init__(self, loaded: LoadedModel, definition: Budget) -> None:
+        self._loaded, self._target = loaded, definition.target
+        self._rule = loosened(definition.rule, 0.0)
+        self._rule.check_shape(loaded.shape.layers, loaded.shape.experts)
+        _check_target(definition.target, self._rule, loaded.shape.experts)
+        if definition.by_layer:
+            self._check_native_count()
+        documents = encode(loaded, definition.fit)
         self.window = min(DEFAULT_WINDOW, int(loaded.model.config.max_position_embeddings))
-        found = thinned(windows([len(d) for d in documents], self.window, self.window), tokens)
+        found = windows([len(d) for d in documents], self.window, self.window)
         # From the first scored token on: the last window of a text overlaps the one before it, and
         # no token may count twice.
-        self._inputs = [documents[w.document][w.first : w.end] for w in found]
-        self.tokens = sum(map(len, self._inputs))
-        self._loaded, self._parameters, self._target = loaded, parameters, target
-        self._cancel = cancel or CancelToken()
-        self._report = report
+        self.inputs = [
+            documents[w.document][w.first : w.end] for w in thinned(found, definition.tokens)
+        ]
+        self.tokens = sum(map(len, self.inputs))
         self._replay = Replay(loaded)
 
-    def one_level(self) -> Solution:
+    @property
+    def steps_of_one_level(self) -> int:
+        """Passes of a window that a search usually takes."""
+        return TYPICAL_PASSES * len(self.inputs)
+
+    @property
+    def steps_by_layer(self) -> int:
+        """The same for curves and the search after them."""
+        return self._loaded.shape.layers * POINTS * len(self.inputs) + self.steps_of_one_level
+
+    def one_level(self, rows: Mapping[str, Any], later: int) -> Course:
         """The level, the same in every layer, that hits the target.
 
-        Raises EngineError, with the range that can be reached, for a target that cannot; Cancelled
-        if it was cancelled. The model is then as it was; so too for levels by layer.
-        """
-        return self._solved(None, "one level")
+        rows: to read those of the stages from. later: steps that follow the search.
 
-    def by_layer(self) -> Solution:
+        Raises EngineError, with the range that can be reached, for a target that cannot.
+        """
+        return (yield from self._solved(rows, None, "one level", later))
+
+    def by_layer(self, rows: Mapping[str, Any], later: int) -> Course:
         """A level for each layer, so that together they hit the target and lose the least.
 
-        What each layer loses alone is taken to add up. Raises as `one_level` does, and EngineError
-        for a rule whose limits do not let a layer use as many experts as the model's own router.
+        What each layer loses alone is taken to add up. Raises as `one_level` does.
         """
-        self._check_native_count()
         positions = self._grid()
-        rules = [loosened(self._parameters, column) for column in positions.T.tolist()]
-        passes = self._loaded.shape.layers * len(rules)
-        before_pass = self._counted("curves", passes)
-        measured = measure_curves(self._loaded, self._inputs, rules, before_pass)
+        rules = tuple(loosened(self._rule, column) for column in positions.T.tolist())
+        layers = self._loaded.shape.layers
+        units = tuple(
+            Unit(f"curves {number}", layers * len(rules), Curved(rules, number))
+            for number in range(len(self.inputs))
+        )
+        yield Stage("curves", units, self.steps_of_one_level + later)
+        measured = CurveRow.mean([rows[unit.key] for unit in units])
         curves = [curve_through(*of_layer.T) for of_layer in measured]
         means = allocate(curves, self._target * len(curves))
         chosen = [
@@ -108,36 +127,46 @@ class LevelFit:
             means=means,
             predicted_kl=sum(curve.loss(m) for curve, m in zip(curves, means, strict=True)),
         )
-        return self._solved(np.array(chosen), "levels together", 1 + passes, allocation)
+        passes = 1 + layers * len(rules)
+        return (
+            yield from self._solved(
+                rows, np.array(chosen), "levels together", later, passes, allocation
+            )
+        )
 
     def _solved(
         self,
+        rows: Mapping[str, Any],
         base: np.ndarray | None,
-        stage: str,
+        name: str,
+        later: int,
         passes: int = 0,
         allocation: Allocation | None = None,
-    ) -> Solution:
+    ) -> Course:
         """The solution that all of `base`, (layer,) looseness, moves to; None: one level.
 
         passes: how often the text was read before.
         """
-        before_window = self._counted(stage, TYPICAL_PASSES)
         by_layer: dict[float, np.ndarray] = {}
 
         def at(looseness: float) -> RuleParameters:
             moved = looseness if base is None else (base + looseness).tolist()
-            return loosened(self._parameters, moved)
+            return loosened(self._rule, moved)
 
-        def measured(looseness: float) -> float:
-            by_layer[looseness] = measured_means(
-                self._loaded, self._inputs, at(looseness), before_window
-            )
-            return float(by_layer[looseness].mean())
-
-        def estimated(looseness: float) -> float:
-            return float(self._replay.means(at(looseness)).mean())
-
-        found = search(measured, estimated, self._target)
+        course = search(lambda x: float(self._replay.means(at(x)).mean()), self._target)
+        tries = 0
+        looseness = next(course)
+        while True:
+            tries += 1
+            units = self._units(f"{name} {tries}", at(looseness))
+            left = max(0, TYPICAL_PASSES - tries) * len(self.inputs)
+            yield Stage(name, units, left + later)
+            by_layer[looseness] = MeansRow.mean([rows[unit.key] for unit in units])
+            try:
+                looseness = course.send(float(by_layer[looseness].mean()))
+            except StopIteration as end:
+                found = end.value
+                break
         return Solution(
             parameters=at(found.looseness),
             target=self._target,
@@ -148,33 +177,29 @@ class LevelFit:
             allocation=allocation,
         )
 
+    def _units(self, name: str, rule: RuleParameters) -> tuple[Unit, ...]:
+        """The text in pieces, to count what `rule` uses."""
+        starts = range(0, len(self.inputs), _WINDOWS)
+        pieces = [tuple(range(s, min(s + _WINDOWS, len(self.inputs)))) for s in starts]
+        return tuple(
+            Unit(f"{name} {piece[0]}", len(piece), Measured(rule, piece)) for piece in pieces
+        )
+
     def _grid(self) -> np.ndarray:
         """Looseness of the points of each curve, (layer, point), rising: from about half the target
         to what the model's own router uses, or more where the target is more."""
-        limits, top_k = self._parameters, self._loaded.shape.top_k
+        limits, top_k = self._rule, self._loaded.shape.top_k
         least = max(1.1 * limits.min_k, self._target / 2)
         # At the limit itself every looser level is the same, and one far off would be taken.
         most = 0.98 * min(limits.max_k, max(top_k, 1.5 * self._target))
         wanted = np.linspace(least, max(least, most), POINTS)
         estimated = np.array(
-            [self._replay.means(loosened(self._parameters, looseness)) for looseness in GRID]
+            [self._replay.means(loosened(self._rule, looseness)) for looseness in GRID]
         )
         return np.array([_inverse(of_layer, wanted) for of_layer in estimated.T])
 
-    def _counted(self, stage: str, passes: int) -> Callable[[], None]:
-        """What to call before each window: it reports, and raises Cancelled if it must."""
-        total = passes * len(self._inputs)
-        numbers = itertools.count(1)
-
-        def before_window() -> None:
-            if self._cancel.is_cancelled:
-                raise Cancelled
-            self._report(FitProgress(stage, min(next(numbers), total), total))
-
-        return before_window
-
     def _check_native_count(self) -> None:
-        limits, top_k = self._parameters, self._loaded.shape.top_k
+        limits, top_k = self._rule, self._loaded.shape.top_k
         if not limits.min_k <= top_k <= limits.max_k:
             raise EngineError(
                 f"Levels by layer need min_k and max_k around the {top_k} experts that the model's "
@@ -182,8 +207,8 @@ class LevelFit:
                 "What a layer loses is measured with all others as the model has them.",
             )
 
-    def _shortage(self, parameters: RuleParameters) -> str | None:
-        return RoutingRule(parameters, self._loaded.recording, self._loaded.shape).shortage()
+    def _shortage(self, rule: RuleParameters) -> str | None:
+        return RoutingRule(rule, self._loaded.recording, self._loaded.shape).shortage()
 
 
 def _inverse(estimated: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -192,15 +217,15 @@ def _inverse(estimated: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.interp(wanted, estimated[start:], GRID[start:])
 
 
-def _check_target(target: float, parameters: RuleParameters, experts: int) -> None:
+def _check_target(target: float, rule: RuleParameters, experts: int) -> None:
     if not 1 <= target <= experts:
         raise EngineError(
             f"The mean must lie between 1 and the {experts} experts of a layer; got {target:g}.",
             "Choose how many experts a token may use in a layer on average.",
         )
-    if not parameters.min_k <= target <= parameters.max_k:
+    if not rule.min_k <= target <= rule.max_k:
         raise EngineError(
             f"A mean of {target:g} experts cannot be reached: min_k and max_k allow "
-            f"{parameters.min_k} to {parameters.max_k}.",
+            f"{rule.min_k} to {rule.max_k}.",
             "Choose a target in this range, or other limits.",
         )

@@ -8,7 +8,7 @@ is measured, and how, is decided elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from bh_studio.engine.errors import EngineError
@@ -32,11 +32,6 @@ _FIRST_STEP = 1e-3
 _DIGITS = 5
 
 Mean = Callable[[float], float]
-
-
-def check_searchable(parameters: RuleParameters) -> None:
-    """Raise ValueError as RuleParameters.check_searchable does."""
-    parameters.check_searchable()
 
 
 def loosened(parameters: RuleParameters, looseness: float | Sequence[float]) -> RuleParameters:
@@ -98,11 +93,12 @@ class _Estimate:
         return (left + right) / 2
 
 
-def search(measured: Mean, estimated: Mean, target: float) -> Found:
-    """The looseness at which the mean `measured` is as near to `target` as can be.
+def search(estimated: Mean, target: float) -> Generator[float, float, Found]:
+    """The looseness at which the measured mean is as near to `target` as can be.
 
-    estimated: a cheap guess of the same mean; it says where to start and how far to go. Both take a
-    looseness. The mean is a step function, so the search may end beside the target.
+    Yields a looseness to measure at, and is sent the mean experts there. estimated: a cheap guess
+    of the same mean from a looseness; it says where to start and how far to go. The mean is a step
+    function, so the search may end beside the target.
 
     Raises EngineError, with the means that can be reached, if the nearest misses by more than
     ACCEPTED.
@@ -111,14 +107,31 @@ def search(measured: Mean, estimated: Mean, target: float) -> Found:
     tries: list[tuple[float, float]] = []
     looseness: float | None = estimate.looseness(target)
     while looseness is not None and len(tries) < _MOST_PASSES:
-        tries.append((looseness, measured(looseness)))
-        if _miss(tries[-1][1], target) <= TOLERANCE:
+        mean = yield looseness
+        tries.append((looseness, mean))
+        if _miss(mean, target) <= TOLERANCE:
             break
         looseness = _next(tries, estimate, target)
     best = min(tries, key=lambda of_try: _miss(of_try[1], target))
     if _miss(best[1], target) > ACCEPTED:
-        raise _unreachable(tries, measured, estimate.lowest, target)
+        means = [mean for _, mean in tries]
+        if not (min(means) < target < max(means)):
+            # Every try was on one side, up to the end there; the other end gives the range.
+            means.append((yield _END if max(means) > target else estimate.lowest))
+        raise _unreachable(means, target)
     return Found(*best, len(tries))
+
+
+def answered(measured: Mean, estimated: Mean, target: float) -> Found:
+    """What `search` finds where `measured` answers it at once. Raises what `search` raises."""
+    course = search(estimated, target)
+    looseness = next(course)
+    while True:
+        try:
+            looseness = course.send(measured(looseness))
+        except StopIteration as end:
+            found: Found = end.value
+            return found
 
 
 def _miss(mean: float, target: float) -> float:
@@ -146,10 +159,7 @@ def _next(tries: Sequence[tuple[float, float]], estimate: _Estimate, target: flo
     return None if further == looseness else further
 
 
-def _unreachable(
-    tries: Sequence[tuple[float, float]], measured: Mean, lowest: float, target: float
-) -> EngineError:
-    means = [mean for _, mean in tries]
+def _unreachable(means: Sequence[float], target: float) -> EngineError:
     below = [mean for mean in means if mean < target]
     above = [mean for mean in means if mean > target]
     if below and above:
@@ -158,10 +168,8 @@ def _unreachable(
             f"{max(below):.3f} to {min(above):.3f}.",
             "Choose one of these; p-values become finer with a longer calibration text.",
         )
-    # Every try was on one side, up to the end there.
-    reached = [*means, measured(_END if above else lowest)]
     return EngineError(
         f"A mean of {target:g} experts cannot be reached: on this text the rule uses "
-        f"{min(reached):.3f} to {max(reached):.3f}.",
+        f"{min(means):.3f} to {max(means):.3f}.",
         "Choose a target in this range, or other limits min_k and max_k.",
     )

@@ -1,116 +1,215 @@
 """Quality of routing rules on texts, teacher-forced: every contender reads the same windows.
 
-A generator of events. The model reads the true text and is scored by how well it predicts each next
-token; no text is generated, so nothing drifts and differences of 0.001 nats can be seen.
+The model reads the true text and is scored by how well it predicts each next token; no text is
+generated, so nothing drifts and differences of 0.001 nats can be seen.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.experiments.environment import describe_environment
-from bh_studio.engine.experiments.evaluation.controls import MixedTopK, ShuffledCounts
-from bh_studio.engine.experiments.evaluation.teacher_forcing import encode, readers
-from bh_studio.engine.experiments.evaluation.windows import Window, thinned, windows
+from bh_studio.engine.experiments.evaluation.controls import (
+    DrawnByWindow,
+    MixedTopK,
+    ShuffledCounts,
+)
+from bh_studio.engine.experiments.evaluation.teacher_forcing import Reader, encode
+from bh_studio.engine.experiments.evaluation.windows import Window, batches, thinned, windows
+from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import EvaluationProgress
-from bh_studio.engine.protocol.experiments import EvaluationRequest
-from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
-from bh_studio.engine.records.evaluation import Contender, Control, Evaluation, WindowSums
+from bh_studio.engine.protocol.events import Notice, UnitEvent
+from bh_studio.engine.protocol.experiments import Evaluation
+from bh_studio.engine.records.evaluation import Contender, Control, EvaluationResult, WindowSums
 from bh_studio.engine.routing.selection import RoutingRule, RuleFactory
 from bh_studio.engine.rules.parameters import RuleName, RuleParameters
 
 
-def evaluate(
-    loaded: LoadedModel, request: EvaluationRequest
-) -> Generator[EvaluationProgress, None, None]:
-    """Run `request`; the last event holds the result, also when it was cancelled.
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """What every contender of a stage made of one batch of windows."""
 
-    Fixed controls need the mean of the rule they stand for, so they follow in a second round.
+    sums: tuple[WindowSums, ...]
 
-    Raises EngineError for texts that cannot be scored or a model whose output is not finite,
-    ValueError for parameters that do not fit the model, Cancelled if it was cancelled before
-    anything was known.
+    def to_json(self) -> dict[str, Any]:
+        """The row by name."""
+        return {"contenders": [sums.to_json() for sums in self.sums]}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> BatchRow:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return cls(tuple(WindowSums.from_json(sums) for sums in values["contenders"]))
+
+
+class _Work(NamedTuple):
+    """A batch and who reads it. numbers: places of its windows among all of the evaluation."""
+
+    contenders: tuple[Contender, ...]
+    windows: tuple[Window, ...]
+    numbers: tuple[int, ...]
+
+
+class EvaluationLaboratory:
+    """An evaluation with a model. key_prefix: of its units, where it is part of an experiment.
+
+    Fixed controls need the mean of the rule they stand for, so they follow in a second stage, which
+    reads the baseline once more to compare them with.
+
+    Raises EngineError for texts that cannot be scored, ValueError for parameters that do not fit
+    the model.
     """
-    documents = encode(loaded, request.texts)
-    window = request.window or DEFAULT_WINDOW
-    window = min(window, int(loaded.model.config.max_position_embeddings))
-    stride = request.stride or max(1, window // 2)
-    found = thinned(windows([len(d) for d in documents], window, stride), request.tokens)
-    blank = Evaluation(
-        loaded.info, _described(request.texts, documents), window, stride,
-        np.empty(0, dtype=np.int64), (), (), False, describe_environment(),
-    )  # fmt: skip
-    plan = _first_round(request)
-    later = 2 * len(_controlled(request)) + 1 if request.with_controls else 0
-    total = len(found) * (len(plan) + later)
-    first = None
-    for first in _round(loaded, documents, found, plan, blank, request.cancel):
-        # Complete only with the controls that are still to come.
-        known = replace(first, is_complete=first.is_complete and not later)
-        yield EvaluationProgress(len(plan) * len(first.tokens), total, known)
-    if first is None:
-        raise Cancelled
-    if not (later and first.is_complete):
-        return
-    second_plan = [Contender(None), *_fixed_controls(first)]
-    for second in _round(loaded, documents, found, second_plan, blank, request.cancel):
-        done = len(plan) * len(found) + len(second_plan) * len(second.tokens)
-        known = _joined(first, second) if second.is_complete else replace(first, is_complete=False)
-        yield EvaluationProgress(done, total, known)
 
+    def __init__(self, loaded: LoadedModel, definition: Evaluation, key_prefix: str = "") -> None:
+        for rule in definition.rules:
+            rule.check_shape(loaded.shape.layers, loaded.shape.experts)
+        self._loaded, self._definition, self._prefix = loaded, definition, key_prefix
+        self._documents = encode(loaded, definition.texts)
+        context = int(loaded.model.config.max_position_embeddings)
+        self._window = min(definition.window, context)
+        self._stride = definition.stride or max(1, self._window // 2)
+        found = windows([len(d) for d in self._documents], self._window, self._stride)
+        self._windows = thinned(found, definition.tokens)
+        self._batches = self._numbered(definition.windows_at_once(self._window))
+        self._integrations: dict[Contender, RoutingIntegration | None] = {}
 
-def _first_round(request: EvaluationRequest) -> list[Contender]:
-    plan = [Contender(None), *(Contender(parameters) for parameters in request.rules)]
-    if request.with_controls:
-        plan.append(Contender(None, Control.AGAIN))
-        plan += [Contender(parameters, Control.SHUFFLED) for parameters in _controlled(request)]
-    return plan
+    @property
+    def steps(self) -> int:
+        """About how often a window passes through the model."""
+        return len(self._windows) * (len(self._at_once()) + self._later())
 
+    def stages(self, rows: Mapping[str, BatchRow]) -> Iterator[Stage]:
+        """The rules and the controls that can be made at once; then those at their means."""
+        at_once = self._at_once()
+        yield self._stage("rules", at_once, len(self._windows) * self._later())
+        if self._later():
+            first = self._result(rows, [("rules", at_once)])
+            yield self._stage("controls", _at_means(first))
 
-def _controlled(request: EvaluationRequest) -> list[RuleParameters]:
-    return [parameters for parameters in request.rules if _is_controlled(parameters)]
-
-
-def _is_controlled(parameters: RuleParameters | None) -> bool:
-    """Whether there is a fixed top-k to compare with: not for the fixed top-k itself."""
-    return parameters is not None and parameters.rule is not RuleName.TOP_K
-
-
-def _round(
-    loaded: LoadedModel,
-    documents: Sequence[Tensor],
-    found: Sequence[Window],
-    plan: Sequence[Contender],
-    blank: Evaluation,
-    cancel: CancelToken,
-) -> Generator[Evaluation, None, None]:
-    """Every contender over every window, the baseline first; what is known after each batch."""
-    integrations = [_integration(loaded, contender) for contender in plan]
-    sums: list[WindowSums] = []
-    tokens: list[int] = []
-    for batch, reader in readers(loaded, documents, found):
-        of_batch = []
-        for integration in integrations:
+    def compute(
+        self, unit: Unit, cancel: CancelToken
+    ) -> Generator[UnitEvent | Stepped, None, BatchRow]:
+        """Have every contender of the stage read one batch."""
+        work: _Work = unit.work
+        reader = Reader(self._loaded, self._documents, work.windows)
+        sums = []
+        for contender in work.contenders:
             if cancel.is_cancelled:
-                return  # the batch is dropped: every contender has read the same windows
-            of_batch.append(reader.read(integration))
-        sums = [a + b for a, b in zip(sums, of_batch, strict=True)] if sums else of_batch
-        tokens += [window.scored for window in batch]
-        yield replace(
-            blank,
-            tokens=np.array(tokens),
-            contenders=tuple(plan),
-            sums=tuple(sums),
-            is_complete=len(tokens) == len(found),
+                raise Cancelled
+            if contender not in self._integrations:
+                yield from self._prepare(contender)
+            integration = self._integrations[contender]
+            if integration is not None and isinstance(integration.rule, DrawnByWindow):
+                integration.rule.windows = work.numbers
+            sums.append(reader.read(integration))
+            yield Stepped(len(work.windows))
+        return BatchRow(tuple(sums))
+
+    def document(self, rows: Mapping[str, BatchRow], is_complete: bool) -> EvaluationResult | None:
+        """The result as far as all contenders of a stage have read the same windows."""
+        at_once = self._at_once()
+        first = self._result(rows, [("rules", at_once)])
+        if not len(first.tokens):
+            return None
+        if not (is_complete and self._later()):
+            return replace(first, is_complete=is_complete)
+        return self._result(rows, [("rules", at_once), ("controls", _at_means(first))])
+
+    def row_from_json(self, values: dict[str, Any]) -> BatchRow:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return BatchRow.from_json(values)
+
+    # --- what is read by whom ---
+
+    def _numbered(self, most: int) -> list[tuple[tuple[int, ...], tuple[Window, ...]]]:
+        """The batches, each with the places of its windows."""
+        numbered, first = [], 0
+        for batch in batches(self._windows, most):
+            numbered.append((tuple(range(first, first + len(batch))), tuple(batch)))
+            first += len(batch)
+        return numbered
+
+    def _at_once(self) -> tuple[Contender, ...]:
+        """The contenders of the first stage, the baseline first."""
+        plan = [Contender(None), *map(Contender, self._definition.rules)]
+        if self._definition.with_controls:
+            plan.append(Contender(None, Control.AGAIN))
+            plan += [
+                Contender(rule, Control.SHUFFLED)
+                for rule in self._definition.rules
+                if _is_controlled(rule)
+            ]
+        return tuple(plan)
+
+    def _later(self) -> int:
+        """How many contenders the second stage has."""
+        controlled = sum(map(_is_controlled, self._definition.rules))
+        return 1 + 2 * controlled if self._definition.with_controls and controlled else 0
+
+    def _stage(self, name: str, contenders: tuple[Contender, ...], later: int = 0) -> Stage:
+        units = tuple(
+            Unit(
+                self._key(name, numbers),
+                len(contenders) * len(numbers),
+                _Work(contenders, of_batch, numbers),
+            )
+            for numbers, of_batch in self._batches
         )
+        return Stage(f"{self._prefix}{name}", units, later)
+
+    def _key(self, stage: str, numbers: Sequence[int]) -> str:
+        return f"{self._prefix}{stage} {numbers[0]}"
+
+    def _prepare(self, contender: Contender) -> Generator[UnitEvent, None, None]:
+        integration = _integration(self._loaded, contender)
+        self._integrations[contender] = integration
+        # Said of the rule itself, not of the controls that stand in its place as well.
+        if integration is not None and contender.control is None and integration.rule.shortage():
+            yield Notice(str(integration.rule.shortage()))
+
+    def _result(
+        self, rows: Mapping[str, BatchRow], stages: Sequence[tuple[str, tuple[Contender, ...]]]
+    ) -> EvaluationResult:
+        """What `stages` say of the windows that all of them have read."""
+        done = [
+            numbers
+            for numbers, _ in self._batches
+            if all(self._key(name, numbers) in rows for name, _ in stages)
+        ]
+        contenders: list[Contender] = []
+        sums: list[WindowSums] = []
+        for number, (name, of_stage) in enumerate(stages):
+            parts = [rows[self._key(name, numbers)].sums for numbers in done]
+            # The second baseline only served to compare with.
+            first = 0 if number == 0 else 1
+            contenders += of_stage[first:]
+            sums += [WindowSums.joined(of_one) for of_one in list(zip(*parts, strict=True))[first:]]
+        tokens = [self._windows[place].scored for numbers in done for place in numbers]
+        return EvaluationResult(
+            model=self._loaded.info,
+            texts=tuple(
+                (text.name, text.sha256, len(ids))
+                for text, ids in zip(self._definition.texts, self._documents, strict=True)
+            ),
+            window=self._window,
+            stride=self._stride,
+            tokens=np.array(tokens, dtype=np.int64),
+            contenders=tuple(contenders),
+            sums=tuple(sums),
+            is_complete=len(tokens) == len(self._windows),
+            environment=describe_environment(),
+        )
+
+
+def _is_controlled(rule: RuleParameters | None) -> bool:
+    """Whether there is a fixed top-k to compare with: not for the fixed top-k itself."""
+    return rule is not None and rule.rule is not RuleName.TOP_K
 
 
 def _integration(loaded: LoadedModel, contender: Contender) -> RoutingIntegration | None:
@@ -133,9 +232,9 @@ def _integration(loaded: LoadedModel, contender: Contender) -> RoutingIntegratio
     )
 
 
-def _fixed_controls(evaluation: Evaluation) -> list[Contender]:
-    """Both fixed controls of every rule, at the means that the rule turned out to have."""
-    controls = []
+def _at_means(evaluation: EvaluationResult) -> tuple[Contender, ...]:
+    """The baseline, and both fixed controls of every rule at the means that it used."""
+    controls = [Contender(None)]
     for contender, scores in zip(evaluation.contenders, evaluation.scores(), strict=True):
         if contender.control is not None or not _is_controlled(contender.parameters):
             continue
@@ -143,21 +242,4 @@ def _fixed_controls(evaluation: Evaluation) -> list[Contender]:
         uniform = (scores.mean_experts.value,) * len(by_layer)
         controls.append(replace(contender, control=Control.FIXED, means=uniform))
         controls.append(replace(contender, control=Control.FIXED_BY_LAYER, means=by_layer))
-    return controls
-
-
-def _joined(first: Evaluation, second: Evaluation) -> Evaluation:
-    """Both rounds as one evaluation; the second one's baseline is the first's."""
-    return replace(
-        first,
-        contenders=first.contenders + second.contenders[1:],
-        sums=first.sums + second.sums[1:],
-    )
-
-
-def _described(
-    texts: Sequence[Text], documents: Sequence[Tensor]
-) -> tuple[tuple[str, str, int], ...]:
-    return tuple(
-        (text.name, text.sha256, len(ids)) for text, ids in zip(texts, documents, strict=True)
-    )
+    return tuple(controls)

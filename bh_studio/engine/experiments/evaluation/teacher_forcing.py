@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from bh_studio.engine.errors import EngineError
-from bh_studio.engine.experiments.evaluation.windows import Window, batches
+from bh_studio.engine.experiments.evaluation.windows import Window
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.expert_rows import ExpertRows
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import WindowSums
-
-# Log-probabilities of a batch over the whole vocabulary, for the baseline and for a contender.
-_BATCH_BYTES = {"cpu": 2**27, "cuda": 2**31}
 
 
 def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
@@ -40,25 +37,18 @@ def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
     return documents
 
 
-def readers(
-    loaded: LoadedModel, documents: Sequence[Tensor], found: Sequence[Window]
-) -> Iterator[tuple[list[Window], Reader]]:
-    """The windows `found` in batches that fit into memory, in order, each with its reader."""
-    context = max(window.end - window.start for window in found)
-    for batch in batches(found, _windows_at_once(loaded, context)):
-        inputs = torch.stack([documents[w.document][w.start : w.end] for w in batch])
-        targets = [documents[w.document][w.first + 1 : w.end + 1] for w in batch]
-        yield batch, Reader(loaded, inputs, targets)
-
-
 class Reader:
     """One batch of windows, read by one contender after the other.
 
-    inputs: (window, position) int64. targets: the true next tokens of each window's scored
-    positions, which are its last ones.
+    documents: token ids, (token,) each. found: windows of them, with the same number of inputs;
+    the scored positions of each are its last ones.
     """
 
-    def __init__(self, loaded: LoadedModel, inputs: Tensor, targets: list[Tensor]) -> None:
+    def __init__(
+        self, loaded: LoadedModel, documents: Sequence[Tensor], found: Sequence[Window]
+    ) -> None:
+        inputs = torch.stack([documents[w.document][w.start : w.end] for w in found])
+        targets = [documents[w.document][w.first + 1 : w.end + 1] for w in found]
         self._model = loaded.model
         self._layers, self._top_k = loaded.shape.layers, loaded.shape.top_k
         self._inputs = inputs.to(loaded.model.device)
@@ -122,9 +112,3 @@ def _count_sums(used: np.ndarray, raw: np.ndarray) -> np.ndarray:
             (raw == 0).sum(0), (raw < used).sum(0), (raw > used).sum(0),
         ]
     )  # fmt: skip
-
-
-def _windows_at_once(loaded: LoadedModel, window: int) -> int:
-    vocabulary = int(loaded.model.config.vocab_size)
-    budget = _BATCH_BYTES.get(loaded.model.device.type, _BATCH_BYTES["cpu"])
-    return max(1, budget // (4 * vocabulary * window))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
@@ -23,7 +24,8 @@ def loaded(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, recording: Recording
 ) -> LoadedModel:
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    return LoadedModel(model, tokenizer, recording, shape, None, frozenset())  # type: ignore[arg-type]
+    info = SimpleNamespace(fingerprint=recording.origin.model_fingerprint)
+    return LoadedModel(model, tokenizer, recording, shape, info, frozenset())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("decoded", [lambda m: m, lambda m: 0.7 * m + 0.5, lambda m: m - 0.9])

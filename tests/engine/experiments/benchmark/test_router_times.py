@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ def loaded(
     model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, recording: Recording
 ) -> LoadedModel:
     shape = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
-    return LoadedModel(model, tokenizer, recording, shape, None, frozenset())  # type: ignore[arg-type]
+    info = SimpleNamespace(fingerprint=recording.origin.model_fingerprint)
+    return LoadedModel(model, tokenizer, recording, shape, info, frozenset())  # type: ignore[arg-type]
 
 
 def patched(model: OlmoeForCausalLM) -> bool:

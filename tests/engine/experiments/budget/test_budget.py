@@ -14,18 +14,19 @@ import torch
 
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.experiments.budget.budget import find_budget, planned_passes
-from bh_studio.engine.experiments.budget.layer_curves import measure_curves
+from bh_studio.engine.experiments.budget.budget import planned_passes
+from bh_studio.engine.experiments.budget.layer_curves import curves_in
 from bh_studio.engine.experiments.budget.level_fit import POINTS, LevelFit
-from bh_studio.engine.experiments.evaluation.evaluation import evaluate
+from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
-from bh_studio.engine.protocol.events import FitProgress
-from bh_studio.engine.protocol.experiments import BudgetRequest, EvaluationRequest
+from bh_studio.engine.protocol.events import Progress
+from bh_studio.engine.protocol.experiments import Budget, Evaluation
 from bh_studio.engine.protocol.texts import Text
-from bh_studio.engine.records.budget import ACCEPTED, TOLERANCE, Budget
+from bh_studio.engine.records.budget import ACCEPTED, TOLERANCE, BudgetResult
 from bh_studio.engine.records.evaluation import Control, Scores
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
+from tests.engine.experiments.running import result_of, rows_of
 from tests.tiny_olmoe import CONTEXT, LAYERS, TOP_K, save_tiny_checkpoint
 
 FIT = Text("fit", calibration_text()[: 6 * CONTEXT + 1])
@@ -50,18 +51,37 @@ def loaded(tiny: LoadedModel) -> Iterator[LoadedModel]:
         assert not module._forward_pre_hooks
 
 
-def find(loaded: LoadedModel, target: float, rule: RuleParameters = BH, **more: Any) -> Budget:
-    return find_budget(loaded, BudgetRequest(target, rule, (FIT,), **more))
+def wanted(target: float = 3.0, rule: RuleParameters = BH, **more: Any) -> Budget:
+    return Budget(**{"target": target, "rule": rule, "fit": (FIT,), **more})
+
+
+def find(
+    loaded: LoadedModel, target: float, rule: RuleParameters = BH, **more: Any
+) -> BudgetResult:
+    budget: BudgetResult = result_of(loaded, wanted(target, rule, **more))
+    return budget
 
 
 def evaluated(loaded: LoadedModel, text: Text, rule: RuleParameters) -> Scores:
     """`rule` on `text` in whole windows, as a fit reads it."""
-    *_, last = evaluate(loaded, EvaluationRequest((text,), (rule,), stride=CONTEXT))
-    return last.evaluation.scores()[1]
+    result = result_of(loaded, Evaluation(texts=(text,), rules=(rule,), stride=CONTEXT))
+    scores: Scores = result.scores()[1]
+    return scores
+
+
+def curve_of(loaded: LoadedModel, ids: torch.Tensor, grid: list[RuleParameters]) -> np.ndarray:
+    """Sums over one window, (layer, rule, 2)."""
+    steps = curves_in(loaded, ids, grid, CancelToken())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            sums: np.ndarray = end.value
+            return sums
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: LoadedModel) -> Budget:
+def whole(tiny: LoadedModel) -> BudgetResult:
     """Everything at once: both solutions and their check."""
     return find(tiny, 3.0, by_layer=True, check=(OTHER,))
 
@@ -81,7 +101,8 @@ def test_one_level_hits_the_target(rule: str, loaded: LoadedModel) -> None:
 
 def test_every_token_is_read_once(loaded: LoadedModel) -> None:
     uneven = Text("uneven", FIT.content[: 2 * CONTEXT + 50])
-    assert LevelFit(loaded, [uneven, Text("note", "abc")], BH, 3.0).tokens == 2 * CONTEXT + 49 + 2
+    fit = LevelFit(loaded, wanted(fit=(uneven, Text("note", "abc"))))
+    assert fit.tokens == 2 * CONTEXT + 49 + 2
 
 
 def test_more_experts_take_a_looser_level(loaded: LoadedModel) -> None:
@@ -92,7 +113,7 @@ def test_more_experts_take_a_looser_level(loaded: LoadedModel) -> None:
 
 
 def test_levels_by_layer_hit_the_target_where_the_layers_lose_little(
-    whole: Budget, loaded: LoadedModel
+    whole: BudgetResult, loaded: LoadedModel
 ) -> None:
     _, solution = whole.solutions
     assert solution.mean == pytest.approx(3.0, rel=ACCEPTED)
@@ -113,7 +134,8 @@ def test_a_curve_is_the_rule_in_one_layer_and_the_model_elsewhere(loaded: Loaded
     ids = torch.tensor(loaded.tokenizer(FIT.content).input_ids)
     inputs = list(ids[:-1].split(CONTEXT))
     grid = [parse_rule("top-k:2/1/3"), BH]
-    curves = measure_curves(loaded, inputs, grid, lambda: None)
+    curves = np.stack([curve_of(loaded, window, grid) for window in inputs]).sum(0)
+    curves /= len(ids) - 1
     assert curves.shape == (LAYERS, 2, 2)
     for layer, k in enumerate((2, 1, 3)):
         alone = [TOP_K] * LAYERS
@@ -125,7 +147,7 @@ def test_a_curve_is_the_rule_in_one_layer_and_the_model_elsewhere(loaded: Loaded
     assert curves[0, 1, 0] == pytest.approx(evaluated(loaded, FIT, BH).per_layer_experts[0])
 
 
-def test_curves_fall_as_their_levels_are_loosened(whole: Budget) -> None:
+def test_curves_fall_as_their_levels_are_loosened(whole: BudgetResult) -> None:
     allocation = whole.solutions[1].allocation
     assert allocation is not None
     means, losses = np.moveaxis(allocation.curves, -1, 0)
@@ -136,9 +158,19 @@ def test_curves_fall_as_their_levels_are_loosened(whole: Budget) -> None:
     assert means.max() > 0.9 * TOP_K
 
 
-def test_the_plan_is_about_what_it_takes(whole: Budget) -> None:
+def test_the_plan_is_about_what_it_takes(whole: BudgetResult) -> None:
     taken = sum(solution.passes for solution in whole.solutions)
     assert taken == pytest.approx(planned_passes(LAYERS, by_layer=True), abs=8)
+
+
+@pytest.mark.parametrize("known", [1, 4, 9, 13, 17])
+def test_going_on_gives_the_very_numbers_of_an_undisturbed_run(
+    known: int, whole: BudgetResult, loaded: LoadedModel
+) -> None:
+    definition = wanted(by_layer=True, check=(OTHER,))
+    rows = rows_of(loaded, definition, known)
+    assert len(rows) == known
+    assert result_of(loaded, definition, rows).to_json() == whole.to_json()
 
 
 def test_the_same_request_gives_the_same_result(loaded: LoadedModel) -> None:
@@ -149,7 +181,7 @@ def test_the_same_request_gives_the_same_result(loaded: LoadedModel) -> None:
     assert first["fit"]["tokens"] < len(FIT.content) / 2
 
 
-def test_the_check_reads_other_texts_with_controls(whole: Budget) -> None:
+def test_the_check_reads_other_texts_with_controls(whole: BudgetResult) -> None:
     assert whole.check is not None
     assert whole.check.texts[0][0] == "other"
     controls = [c.control for c in whole.check.contenders if c.parameters is not None]
@@ -164,7 +196,7 @@ def test_the_check_reads_other_texts_with_controls(whole: Budget) -> None:
     assert gain.low < gain.high
 
 
-def test_the_document_is_plain_json(whole: Budget) -> None:
+def test_the_document_is_plain_json(whole: BudgetResult) -> None:
     document = json.loads(json.dumps(whole.to_json(), allow_nan=False))
     assert document["kind"] == "budget"
     assert parse_rule(document["by_layer"]["rule"]) == whole.solutions[1].parameters
@@ -215,46 +247,52 @@ def test_targets_out_of_reach_are_refused(
 
 @pytest.mark.parametrize("rule", ["bh,max_k=3", "bh,min_k=5"])
 def test_levels_by_layer_need_the_models_own_count(rule: str, loaded: LoadedModel) -> None:
-    fit = LevelFit(loaded, [FIT], parse_rule(rule), 3.0 if "max" in rule else 5.5)
+    target = 2.5 if "max" in rule else 5.5
     with pytest.raises(EngineError, match="around the 4 experts"):
-        fit.by_layer()
+        LevelFit(loaded, wanted(target, parse_rule(rule), by_layer=True))
 
 
-def test_bad_requests_are_refused_before_anything_is_read(loaded: LoadedModel) -> None:
+def test_bad_definitions_are_refused_before_anything_is_read(loaded: LoadedModel) -> None:
     read: list[int] = []
     hook = loaded.model.register_forward_pre_hook(lambda *_: read.append(1))
-    for request, kind, sentence in (
-        (BudgetRequest(3.0, BH, ()), EngineError, "no text"),
-        (BudgetRequest(3.0, BH, (Text("short", "a"),)), EngineError, "fewer than two tokens"),
-        (BudgetRequest(3.0, BH, (FIT,), (FIT,)), EngineError, "one of those that the level"),
-        (BudgetRequest(3.0, parse_rule("top-k:3"), (FIT,)), ValueError, "No level between 0 and 1"),
-        (BudgetRequest(3.0, RuleParameters(max_k=17), (FIT,)), ValueError, "the 16 experts"),
+    for options, kind, sentence in (
+        ({"fit": ()}, EngineError, "no text"),
+        ({"fit": (Text("short", "a"),)}, EngineError, "fewer than two tokens"),
+        ({"check": (FIT,)}, EngineError, "one of those that the level"),
+        ({"rule": parse_rule("top-k:3")}, ValueError, "No level between 0 and 1"),
+        ({"rule": RuleParameters(max_k=17)}, ValueError, "the 16 experts"),
+        ({"tokens": 0}, ValueError, "tokens must be at least 1"),
     ):
         with pytest.raises(kind, match=sentence):
-            find_budget(loaded, request)
+            result_of(loaded, wanted(**options))
     hook.remove()
     assert not read
 
 
-@pytest.mark.parametrize("stage", ["one level", "curves", "levels together", "check"])
+@pytest.mark.parametrize(
+    "stage", ["one level", "curves", "levels together", "check rules", "check controls"]
+)
 def test_it_stops_in_every_stage(stage: str, loaded: LoadedModel) -> None:
     cancel = CancelToken()
     seen: list[str] = []
+    definition = wanted(2.5, check=(OTHER,), by_layer=True, tokens=400)
+    events = run(loaded, definition, {}, cancel)
 
-    def report(progress: FitProgress) -> None:
-        assert 0 <= progress.done <= progress.total
-        seen.append(progress.stage)
-        if progress.stage == stage:
-            cancel.cancel()
+    def listen() -> None:
+        for event in events:
+            if isinstance(event, Progress):
+                assert 0 <= event.done <= event.total
+                seen.append(event.stage)
+                if event.stage == stage:
+                    cancel.cancel()
 
-    request = BudgetRequest(2.5, BH, (FIT,), (OTHER,), by_layer=True, tokens=400, cancel=cancel)
     with pytest.raises(Cancelled):
-        find_budget(loaded, request, report)
+        listen()
     assert seen[-1] == stage
 
 
 def test_a_model_that_gives_nan_is_named(loaded: LoadedModel) -> None:
     hook = loaded.model.lm_head.register_forward_hook(lambda _module, _inputs, out: out * torch.nan)
     with pytest.raises(EngineError, match="not finite"):
-        LevelFit(loaded, [FIT], BH, 3.0).by_layer()
+        find(loaded, 3.0, by_layer=True)
     hook.remove()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bh_studio.engine.errors import EngineError
-from bh_studio.engine.experiments.budget.level_search import check_searchable, loosened, search
+from bh_studio.engine.experiments.budget.level_search import answered as search
+from bh_studio.engine.experiments.budget.level_search import loosened
 from bh_studio.engine.records.budget import TOLERANCE
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
@@ -82,7 +83,7 @@ def test_of_two_branches_the_rising_one_is_searched() -> None:
 @pytest.mark.parametrize("text", SEARCHABLE)
 def test_levels_stay_between_0_and_1_and_print_as_they_are(text: str) -> None:
     parameters = parse_rule(text)
-    check_searchable(parameters)
+    parameters.check_searchable()
     levels = []
     for looseness in (-99.0, -35.0, -12.3, -0.1, 0.0, 0.1, 12.3, 35.0, 99.0):
         at = loosened(parameters, looseness)
@@ -109,7 +110,7 @@ def test_levels_stay_between_0_and_1_and_print_as_they_are(text: str) -> None:
 )
 def test_rules_without_such_a_level_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        check_searchable(parse_rule(text))
+        parse_rule(text).check_searchable()
 
 
 def test_a_level_has_five_digits_of_its_distance_to_either_end() -> None:

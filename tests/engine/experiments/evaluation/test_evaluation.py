@@ -15,14 +15,16 @@ from transformers import PreTrainedTokenizerFast
 
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.experiments.evaluation.evaluation import evaluate
 from bh_studio.engine.experiments.evaluation.windows import windows
+from bh_studio.engine.experiments.runner import run as run_experiment
 from bh_studio.engine.loading import LoadedModel, load_model
-from bh_studio.engine.protocol.experiments import EvaluationRequest
+from bh_studio.engine.protocol.events import Finished, Progress
+from bh_studio.engine.protocol.experiments import Evaluation
 from bh_studio.engine.protocol.texts import Text
-from bh_studio.engine.records.evaluation import Control, Evaluation, Scores
+from bh_studio.engine.records.evaluation import Control, EvaluationResult, Scores
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import parse_rule
+from tests.engine.experiments.running import result_of, rows_of
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, save_tiny_checkpoint, tiny_model
 
 TEXT = Text("tale", calibration_text()[:900])
@@ -42,13 +44,13 @@ def loaded(tiny: LoadedModel) -> LoadedModel:
     return dataclasses.replace(tiny, model=copy.deepcopy(tiny.model))
 
 
-def run(loaded: LoadedModel, *rules: RuleParameters, **options: Any) -> Evaluation:
-    request = EvaluationRequest(**{"texts": (TEXT, NOTE), "rules": rules, **options})
-    *_, last = evaluate(loaded, request)
-    return last.evaluation
+def run(loaded: LoadedModel, *rules: RuleParameters, **options: Any) -> EvaluationResult:
+    definition = Evaluation(**{"texts": (TEXT, NOTE), "rules": rules, **options})
+    result: EvaluationResult = result_of(loaded, definition)
+    return result
 
 
-def by_label(evaluation: Evaluation) -> dict[str, Scores]:
+def by_label(evaluation: EvaluationResult) -> dict[str, Scores]:
     labels = [contender.label for contender in evaluation.contenders]
     return dict(zip(labels, evaluation.scores(), strict=True))
 
@@ -159,49 +161,84 @@ def test_fixed_top_k_gets_no_control_of_itself(loaded: LoadedModel) -> None:
 
 
 def test_progress_rises_to_the_total(loaded: LoadedModel) -> None:
-    request = EvaluationRequest((TEXT,), (BH,), with_controls=True, stride=16)
-    events = list(evaluate(loaded, request))
-    done = [event.done for event in events]
+    definition = Evaluation(texts=(TEXT,), rules=(BH,), with_controls=True, stride=16)
+    events = list(run_experiment(loaded, definition))
+    progress = [event for event in events if isinstance(event, Progress)]
+    done = [event.done for event in progress]
     assert done == sorted(done)
-    assert events[-1].done == events[-1].total
-    assert {event.total for event in events} == {events[-1].total}
-    assert [event.evaluation.is_complete for event in events] == [False] * (len(events) - 1) + [
-        True
-    ]
+    assert progress[-1].done == progress[-1].total
+    assert {event.total for event in progress} == {progress[-1].total}
+    assert [event.is_complete for event in events if isinstance(event, Finished)] == [True]
 
 
-def test_a_cancelled_evaluation_keeps_windows_that_all_have_read(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "bh_studio.engine.experiments.evaluation.teacher_forcing._windows_at_once", lambda *_: 1
-    )
+def test_a_cancelled_evaluation_keeps_windows_that_all_have_read(loaded: LoadedModel) -> None:
+    definition = Evaluation(texts=(TEXT,), rules=(BH,), stride=16, batch=1)
     cancel = CancelToken()
-    request = EvaluationRequest((TEXT,), (BH,), stride=16, cancel=cancel)
-    kept = None
-    for event in evaluate(loaded, request):
-        kept = event.evaluation
-        if len(kept.tokens) == 3:
+    for event in run_experiment(loaded, definition, {}, cancel):
+        # In the fourth window, which the baseline has read by then.
+        if isinstance(event, Progress) and event.done == 7:
             cancel.cancel()
-    assert kept is not None
+    assert isinstance(event, Finished)
+    assert not event.is_complete
+    kept = event.document
     assert not kept.is_complete
     assert len(kept.tokens) == 3
     assert all(len(sums.nats) == 3 for sums in kept.sums)
-    whole = run(loaded, BH, stride=16)
+    whole = run(loaded, BH, texts=(TEXT,), stride=16, batch=1)
     np.testing.assert_array_equal(kept.sums[1].nats, whole.sums[1].nats[:3])
+
+
+@pytest.mark.parametrize("known", [0, 1, 4, 9, 14])
+def test_going_on_gives_the_very_numbers_of_an_undisturbed_run(
+    known: int, loaded: LoadedModel
+) -> None:
+    definition = Evaluation(
+        texts=(TEXT, NOTE), rules=(BH, parse_rule("top-p:0.5")), with_controls=True, stride=32,
+        batch=3,
+    )  # fmt: skip
+    whole = result_of(loaded, definition)
+    rows = rows_of(loaded, definition)
+    assert len(rows) > 14
+    # Rows may have come in any order, from several workers.
+    some = dict(list(reversed(rows.items()))[:known] if known % 2 else list(rows.items())[:known])
+    assert result_of(loaded, definition, some).to_json() == whole.to_json()
+    assert rows_of(loaded, definition) == rows
+
+
+def test_what_is_drawn_depends_on_the_window_and_not_on_how_windows_are_read(
+    loaded: LoadedModel,
+) -> None:
+    options = {"texts": (WHOLE,), "stride": CONTEXT, "with_controls": True}
+    one, three = (run(loaded, BH, **options, batch=batch) for batch in (1, 3))
+    for left, right in zip(one.sums, three.sums, strict=True):
+        np.testing.assert_array_equal(left.counts[:, 0, 0], right.counts[:, 0, 0])
+        np.testing.assert_allclose(left.quality, right.quality, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_another_experiment_are_refused(loaded: LoadedModel) -> None:
+    definition = Evaluation(texts=(TEXT,), rules=(BH,))
+    for row in ({}, {"contenders": 3}, {"contenders": [{"quality": [[1, "a", 2]]}]}):
+        with pytest.raises(ValueError, match="'rules 0' is none of this experiment"):
+            list(run_experiment(loaded, definition, {"rules 0": row}))
 
 
 def test_cancelling_at_once_leaves_nothing(loaded: LoadedModel) -> None:
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(Cancelled):
-        list(evaluate(loaded, EvaluationRequest((TEXT,), (BH,), cancel=cancel)))
+        list(run_experiment(loaded, Evaluation(texts=(TEXT,), rules=(BH,)), {}, cancel))
     assert not any(module._forward_pre_hooks for module in loaded.model.modules())
+
+
+@pytest.mark.parametrize("name", ["window", "stride", "tokens", "batch"])
+def test_sizes_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+        Evaluation(**{"texts": (TEXT,), "rules": (BH,), name: 0})  # type: ignore[arg-type]
 
 
 def test_the_document_is_plain_json(loaded: LoadedModel) -> None:
     document = json.loads(json.dumps(run(loaded, BH).to_json(), allow_nan=False))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert document["scored_tokens"] == sum(document["window_tokens"])
     assert [entry["label"] for entry in document["contenders"]] == ["baseline", "bh:0.3,max_k=6"]
     assert document["contenders"][1]["parameters"]["level"] == 0.3
@@ -222,7 +259,7 @@ def test_texts_with_nothing_to_predict_are_refused(
     texts: tuple[Text, ...], message: str, loaded: LoadedModel
 ) -> None:
     with pytest.raises(EngineError, match=message):
-        list(evaluate(loaded, EvaluationRequest(texts, (BH,))))
+        result_of(loaded, Evaluation(texts=texts, rules=(BH,)))
 
 
 def test_rules_that_do_not_fit_are_refused_before_anything_is_read(loaded: LoadedModel) -> None:
@@ -233,7 +270,7 @@ def test_rules_that_do_not_fit_are_refused_before_anything_is_read(loaded: Loade
         (RuleParameters(level=(0.1,) * 5), "5 values for the 3 layers"),
     ):
         with pytest.raises(ValueError, match=message):
-            list(evaluate(loaded, EvaluationRequest((TEXT,), (rule,))))
+            result_of(loaded, Evaluation(texts=(TEXT,), rules=(rule,)))
     assert not read
 
 

@@ -1,0 +1,108 @@
+"""The one door to every experiment: a definition and what is done already in, events out.
+
+Knows no file and no terminal: who keeps rows, and where, is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from bh_studio.engine.errors import Cancelled, CancelToken
+from bh_studio.engine.experiments.batch import BatchLaboratory
+from bh_studio.engine.experiments.budget.budget import BudgetLaboratory
+from bh_studio.engine.experiments.evaluation.evaluation import EvaluationLaboratory
+from bh_studio.engine.experiments.recording import CalibrationLaboratory
+from bh_studio.engine.experiments.stages import Laboratory, Stepped
+from bh_studio.engine.experiments.sweep import SweepLaboratory
+from bh_studio.engine.loading import LoadedModel
+from bh_studio.engine.protocol.events import ExperimentEvent, Finished, Progress, RowReady
+from bh_studio.engine.protocol.experiments import (
+    Batch,
+    Budget,
+    Calibration,
+    Evaluation,
+    Experiment,
+    Sweep,
+)
+
+_LABORATORIES: dict[type[Any], Any] = {
+    Batch: BatchLaboratory,
+    Budget: BudgetLaboratory,
+    Calibration: CalibrationLaboratory,
+    Evaluation: EvaluationLaboratory,
+    Sweep: SweepLaboratory,
+}
+
+
+def run(
+    loaded: LoadedModel,
+    experiment: Experiment,
+    rows: Mapping[str, dict[str, Any]] | None = None,
+    cancel: CancelToken | None = None,
+) -> Generator[ExperimentEvent, None, None]:
+    """Run `experiment`; the last event is Finished, also when it was cancelled.
+
+    rows: what earlier runs of it made, by key, as RowReady had it; those units are left out.
+
+    Raises what the laboratory raises for a definition that does not fit the model, ValueError for
+    rows that are none of this experiment, Cancelled if it was cancelled before anything was known.
+    """
+    laboratory: Laboratory[Any] = _LABORATORIES[type(experiment)](loaded, experiment)
+    known = {key: _read(laboratory, key, row) for key, row in (rows or {}).items()}
+    cancel = cancel or CancelToken()
+    try:
+        yield from _stages(laboratory, known, cancel)
+        is_complete = True
+    except Cancelled:
+        is_complete = False
+    document = laboratory.document(known, is_complete)
+    if document is None:
+        raise Cancelled
+    yield Finished(document, is_complete)
+
+
+def _stages(
+    laboratory: Laboratory[Any], known: dict[str, Any], cancel: CancelToken
+) -> Generator[ExperimentEvent, None, None]:
+    before = 0
+    for stage in laboratory.stages(known):
+        total = before + sum(unit.steps for unit in stage.units) + stage.later
+        done = before + sum(unit.steps for unit in stage.units if unit.key in known)
+        yield Progress(stage.name, done, total)
+        for unit in stage.units:
+            if unit.key in known:
+                continue
+            if cancel.is_cancelled:
+                raise Cancelled
+            row = yield from _unit(laboratory, unit, cancel, Progress(stage.name, done, total))
+            known[unit.key] = row
+            done += unit.steps
+            yield RowReady(unit.key, row.to_json())
+            yield Progress(stage.name, done, total)
+        before += sum(unit.steps for unit in stage.units)
+
+
+def _unit(
+    laboratory: Laboratory[Any], unit: Any, cancel: CancelToken, start: Progress
+) -> Generator[ExperimentEvent, None, Any]:
+    """The events of one unit, steps as Progress; its row."""
+    events = laboratory.compute(unit, cancel)
+    steps = 0
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        if isinstance(event, Stepped):
+            steps += event.steps
+            yield Progress(start.stage, start.done + steps, start.total)
+        else:
+            yield event
+
+
+def _read(laboratory: Laboratory[Any], key: str, row: dict[str, Any]) -> Any:
+    try:
+        return laboratory.row_from_json(row)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"The row {key!r} is none of this experiment.") from error

@@ -1,0 +1,56 @@
+"""Journals of earlier schema versions, brought up to the names of today. Knows no file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.text import format_rule
+
+Row = dict[str, Any]
+# The command that made a result of version 1, and the kind of experiment it is today.
+_KINDS = {"sweep": "sweep", "compare": "batch"}
+
+
+def upgraded(header: Row, rows: list[Row]) -> tuple[Row, dict[str, Row]]:
+    """A header and its rows by key, of any version up to today's, under the names of today's.
+
+    Raises KeyError, TypeError, ValueError or AttributeError for what is damaged.
+    """
+    skipped = header.get("skipped", [])
+    if "settings" in header:
+        # Rows that were skipped before anything was asked have no key.
+        rows = [*rows, *(row for row in skipped if "key" in row)]
+        return header, {str(row["key"]): _without_key(row) for row in rows}
+    rows = [*rows, *skipped]
+    return _header_from_1(header), {_key_from_1(header, row): row for row in rows}
+
+
+def _without_key(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != "key"}
+
+
+def _header_from_1(header: Row) -> Row:
+    kind = _KINDS[header["command"]]
+    given = header["parameters"]
+    # What results leave unsaid that were made before it could be otherwise.
+    settings: Row = {"generation": given["generation"], "prompt_format": "plain text"}
+    settings |= {n: header[n] for n in ("prompt_format", "system_prompt") if n in header}
+    if kind == "sweep":
+        settings["prompts"] = [header["prompt"]]
+        settings["seeds"] = 1
+        settings["rules"] = [
+            format_rule(RuleParameters(**given["rule"], level=alpha)) for alpha in given["alphas"]
+        ]
+    else:
+        settings["prompts_sha256"] = header["prompts_file"]["sha256"]
+        settings["rules"] = [format_rule(RuleParameters(**given["rule"]))]
+    return {**header, "kind": kind, "settings": settings}
+
+
+def _key_from_1(header: Row, row: Row) -> str:
+    if header["command"] == "compare":
+        return str(int(row["line"]))
+    alpha = row["alpha"]
+    side = 0 if alpha is None else 1 + header["parameters"]["alphas"].index(alpha)
+    return f"0 0 {side}"
