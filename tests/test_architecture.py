@@ -85,6 +85,7 @@ def test_state_knows_no_widget() -> None:
 def test_the_engine_thread_knows_no_widget() -> None:
     found = imports_of(PACKAGE / "ui" / "engine_thread.py")
     assert {name.rpartition(".")[0] for name in found if name.startswith(QT)} == {"PySide6.QtCore"}
+    assert [name for name in found if name.startswith("bh_studio.ui")] == []
 
 
 def test_rooms_stay_small_enough_to_be_seen_at_once() -> None:
@@ -154,7 +155,7 @@ def test_sources_stay_clear_of_what_runs_foreign_code() -> None:
     unsafe_modules = {"pickle", "marshal", "shelve", "dill", "joblib"}
     # setHtml: a model's text is shown as it is; as HTML it could draw links and pictures.
     unsafe_calls = re.compile(
-        r"allow_pickle=True|trust_remote_code=True|\.setHtml\(|\.terminate\(\)|torch\.load\("
+        r"(?:allow_pickle|trust_remote_code)\s*=\s*True|\.setHtml\(|\.terminate\(\)|torch\.load\("
     )
     strays = {}
     for path, name in SOURCES.items():
@@ -168,7 +169,9 @@ def test_sources_stay_clear_of_what_runs_foreign_code() -> None:
 def test_every_package_is_installed() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         named = tomllib.load(file)["tool"]["setuptools"]["packages"]
-    found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    folders = {path.parent for path in SOURCES}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+    found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     assert set(named) == found | {"bh_studio.resources"}
 
 
