@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import os
 import queue
+import site
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ _ARGUMENTS = ("-P", "-m", "bh_studio.engine.hub.child")  # -P: import nothing fr
 # Nothing is reported home, and the only progress told is ours.
 _ENVIRONMENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _KEPT_LINES = 50
+_PROGRAM = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +191,14 @@ class Download:
         )
 
 
-def _own_path() -> str:
-    """PYTHONPATH of the child: the program that runs, which need not be the one installed."""
-    own = str(Path(__file__).resolve().parents[3])
+def python_path(program: Path) -> str:
+    """PYTHONPATH of the child, so that it is `program` too, which need not be the one installed.
+
+    An installed one is found without: site-packages there would hide the standard library behind
+    packages of the same names.
+    """
+    installed = {*site.getsitepackages(), site.getusersitepackages()}
+    own = "" if program in {Path(folder).resolve() for folder in installed} else str(program)
     return os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
 
 
@@ -213,7 +220,7 @@ class ChildProcess:
             text=True,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _own_path()},
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": python_path(_PROGRAM)},
             # Ctrl+C in the terminal is for the parent alone, which decides what becomes of it.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),

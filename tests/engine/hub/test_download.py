@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import site
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.hub.cache import RepositoryCache, discard_partial
-from bh_studio.engine.hub.download import Patience
+from bh_studio.engine.hub.download import Patience, python_path
 from bh_studio.engine.hub.events import (
     DownloadEvent,
     DownloadFinished,
@@ -312,3 +313,14 @@ def test_what_was_fetched_loads(
 def children_of(pid: int) -> set[int]:
     """The processes that `pid` started and that are not gone."""
     return {child.pid for child in psutil.Process(pid).children()}
+
+
+def test_the_child_finds_a_checkout_and_hides_nothing_of_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/given")
+    assert python_path(tmp_path) == os.pathsep.join([str(tmp_path), "/given"])
+    # What lies beside an installed program may bear a name of the standard library.
+    assert python_path(Path(site.getsitepackages()[0]).resolve()) == "/given"
+    monkeypatch.delenv("PYTHONPATH")
+    assert python_path(Path(site.getsitepackages()[0]).resolve()) == ""
