@@ -9,6 +9,7 @@ experiment, no command and no model.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -98,15 +99,14 @@ class Journal:
 
     def add(self, key: str, row: Row) -> None:
         """Keep `row`; it is on the disk when this returns. Raises EngineError if that refuses."""
+        if self._file is not None:
+            try:
+                self._file.write(_line({"key": key, **row}))
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise _unwritable(self._journal, error) from error
         self.rows[key] = row
-        if self._file is None:
-            return
-        try:
-            self._file.write(_line({"key": key, **row}))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _unwritable(self._journal, error) from error
 
     def finish(self, content: bytes, *, holds_rows: bool) -> bool:
         """Write the result; False if an earlier run has.
@@ -143,7 +143,9 @@ class Journal:
     ) -> None:
         if self._file is None:
             return
-        self._close()
+        # What a full disk has refused is refused again; the block has told it.
+        with contextlib.suppress(OSError):
+            self._close()
         if not self.rows:
             self._journal.unlink()
 
@@ -163,9 +165,9 @@ class Journal:
             )
 
     def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
 
 def with_rows(document: Row, rows: Mapping[str, Row]) -> bytes:

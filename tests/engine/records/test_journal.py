@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bh_studio.engine.errors import InputError
+from bh_studio.engine.errors import EngineError, InputError
 from bh_studio.engine.records.journal import Journal, Row, with_rows
 from tests.cli.conftest import version
 
@@ -216,3 +217,22 @@ def test_a_result_is_json_with_a_row_a_line() -> None:
     assert json.loads(content) == {"kind": "sweep", "n": None, "rows": expected}
     assert '  {"key": "y", "a": "☃"}' in content.decode().splitlines()
     assert json.loads(with_rows({"kind": "sweep"}, {})) == {"kind": "sweep", "rows": []}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Writes into /dev/full")
+def test_a_full_disk_is_told_and_its_row_is_not_counted(tmp_path: Path) -> None:
+    def fill(journal: Journal) -> None:
+        with journal:
+            journal.begin(HEADER)
+            journal.add("0", {"a": 1})
+            assert journal._file is not None
+            journal._file.close()
+            journal._file = open("/dev/full", "ab")  # noqa: SIM115
+            try:
+                journal.add("1", {"a": 2})
+            finally:
+                assert journal.unfinished_rows == 1
+
+    with pytest.raises(EngineError, match=r"r\.json\.rows\.jsonl could not be written: No space"):
+        fill(Journal(tmp_path / "r.json"))
+    assert taken_over(tmp_path / "r.json") == {"0": {"a": 1}}
