@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sized
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sized
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -167,7 +167,8 @@ def _answered(
     """The answers, each printed as soon as it is there; and whether anybody still wants them."""
     total = _total(definition)
     progress, cancel = Progress(total, taken_over, _WHAT), CancelToken()
-    shown: set[str] = set()
+    answers: dict[str, Answer] = {}
+    unshown = dict(journal.rows)
     is_read = True
     say_taken_over(arguments.out, taken_over, total, _WHAT)
     if not arguments.json:
@@ -179,11 +180,13 @@ def _answered(
                     progress.tokens(event.index + 1)
                 elif isinstance(event, RowReady):
                     progress.row_finished()
+                    unshown[event.key] = event.row
                 elif isinstance(event, Finished):
                     result: SweepResult = event.document
                     break
-                if not arguments.json and not isinstance(event, TokenGenerated):
-                    is_read = _show_new(definition, journal, shown)
+                if unshown and is_read and not arguments.json:
+                    is_read = _show(definition, answers, unshown)
+                    unshown.clear()
                     if not is_read and arguments.out is None:
                         cancel.cancel()
     finally:
@@ -191,13 +194,11 @@ def _answered(
     return result, is_read or arguments.out is not None
 
 
-def _show_new(definition: Sweep, journal: Journal, shown: set[str]) -> bool:
-    """Print the answers that are not `shown` yet; whether there is a reader."""
-    answers = {key: Answer.from_json(row) for key, row in journal.rows.items()}
+def _show(
+    definition: Sweep, answers: dict[str, Answer], unshown: Mapping[str, dict[str, Any]]
+) -> bool:
+    """Print the `unshown` rows and put them to the `answers` before; whether there is a reader."""
+    # Only these are parsed: all of them with each answer would take longer than answering does.
+    answers.update({key: Answer.from_json(row) for key, row in unshown.items()})
     result = SweepResult(definition.prompts, definition.sides, definition.seeds, answers, {}, False)
-    for row in result.rows():
-        if row.key not in shown:
-            shown.add(row.key)
-            if not print_result(table_row(row, definition.sides)):
-                return False
-    return True
+    return all(print_result(table_row(row, definition.sides)) for row in result.rows(unshown))

@@ -7,7 +7,7 @@ Knows no model and no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,14 +103,15 @@ class SweepResult:
     refused: Mapping[int, str]
     is_complete: bool
 
-    def rows(self) -> Iterator[SweepRow]:
-        """The answers in the order of prompts, seeds and sides."""
+    def rows(self, keys: Container[str] | None = None) -> Iterator[SweepRow]:
+        """The answers, or those of `keys`, in the order of prompts, seeds and sides."""
         for prompt in range(len(self.prompts)):
             for seed in range(self.seeds):
                 own = self.answers.get(sweep_key(prompt, seed, 0))
                 for side, rule in enumerate(self.sides):
-                    answer = self.answers.get(sweep_key(prompt, seed, side))
-                    if answer is not None:
+                    key = sweep_key(prompt, seed, side)
+                    answer = self.answers.get(key)
+                    if answer is not None and (keys is None or key in keys):
                         agreement = Agreement.between(own, answer) if own and side else None
                         yield SweepRow(prompt, seed, side, rule, answer, agreement)
 
