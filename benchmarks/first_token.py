@@ -45,10 +45,10 @@ from PySide6.QtWidgets import QApplication
 from bh_studio import __main__ as program
 from bh_studio import app
 from bh_studio.engine.protocol.events import (
-    Event,
+    Finished,
     LoadProgress,
     ModelLoaded,
-    RunFinished,
+    Report,
     TokenGenerated,
 )
 from bh_studio.ui.compare.token_text import TokenText
@@ -183,8 +183,9 @@ class Watcher(QObject):
         self.marks.setdefault(mark, time.time() - self._started)
 
     @Slot(object)
-    def take(self, event: Event) -> None:
+    def take(self, report: Report) -> None:
         """Take one event of the engine; from the first token on wait for its repaint."""
+        event = report.event
         if isinstance(event, LoadProgress):
             self.note(event.stage)
         elif isinstance(event, ModelLoaded):
@@ -196,9 +197,9 @@ class Watcher(QObject):
                 self._texts += top.findChildren(TokenText)
             for text in self._texts:
                 text.viewport().installEventFilter(self)
-        elif isinstance(event, RunFinished):
+        elif isinstance(event, Finished):
             platform = QApplication.platformName()
-            self.environment = {**event.session.environment, "qt_platform": platform}
+            self.environment = {**event.document.environment, "qt_platform": platform}
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         # A frame without the token, asked for before it came, may still be on its way.

@@ -20,7 +20,7 @@ import numpy as np
 from PySide6.QtCore import QObject, Qt, QTimer, Slot
 
 from bh_studio import app as studio
-from bh_studio.engine.protocol.events import Event, RunFinished, TokenGenerated
+from bh_studio.engine.protocol.events import Finished, Report, TokenGenerated
 from bh_studio.ui.engine_thread import Engine
 
 INTERVAL_S = 0.005
@@ -41,16 +41,17 @@ class Stalls(QObject):
         self._timer.timeout.connect(self._tick)
 
     @Slot(object)
-    def take(self, event: Event) -> None:
+    def take(self, report: Report) -> None:
         """Measure from the first token to the end of the run."""
+        event = report.event
         if isinstance(event, TokenGenerated):
             self.tokens += 1
             if not self._timer.isActive():
                 self._last = time.perf_counter()
                 self._timer.start()
-        elif isinstance(event, RunFinished):
+        elif isinstance(event, Finished):
             self._timer.stop()
-            self.environment = event.session.environment
+            self.environment = event.document.environment
 
     @Slot()
     def _tick(self) -> None:

@@ -18,14 +18,14 @@ from PySide6.QtWidgets import QApplication
 
 from bh_studio import __version__
 from bh_studio.engine.protocol.events import Failed
-from bh_studio.engine.protocol.requests import LoadModel, Request
+from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.settings import load_settings, save_settings
 from bh_studio.ui.compare.token_text import release_copied_text
 from bh_studio.ui.errand import Errand
 from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember, restore
-from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.state.session_model import EnginePort, SessionModel
 from bh_studio.ui.widgets.theme import Theme
 
 _log = logging.getLogger(__name__)
@@ -70,13 +70,12 @@ class WindowOptions:
     size: tuple[int, int] | None = None
 
 
-class EngineLike(Protocol):
+class EngineLike(EnginePort, Protocol):
     """What the window needs of an engine."""
 
     reported: SignalInstance
 
     def start(self) -> None: ...
-    def submit(self, request: Request) -> None: ...
     def shutdown(self) -> None: ...
 
 
@@ -224,7 +223,7 @@ class _Launcher(QObject):
         self._engine = self._make_engine()
         self._engine.reported.connect(self._model.apply)
         self._engine.start()
-        self._model.attach(self._engine.submit)
+        self._model.attach(self._engine)
         self._model.load_with(self._first_load)
 
     def shutdown(self) -> None:

@@ -9,22 +9,32 @@ from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
+    Event,
     Failed,
-    LoadCancelled,
+    Finished,
+    JobCancelled,
     LoadProgress,
     LoadRefused,
     ModelInspected,
     ModelLoaded,
     ModelUnloaded,
-    RunFinished,
-    RunStarted,
+    Progress,
+    Report,
     SideFinished,
     TokenGenerated,
 )
-from bh_studio.engine.protocol.experiments import RunComparison
-from bh_studio.engine.protocol.requests import InspectModel, LoadModel, Request, SaveCalibration
+from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.requests import (
+    Body,
+    InspectModel,
+    LoadModel,
+    Request,
+    SaveCalibration,
+    UnloadModel,
+)
 from bh_studio.engine.records.session import Session, SideRecord
-from bh_studio.engine.records.terms import FinishReason, MemoryNeed, ModelInfo, Side
+from bh_studio.engine.records.terms import FinishReason, MemoryNeed, ModelInfo
+from bh_studio.engine.rules.parameters import RuleParameters
 
 MODEL = ModelInfo(
     id="embedded",
@@ -76,7 +86,9 @@ class FakeSide:
 
 
 class FakeEngine(QObject):
-    """Records requests. Tests call the methods below to make it report.
+    """Records what it is asked for. Tests call the methods below to make it report.
+
+    requests, jobs: what was asked for, and its numbers. cancelled: jobs that were asked to end.
 
     With `script` set, a run plays the scripted tokens by itself, one pair every `interval_ms`.
     """
@@ -86,15 +98,17 @@ class FakeEngine(QObject):
     def __init__(self, model: ModelInfo = MODEL) -> None:
         super().__init__()
         self.model = model
-        self.requests: list[Request] = []
+        self.requests: list[Body] = []
+        self.jobs: list[int] = []
+        self.cancelled: set[int] = set()
         self.is_started = False
         self.is_shut_down = False
         self.loads_at_once = False
         self.load_failure: Failed | LoadRefused | None = None
         self.run_failure: Failed | None = None
-        self.script: dict[Side, list[str]] | None = None
+        self.script: dict[int, list[str]] | None = None
         self.interval_ms = 0
-        self.sides: dict[Side, FakeSide] = {}
+        self.sides: dict[int, FakeSide] = {}
         self._answered = 0
         self._random = np.random.default_rng(5)
         self._timer = QTimer(self)
@@ -106,14 +120,18 @@ class FakeEngine(QObject):
         self.is_started = True
 
     def submit(self, request: Request) -> None:
-        self.requests.append(request)
-        if isinstance(request, LoadModel) and self.loads_at_once:
+        self.jobs.append(request.job)
+        self.requests.append(request.body)
+        if isinstance(request.body, LoadModel) and self.loads_at_once:
             QTimer.singleShot(0, self.finish_load)
-        elif isinstance(request, RunComparison):
-            self.sides = {side: FakeSide(self.model.layers) for side in Side}
+        elif isinstance(request.body, Comparison):
+            self.sides = {side: FakeSide(self.model.layers) for side in range(2)}
             if self.script is not None:
                 self.begin()
                 self._timer.start(self.interval_ms)
+
+    def cancel(self, job: int) -> None:
+        self.cancelled.add(job)
 
     def shutdown(self) -> None:
         self._timer.stop()
@@ -121,31 +139,56 @@ class FakeEngine(QObject):
 
     # --- what a test makes it say ---
 
+    def report(self, event: Event, job: int | None = None) -> None:
+        """Say `event` about `job`, or about what was asked for last."""
+        self.reported.emit(Report(self.jobs[-1] if job is None else job, event))
+
+    def job_of(self, kind: type[Body]) -> int:
+        """The last job of that kind."""
+        pairs = zip(reversed(self.jobs), reversed(self.requests), strict=True)
+        return next(job for job, body in pairs if isinstance(body, kind))
+
     @property
-    def run(self) -> RunComparison:
+    def run(self) -> Comparison:
         """The run asked for last."""
         request = self.requests[-1]
-        assert isinstance(request, RunComparison)
+        assert isinstance(request, Comparison)
         return request
 
+    @property
+    def rule(self) -> RuleParameters:
+        """The rule of that run."""
+        rule = self.run.sides[1]
+        assert rule is not None
+        return rule
+
+    @property
+    def is_run_cancelled(self) -> bool:
+        """Whether that run was asked to end."""
+        assert isinstance(self.run, Comparison)
+        return self.jobs[-1] in self.cancelled
+
     def progress(self, stage: str, fraction: float | None = None) -> None:
-        self.reported.emit(LoadProgress(stage, fraction))
+        self.report(LoadProgress(stage, fraction), self.job_of(LoadModel))
 
     @Slot()
     def finish_load(self) -> None:
-        self.reported.emit(self.load_failure or ModelLoaded(self.model))
+        self.report(self.load_failure or ModelLoaded(self.model), self.job_of(LoadModel))
 
     def cancel_load(self) -> None:
-        self.reported.emit(LoadCancelled())
+        self.report(JobCancelled(), self.job_of(LoadModel))
 
     def unload(self) -> None:
-        self.reported.emit(ModelUnloaded())
+        """Say that the model is gone, for an unload or for the load that was asked for last."""
+        kinds = (LoadModel, UnloadModel)
+        pairs = zip(reversed(self.jobs), reversed(self.requests), strict=True)
+        self.report(ModelUnloaded(), next(job for job, body in pairs if isinstance(body, kinds)))
 
     def refuse(self) -> LoadRefused:
         """Refuse the load that was asked for last."""
         request = next(r for r in reversed(self.requests) if isinstance(r, LoadModel))
         refused = LoadRefused(request, "Needs 14.7 GB; 8.1 GB are free.", "Close programs.", ())
-        self.reported.emit(refused)
+        self.report(refused, self.job_of(LoadModel))
         return refused
 
     @property
@@ -156,10 +199,16 @@ class FakeEngine(QObject):
     def answer_inspection(self, *, free: int = 21_000_000_000, problem: str = "") -> ModelInspected:
         """Answer the next question: a full-size OLMoE in bfloat16 on the CPU."""
         question = self.inspections[self._answered]
+        asked = [
+            job
+            for job, body in zip(self.jobs, self.requests, strict=True)
+            if isinstance(body, InspectModel)
+        ]
+        job = asked[self._answered]
         self._answered += 1
         need = MemoryNeed("cpu", 13_840_000_000, 268_000_000, 1024, 500_000_000, free)
         answer = ModelInspected(question, "cpu", "bfloat16", (need,), 6_919_000_000, 4096, problem)
-        self.reported.emit(answer)
+        self.report(answer, job)
         return answer
 
     def answer_inspections(self, *, free: int = 21_000_000_000, problem: str = "") -> None:
@@ -170,29 +219,29 @@ class FakeEngine(QObject):
     def save_calibration(self) -> None:
         """Say that the file is written that was asked for last."""
         request = next(r for r in reversed(self.requests) if isinstance(r, SaveCalibration))
-        self.reported.emit(CalibrationSaved(request.path))
+        self.report(CalibrationSaved(request.path), self.job_of(SaveCalibration))
 
     def begin(self) -> None:
-        self.reported.emit(RunStarted(self.run.run_id))
+        """Say that the prompt is accepted."""
+        assert isinstance(self.run, Comparison)
+        self.report(Progress("answers", 0, 1))
 
     def token(
         self,
-        side: Side,
+        side: int,
         text: str,
         counts: np.ndarray | int = 5,
         raw_counts: np.ndarray | int | None = None,
         token_id: int | None = None,
-        run_id: int | None = None,
     ) -> TokenGenerated:
-        """Say one token; without `run_id` it belongs to the current run and is recorded."""
+        """Say one token of the run that was asked for last, and keep it for the record."""
         layers = self.model.layers
         used = np.broadcast_to(np.asarray(counts, dtype=np.uint8), (layers,)).copy()
         raw = used if raw_counts is None else np.asarray(raw_counts, dtype=np.uint8)
         said = self.sides[side]
         index = len(said.texts)
-        seconds = 0.05 + 0.01 * index * (1.0 if side is Side.BASELINE else 0.9)
+        seconds = 0.05 + 0.01 * index * (0.9 if side else 1.0)
         event = TokenGenerated(
-            run_id=self.run.run_id if run_id is None else run_id,
             side=side,
             index=index,
             token_id=sum(text.encode("utf-8", "replace")) if token_id is None else token_id,
@@ -201,21 +250,20 @@ class FakeEngine(QObject):
             raw_counts=np.broadcast_to(raw, (layers,)).copy(),
             seconds=seconds,
         )
-        if run_id is None:
-            said.texts.append(text)
-            said.token_ids.append(event.token_id)
-            said.counts.append(event.expert_counts)
-            said.raw_counts.append(event.raw_counts)
-            said.seconds.append(seconds)
-        self.reported.emit(event)
+        said.texts.append(text)
+        said.token_ids.append(event.token_id)
+        said.counts.append(event.expert_counts)
+        said.raw_counts.append(event.raw_counts)
+        said.seconds.append(seconds)
+        self.report(event)
         return event
 
-    def finish_side(self, side: Side, reason: FinishReason, tail: str = "") -> None:
+    def finish_side(self, side: int, reason: FinishReason, tail: str = "") -> None:
         said = self.sides[side]
         said.finish_reason = reason
         if tail:
             said.texts[-1] += tail
-        self.reported.emit(SideFinished(self.run.run_id, side, tail, said.record()))
+        self.report(SideFinished(side, tail, said.record()))
 
     def finish(self, reason: FinishReason = FinishReason.MAX_NEW_TOKENS) -> Session:
         """End both sides that have not ended, and the run."""
@@ -224,26 +272,27 @@ class FakeEngine(QObject):
                 self.finish_side(side, reason)
         session = Session(
             model=self.model,
-            rule=self.run.rule,
+            sides=self.run.sides,
             generation=self.run.generation,
             prompt=self.run.prompt,
             conversation=self.run.conversation,
-            sides={side: said.record() for side, said in self.sides.items()},
+            records=tuple(said.record() for said in self.sides.values()),
             environment={"python": "3.11"},
             started_at="2025-01-02T03:04:05+00:00",
             finished_at="2025-01-02T03:04:06+00:00",
         )
-        self.reported.emit(RunFinished(self.run.run_id, session))
+        self.report(Finished(session, reason is not FinishReason.STOPPED))
         return session
 
-    def fail(self, message: str = "Out of memory.", run_id: int | None = None) -> Failed:
-        failure = Failed(message, "Close other programs.", "Traceback: …", run_id)
-        self.reported.emit(failure)
+    def fail(self, message: str = "Out of memory.", job: int | None = None) -> Failed:
+        """Say that `job` has failed, or what was asked for last."""
+        failure = Failed(message, "Close other programs.", "Traceback: …")
+        self.report(failure, job)
         return failure
 
     def random_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Counts as BH makes them on a model: (used, before the limits)."""
-        rule = self.run.rule
+        rule = self.rule
         depth = np.linspace(6.9, 4.6, self.model.layers)
         raw = np.round(self._random.normal(depth + self._random.normal(0, 0.9), 1.6))
         raw = np.clip(raw, 0, self.model.experts).astype(np.uint8)
@@ -252,20 +301,20 @@ class FakeEngine(QObject):
     @Slot()
     def _play(self) -> None:
         assert self.script is not None
-        if self.run.cancel.is_cancelled:
+        if self.is_run_cancelled:
             self._timer.stop()
             self.finish(FinishReason.STOPPED)
             return
-        if self.run_failure is not None and len(self.sides[Side.BASELINE].texts) >= 3:
+        if self.run_failure is not None and len(self.sides[0].texts) >= 3:
             self._timer.stop()
-            self.reported.emit(self.run_failure)
+            self.report(self.run_failure)
             return
         limit = self.run.generation.max_new_tokens
         for side, said in self.sides.items():
             words = self.script[side][:limit]
             if len(said.texts) < len(words):
                 counts, raw = self.random_counts()
-                if side is Side.BASELINE:
+                if side == 0:
                     counts = raw = np.full(self.model.layers, self.model.top_k, dtype=np.uint8)
                 self.token(side, words[len(said.texts)], counts, raw)
             elif said.finish_reason is None:

@@ -32,7 +32,6 @@ from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
     GenerationParameters,
-    Side,
     Turn,
 )
 from bh_studio.engine.routing.recordings import (
@@ -168,14 +167,14 @@ def test_a_session_of_each_schema_version(
     assert model.has_chat_template is newest
     assert model.decode_path == ("own forward on the CPU" if newest else "")
     assert session.environment["packages"]["torch"] == "2.13.0+cpu"
-    for side, text in zip(Side, texts, strict=True):
-        record = session.sides[side]
+    for side, text in zip(range(2), texts, strict=True):
+        record = session.records[side]
         assert record.text == text
         assert len(record.prompt_token_ids) == len(session.prompt.encode()) == 24
         assert record.prompt_token_ids[:4] == (35, 68, 81, 220)
         assert record.finish_reason is FinishReason.MAX_NEW_TOKENS
-    assert session.sides[Side.BASELINE].expert_counts.tolist() == [[2, 2]] * 8
-    bh = session.sides[Side.BH]
+    assert session.records[0].expert_counts.tolist() == [[2, 2]] * 8
+    bh = session.records[1]
     assert bh.expert_counts.tolist() == counts
     assert bh.raw_counts.tolist() == raw
     sums = {1: (103, 85), 2: (110, 94), 3: (107, 88)}[version]
@@ -207,13 +206,13 @@ def test_a_conversation_is_read_and_continued(
 ) -> None:
     path, out = SESSIONS / "schema_3_chat.bhsession", tmp_path / "next.bhsession"
     session = load_session(path)
-    first = Turn("Who mends the net?", "\ufffd\n^N\ufffdE|z", "\ufffd\ufffd^N\ufffdE|z")
-    second = Turn("Warum 👑?", "Z\ufffd^N\ufffdE|z", "Z\ufffd^N\ufffdE|z")
+    first = Turn("Who mends the net?", ("\ufffd\n^N\ufffdE|z", "\ufffd\ufffd^N\ufffdE|z"))
+    second = Turn("Warum 👑?", ("Z\ufffd^N\ufffdE|z", "Z\ufffd^N\ufffdE|z"))
     assert session.conversation == Conversation("Be brief.", (first,))
     assert session.continued == Conversation("Be brief.", (first, second))
-    read = [session.sides[side].prompt_token_ids for side in Side]
+    read = [session.records[side].prompt_token_ids for side in range(2)]
     assert [len(ids) for ids in read] == [113, 115]
-    assert session.sides[Side.BH].expert_counts[2].tolist() == [3, 3]
+    assert session.records[1].expert_counts[2].tolist() == [3, 3]
 
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"And then?\n")))
     options = ("--max-k", "5", "--max-new-tokens", "4", "--out", str(out))

@@ -10,7 +10,7 @@ from pathlib import Path
 from PySide6.QtGui import QImage
 
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import Side
+from bh_studio.engine.records.terms import SIDE_NAMES
 from tests.tiny_olmoe import save_tiny_chat_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +43,7 @@ def test_window_runs_saves_and_ends(tmp_path: Path) -> None:
     session = load_session(saved)
     assert session.prompt == PROMPT
     assert (session.model.id, session.rule.level) == ("embedded", 0.05)
-    baseline, bh = session.sides[Side.BASELINE], session.sides[Side.BH]
+    baseline, bh = session.records[0], session.records[1]
     assert 0 < len(baseline.token_ids) <= TOKENS
     assert (baseline.expert_counts == session.model.top_k).all()
     assert 1 <= bh.expert_counts.min() <= bh.expert_counts.mean() <= bh.expert_counts.max() <= 8
@@ -61,8 +61,8 @@ def test_terminal_and_window_give_the_same_session(tmp_path: Path) -> None:
     assert terminal.returncode == 0, terminal.stderr
 
     document = json.loads(terminal.stdout)
-    for side, record in load_session(saved).sides.items():
-        said = document["sides"][side.value]
+    for name, record in zip(SIDE_NAMES, load_session(saved).records, strict=True):
+        said = document["sides"][name]
         assert said["text"] == record.text
         assert tuple(said["token_ids"]) == record.token_ids
         assert said["expert_counts"] == record.expert_counts.tolist()
@@ -91,9 +91,9 @@ def test_a_conversation_in_the_window_goes_on_in_the_terminal(tmp_path: Path) ->
     assert terminal.returncode == 0, terminal.stderr
     again = load_session(tmp_path / "3.bhsession")
     assert again.conversation == session.conversation
-    for side, record in session.sides.items():
-        assert again.sides[side].prompt_token_ids == record.prompt_token_ids
-        assert again.sides[side].token_ids == record.token_ids
+    for side, record in enumerate(session.records):
+        assert again.records[side].prompt_token_ids == record.prompt_token_ids
+        assert again.records[side].token_ids == record.token_ids
 
 
 def test_copying_an_answer_does_not_break_the_end() -> None:
@@ -120,7 +120,7 @@ def copy_and_close():
 app = QApplication([])
 engine = FakeEngine()
 engine.loads_at_once = True
-engine.script = dict.fromkeys(("baseline", "bh"), [" upon"])
+engine.script = dict.fromkeys((0, 1), [" upon"])
 QTimer.singleShot(20, copy_and_close)
 sys.exit(run_window(WindowOptions(prompt="Once", run=True), lambda: engine))
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, QThread, Signal, Slot
@@ -15,15 +16,18 @@ from PySide6.QtCore import QObject, QThread, Signal, Slot
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
-    LoadCancelled,
+    Event,
+    JobCancelled,
     LoadProgress,
     LoadRefused,
     ModelLoaded,
     ModelUnloaded,
+    Report,
     failure,
 )
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Experiment
 from bh_studio.engine.protocol.requests import (
+    Body,
     InspectModel,
     LoadModel,
     Request,
@@ -36,15 +40,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_Tell = Callable[[Event], None]
+
 
 class Engine(QObject):
     """The engine as the GUI thread sees it: requests in, events out, never a wait.
 
-    reported: every events.Event, delivered in the thread that owns the receiving object.
+    reported: every events.Report, delivered in the thread that owns the receiving object.
     """
 
     reported = Signal(object)
-    _submitted = Signal(object)
+    _submitted = Signal(object, object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -54,8 +60,8 @@ class Engine(QObject):
         self._worker.moveToThread(self._thread)
         self._submitted.connect(self._worker.handle)
         self._worker.reported.connect(self.reported)
-        # Cancelling a request that has ended does nothing.
-        self._cancel_tokens: list[CancelToken] = []
+        self._worker.ended.connect(self._forget)
+        self._cancel_tokens: dict[int, CancelToken] = {}
 
     def start(self) -> None:
         """Start the engine thread."""
@@ -63,8 +69,13 @@ class Engine(QObject):
 
     def submit(self, request: Request) -> None:
         """Queue `request`; its events follow."""
-        self._cancel_tokens.append(request.cancel)
-        self._submitted.emit(request)
+        token = self._cancel_tokens[request.job] = CancelToken()
+        self._submitted.emit(request, token)
+
+    def cancel(self, job: int) -> None:
+        """Ask a job to end as soon as it can; one that has ended is no matter."""
+        if job in self._cancel_tokens:
+            self._cancel_tokens[job].cancel()
 
     def shutdown(self) -> None:
         """Cancel all requests and end the thread; returns when it has ended.
@@ -72,51 +83,61 @@ class Engine(QObject):
         The wait is at most one step long: a token, the reading of a prompt, a calibration window,
         or the import of torch.
         """
-        for token in self._cancel_tokens:
+        for token in self._cancel_tokens.values():
             token.cancel()
         self._thread.quit()
         self._thread.wait()
+
+    @Slot(int)
+    def _forget(self, job: int) -> None:
+        self._cancel_tokens.pop(job, None)
 
 
 class _Worker(QObject):
     """Lives in the engine thread; handles one request after the other."""
 
     reported = Signal(object)
+    ended = Signal(int)
 
     def __init__(self) -> None:
         super().__init__()
         self._loaded: LoadedModel | None = None
 
-    @Slot(object)
-    def handle(self, request: Request) -> None:
+    @Slot(object, object)
+    def handle(self, request: Request, cancel: CancelToken) -> None:
         """Answer `request` with events; nothing it raises leaves this method."""
-        run_id = request.run_id if isinstance(request, RunComparison) else None
+        job, body = request
+
+        def report(event: Event) -> None:
+            self.reported.emit(Report(job, event))
+
         try:
-            self._answer(request)
+            self._answer(body, report, cancel)
         except Cancelled:
-            self.reported.emit(LoadCancelled())
+            report(JobCancelled())
         except EngineError as error:
             log.info("A request could not be met: %s", error)
-            self.reported.emit(failure(error, run_id))
+            report(failure(error))
         except Exception as error:
             log.exception("A request failed")
-            self.reported.emit(failure(error, run_id))
+            report(failure(error))
+        self.ended.emit(job)
 
-    def _answer(self, request: Request) -> None:
-        match request:
+    def _answer(self, body: Body, report: _Tell, cancel: CancelToken) -> None:
+        match body:
             case LoadModel():
-                self._load(request)
+                self._load(body, report, cancel)
             case UnloadModel():
-                self._unload()
+                self._unload(report)
             case InspectModel():
-                self._inspect(request)
+                self._inspect(body, report)
             case SaveCalibration():
-                self._save_calibration(request)
-            case RunComparison():
-                self._run(request)
+                self._save_calibration(body, report)
+            case _:
+                self._run(body, report, cancel)
 
-    def _load(self, request: LoadModel) -> None:
-        self.reported.emit(LoadProgress("Starting PyTorch"))
+    def _load(self, request: LoadModel, report: _Tell, cancel: CancelToken) -> None:
+        report(LoadProgress("Starting PyTorch"))
         from bh_studio.engine.loading import load_prepared, prepare_load
         from bh_studio.engine.models.memory import release_memory
         from bh_studio.engine.models.plan import MemoryShortageError, plan_load
@@ -126,42 +147,42 @@ class _Worker(QObject):
             if not request.load_anyway:
                 plan.check_memory()
         except MemoryShortageError as error:
-            self.reported.emit(LoadRefused(request, error.message, error.advice, error.needs))
+            report(LoadRefused(request, error.message, error.advice, error.needs))
             return
         prepared = prepare_load(plan, request.calibration)
-        if request.cancel.is_cancelled:
+        if cancel.is_cancelled:
             raise Cancelled
         # The old model goes before the new one comes: two may not fit into memory.
         if self._loaded is not None:
-            self._unload()
+            self._unload(report)
         try:
-            self._loaded = load_prepared(prepared, self.reported.emit, request.cancel)
+            self._loaded = load_prepared(prepared, report, cancel)
         except BaseException as error:
             # The frames that failed hold the half-filled model.
             traceback.clear_frames(error.__traceback__)
             release_memory()
             raise
-        self.reported.emit(ModelLoaded(self._loaded.info))
+        report(ModelLoaded(self._loaded.info))
 
-    def _unload(self) -> None:
+    def _unload(self, report: _Tell) -> None:
         if self._loaded is not None:
             from bh_studio.engine.models.memory import release_memory
 
             self._loaded = None
             release_memory()
-        self.reported.emit(ModelUnloaded())
+        report(ModelUnloaded())
 
-    def _inspect(self, request: InspectModel) -> None:
+    def _inspect(self, request: InspectModel, report: _Tell) -> None:
         from bh_studio.engine.models.plan import inspect_model
 
-        self.reported.emit(inspect_model(request, self._reusable()))
+        report(inspect_model(request, self._reusable()))
 
     def _reusable(self) -> dict[str, int]:
         from bh_studio.engine.models.memory import bytes_by_device
 
         return {} if self._loaded is None else bytes_by_device(self._loaded.model)
 
-    def _save_calibration(self, request: SaveCalibration) -> None:
+    def _save_calibration(self, request: SaveCalibration, report: _Tell) -> None:
         if self._loaded is None:
             raise EngineError("No model is loaded.", "Load a model first.")
         from bh_studio.engine.routing.recordings import save_recording
@@ -172,12 +193,12 @@ class _Worker(QObject):
             raise EngineError(
                 f"{request.path} could not be written: {error.strerror}.", "Choose another place."
             ) from error
-        self.reported.emit(CalibrationSaved(request.path))
+        report(CalibrationSaved(request.path))
 
-    def _run(self, request: RunComparison) -> None:
+    def _run(self, experiment: Experiment, report: _Tell, cancel: CancelToken) -> None:
         if self._loaded is None:
             raise EngineError("No model is loaded.", "Load a model first.")
-        from bh_studio.engine.experiments.comparison import compare
+        from bh_studio.engine.experiments.runner import run
 
-        for event in compare(self._loaded, request):
-            self.reported.emit(event)
+        for event in run(self._loaded, experiment, cancel=cancel):
+            report(event)

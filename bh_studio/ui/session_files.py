@@ -164,7 +164,7 @@ class SessionFiles(QObject):
     @Slot(object)
     def autosave(self, session: Session) -> None:
         """Keep a finished run, so that nothing has to be asked before it leaves the screen."""
-        if not any(record.token_ids for record in session.sides.values()):
+        if not any(record.token_ids for record in session.records):
             return
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H-%M-%S-%f")[:-3]
         if self._write(save_session, session, autosave_dir() / f"{stamp}{SUFFIX}"):

@@ -12,22 +12,29 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 from PySide6.QtCore import QObject, Slot
 
 from bh_studio.engine import loading
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
+from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.models import plan
 from bh_studio.engine.protocol.events import (
     Failed,
-    LoadCancelled,
+    JobCancelled,
     LoadProgress,
     ModelLoaded,
     ModelUnloaded,
+    Report,
 )
-from bh_studio.engine.protocol.requests import LoadModel, SaveCalibration, UnloadModel
+from bh_studio.engine.protocol.requests import (
+    Body,
+    LoadModel,
+    Request,
+    SaveCalibration,
+    UnloadModel,
+)
 from bh_studio.ui.engine_thread import _Worker
 
 
@@ -43,25 +50,31 @@ class Probe(QObject):
         self._last: object = None
 
     @Slot(object)
-    def take(self, event: object) -> None:
-        self._last = event
-        is_reading = isinstance(event, LoadProgress) and event.stage == "Reading the weights"
-        if is_reading and (event.fraction or 0) >= 0.5:  # type: ignore[attr-defined]
+    def take(self, report: Report) -> None:
+        event = self._last = report.event
+        if not isinstance(event, LoadProgress) or event.stage != "Reading the weights":
+            return
+        if (event.fraction or 0) >= 0.5:
             half_way, self._half_way = self._half_way, lambda: None
             half_way()
 
     def do(
-        self, what: str, request: Any, ending: type, half_way: Callable[[], None] = lambda: None
+        self, what: str, body: Body, ending: type, half_way: Callable[[], None] = lambda: None
     ) -> None:
-        """Handle `request`, which must end with an event of the type `ending`."""
+        """Handle `body`, which must end with an event of the type `ending`."""
         # From here on the highest resident size is counted anew.
         Path("/proc/self/clear_refs").write_text("5")
         self._half_way = half_way
-        self._worker.handle(request)
+        self._cancel = CancelToken()
+        self._worker.handle(Request(1, body), self._cancel)
         if not isinstance(self._last, ending):
             raise SystemExit(f"{what}: {self._last}")
         self._last = None
         self.weigh(what)
+
+    def cancel(self) -> None:
+        """Ask what is handled now to end."""
+        self._cancel.cancel()
 
     def weigh(self, what: str) -> None:
         status = Path("/proc/self/status").read_text()
@@ -81,7 +94,6 @@ def main(large: Path, small: Path) -> None:
     probe = Probe()
     null = small.parent / "null.npz"
     load_small, load_large = LoadModel(str(small)), LoadModel(str(large))
-    cancelled = LoadModel(str(large))
 
     def cut() -> None:
         probe.weigh("half a load")
@@ -95,7 +107,7 @@ def main(large: Path, small: Path) -> None:
     probe.do("loading", load_large, ModelLoaded)
     probe.do("loading again", load_large, ModelLoaded)
     probe.do("unloading", UnloadModel(), ModelUnloaded)
-    probe.do("cancelling", cancelled, LoadCancelled, cancelled.cancel.cancel)
+    probe.do("cancelling", load_large, JobCancelled, probe.cancel)
     probe.do("a wrong calibration", replace(load_large, calibration=null), Failed)
     probe.do("loading once more", load_large, ModelLoaded)
     probe.do("switching", load_small, ModelLoaded)

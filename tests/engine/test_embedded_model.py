@@ -13,13 +13,12 @@ from bh_studio import paths
 from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer
 from bh_studio.engine.decoding.paths import CPU
 from bh_studio.engine.decoding.side import SideDecoder
-from bh_studio.engine.experiments.comparison import compare
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.notebook import BHRoutingIntegration
-from bh_studio.engine.protocol.events import RunFinished
-from bh_studio.engine.protocol.experiments import RunComparison
-from bh_studio.engine.records.terms import GenerationParameters, Side
+from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
+from tests.engine.experiments.running import result_of
 
 NEW_TOKENS = 32
 PROMPTS = [
@@ -131,15 +130,12 @@ def test_alpha_gives_the_expert_counts_that_the_manual_promises(loaded: LoadedMo
     for alpha in (0.05, 0.005):
         counts = []
         for prompt in PROMPTS[:6]:
-            request = RunComparison(
-                0,
-                prompt,
-                RuleParameters(level=alpha),
-                GenerationParameters(NEW_TOKENS, sampling=False),
+            definition = Comparison(
+                prompt=prompt,
+                sides=(None, RuleParameters(level=alpha)),
+                generation=GenerationParameters(NEW_TOKENS, sampling=False),
             )
-            *_, last = compare(loaded, request)
-            assert isinstance(last, RunFinished)
-            counts.append(last.session.sides[Side.BH].expert_counts.mean())
+            counts.append(result_of(loaded, definition).records[1].expert_counts.mean())
         means[alpha] = sum(counts) / len(counts)
     assert 4 < means[0.05] < 7
     assert means[0.005] < means[0.05] - 0.3

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
 from bh_studio.engine.decoding.side import SideDecoder
-from bh_studio.engine.experiments.comparison import compare
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.expert_rows import ExpertRows
 from bh_studio.engine.moe.expert_weights import find_experts
@@ -21,10 +20,9 @@ from bh_studio.engine.moe.experts import expert_output, use_selected_experts
 from bh_studio.engine.moe.fingerprint import check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
-from bh_studio.engine.protocol.events import RunFinished
-from bh_studio.engine.protocol.experiments import Budget, Evaluation, RunComparison
+from bh_studio.engine.protocol.experiments import Budget, Comparison, Evaluation
 from bh_studio.engine.protocol.texts import Text
-from bh_studio.engine.records.terms import GenerationParameters, Side
+from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.routing.recordings import Recording, RecordingError
 from bh_studio.engine.rules.parameters import (
     MixingWeights,
@@ -298,12 +296,9 @@ def test_a_comparison_and_an_evaluation_have_one_column_a_router(
     layers = len(kind.routed)
     assert (loaded.info.layers, loaded.shape) == (layers, kind.shape)
     rule = RuleParameters(level=0.1, max_k=TOP_K)
-    *_, last = compare(
-        loaded, RunComparison(1, "Once upon", rule, GenerationParameters(8, sampling=False))
-    )
-    assert isinstance(last, RunFinished)
-    for side in Side:
-        record = last.session.sides[side]
+    generation = GenerationParameters(8, sampling=False)
+    definition = Comparison(prompt="Once upon", sides=(None, rule), generation=generation)
+    for record in result_of(loaded, definition).records:
         assert record.expert_counts.shape == (len(record.token_ids), layers)
     text = Text("tale", calibration_text()[:600])
     rules = (parse_rule(f"top-k:{TOP_K}"), rule)

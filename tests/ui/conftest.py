@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pytest
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import GenerationParameters, ModelInfo, Side
+from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.compare.token_text import release_copied_text
@@ -53,7 +53,7 @@ class Desk:
         prompt: str = "Once",
         rule: RuleParameters | None = None,
         generation: GenerationParameters | None = None,
-    ) -> RunComparison:
+    ) -> Comparison:
         """Start a run with these parameters."""
         panel = self.window.settings_panel
         self.window.prompt.set_prompt(prompt)
@@ -67,8 +67,8 @@ class Desk:
     def say(self, baseline: list[str], bh: list[str] | None = None) -> None:
         """Both sides say their tokens, taking turns."""
         for left, right in zip(baseline, baseline if bh is None else bh, strict=True):
-            self.engine.token(Side.BASELINE, left, 8)
-            self.engine.token(Side.BH, right, *self.engine.random_counts())
+            self.engine.token(0, left, 8)
+            self.engine.token(1, right, *self.engine.random_counts())
         self.window.clock.flush()
 
     def finished_run(self, tokens: int = 12) -> Session:
@@ -105,7 +105,7 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
         model = SessionModel()
         engine = FakeEngine(answering)
         engine.reported.connect(model.apply)
-        model.attach(engine.submit)
+        model.attach(engine)
         hub = FakeHub()
         window = MainWindow(
             model,

@@ -19,7 +19,7 @@ from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.protocol.events import Failed, LoadRefused
 from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import FinishReason, Side
+from bh_studio.engine.records.terms import FinishReason
 from bh_studio.settings import load_settings
 from bh_studio.ui.interrupt import EXIT_CODE
 from bh_studio.ui.main_window import MainWindow
@@ -35,7 +35,7 @@ WORDS = [f" word{number}" for number in range(30)]
 def engine(qapp: QApplication) -> FakeEngine:
     engine = FakeEngine()
     engine.loads_at_once = True
-    engine.script = {Side.BASELINE: WORDS, Side.BH: WORDS}
+    engine.script = {0: WORDS, 1: WORDS}
     return engine
 
 
@@ -83,13 +83,13 @@ def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
     session = load_session(tmp_path / "run.bhsession")
     assert session.prompt == "Once"
     assert session.rule.level == 0.01
-    assert len(session.sides[Side.BH].token_ids) == 20
+    assert len(session.records[1].token_ids) == 20
     picture = QImage(str(tmp_path / "shots" / "window.png"))
     assert (picture.width(), picture.height()) == (1280, 800)
 
 
 def test_a_failed_run_exits_with_1(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
-    engine.run_failure = Failed("Out of memory.", "Close other programs.", "trace", 1)
+    engine.run_failure = Failed("Out of memory.", "Close other programs.", "trace")
     options = WindowOptions(prompt="Once", run=True, quit=True)
     assert run_window(options, lambda: engine) == 1
     assert capsys.readouterr().err == "Out of memory. Close other programs.\n"
@@ -127,7 +127,6 @@ def test_the_first_load_is_the_one_asked_for(engine: FakeEngine, tmp_path: Path)
         "float16",
         load_anyway=True,
         calibration=tmp_path / "null.npz",
-        cancel=request.cancel,
     )
 
 
@@ -223,7 +222,7 @@ def test_an_interrupt_during_a_run_keeps_what_was_written(engine: FakeEngine) ->
     _timer = when(lambda: engine.is_started and bool(window().model.bh.token_ids), interrupt)
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
     (kept,) = autosave_dir().iterdir()
-    assert load_session(kept).sides[Side.BH].finish_reason is FinishReason.STOPPED
+    assert load_session(kept).records[1].finish_reason is FinishReason.STOPPED
 
 
 def test_automated_runs_leave_the_settings_alone(engine: FakeEngine) -> None:

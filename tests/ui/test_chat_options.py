@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QApplication
 from bh_studio import __main__ as program
 from bh_studio.app import WindowOptions, run_window
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import Conversation, ModelInfo, Side, Turn
+from bh_studio.engine.records.terms import Conversation, ModelInfo, Turn
 from bh_studio.settings import Settings, save_settings
 from tests.fake_engine import CHAT_MODEL, MODEL, FakeEngine
 
@@ -24,7 +24,7 @@ def make(qapp: QApplication) -> Iterator[Make]:
     def engine(model: ModelInfo) -> FakeEngine:
         engine = FakeEngine(model)
         engine.loads_at_once = True
-        engine.script = {Side.BASELINE: WORDS, Side.BH: WORDS}
+        engine.script = {0: WORDS, 1: WORDS}
         return engine
 
     font = qapp.font()
@@ -74,7 +74,7 @@ def test_a_conversation_goes_on_from_the_command_line(make: Make, tmp_path: Path
     again = make(CHAT_MODEL)
     options = WindowOptions(session=first, prompt="Why?", run=True, save=second, quit=True)
     assert run_window(options, lambda: again) == 0
-    expected = Conversation("Be brief.", (Turn("Who?", " a fox", " a fox"),))
+    expected = Conversation("Be brief.", (Turn("Who?", (" a fox", " a fox")),))
     assert load_session(second).conversation == expected
 
 

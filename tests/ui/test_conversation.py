@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import Conversation, FinishReason, Side, Turn
+from bh_studio.engine.records.terms import Conversation, FinishReason, Turn
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings, load_settings, save_settings
 from bh_studio.ui.compare.prompt_bar import CHAT_EXAMPLES, EXAMPLES
@@ -52,7 +52,7 @@ def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
     turn(desk, "Who?", [" A", " fox"], [" A", " hare"])
     assert desk.engine.run.conversation == Conversation("Be brief.")
     turn(desk, "Why?", [" So"], [" No"])
-    turns = (Turn("Who?", " A fox", " A hare"),)
+    turns = (Turn("Who?", (" A fox", " A hare")),)
     assert desk.engine.run.conversation == Conversation("Be brief.", turns)
     assert texts(desk) == (
         "System: Be brief.\n\nYou: Who?\nA fox\n\nYou: Why?\n So",
@@ -61,7 +61,7 @@ def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
     # Charts and figures are those of the turn.
     assert desk.window.bh.tokens.text == "1"
     assert desk.window.heat_map.shown_counts.shape[0] == 1
-    assert desk.window.conversation.turns == (*turns, Turn("Why?", " So", " No"))
+    assert desk.window.conversation.turns == (*turns, Turn("Why?", (" So", " No")))
 
 
 def look_of(view: TokenText, word: str) -> tuple[str, bool, bool]:
@@ -129,13 +129,13 @@ def test_a_refused_message_stays_and_so_does_the_conversation(chat_desk: Desk) -
     before = texts(desk)
     desk.window.prompt.set_prompt("Too long")
     desk.window.actions_.run.trigger()
-    desk.engine.fail("The conversation is too long.", run_id=desk.engine.run.run_id)
+    desk.engine.fail("The conversation is too long.")
     desk.window.clock.flush()
     assert desk.window.prompt.prompt == "Too long"
     assert desk.model.session is session
     assert texts(desk) == before
     turn(desk, "Why?", [" So"], [" No"])
-    assert desk.engine.run.conversation == Conversation("", (Turn("Who?", " fox", " hare"),))
+    assert desk.engine.run.conversation == Conversation("", (Turn("Who?", (" fox", " hare")),))
 
 
 def test_a_message_comes_back_when_its_answer_fails(chat_desk: Desk) -> None:
@@ -143,11 +143,11 @@ def test_a_message_comes_back_when_its_answer_fails(chat_desk: Desk) -> None:
     turn(desk, "Who?", [" fox"], [" hare"])
     ask(desk, "Why?")
     desk.say([" So"], [" No"])
-    desk.engine.fail(run_id=desk.engine.run.run_id)
+    desk.engine.fail()
     desk.window.clock.flush()
     assert desk.window.prompt.prompt == "Why?"
     assert texts(desk)[0] == "You: Who?\nfox\n\nYou: Why?\n So"
-    turns = (Turn("Who?", " fox", " hare"),)
+    turns = (Turn("Who?", (" fox", " hare")),)
     assert desk.window.conversation.turns == turns
     turn(desk, "Why?", [" So"], [" No"])
     assert desk.engine.run.conversation == Conversation("", turns)
@@ -166,17 +166,17 @@ def test_what_was_typed_meanwhile_is_not_overwritten(chat_desk: Desk) -> None:
     desk = chat_desk
     ask(desk, "Why?")
     desk.window.prompt.set_prompt("And then?")
-    desk.engine.fail(run_id=desk.engine.run.run_id)
+    desk.engine.fail()
     assert desk.window.prompt.prompt == "And then?"
 
 
 def test_a_stopped_answer_is_remembered_as_it_is(chat_desk: Desk) -> None:
     desk = chat_desk
     ask(desk, "Who?")
-    desk.engine.token(Side.BASELINE, " A")
+    desk.engine.token(0, " A")
     desk.window.actions_.stop.trigger()
     desk.engine.finish(FinishReason.STOPPED)
-    assert desk.window.conversation.turns == (Turn("Who?", " A", ""),)
+    assert desk.window.conversation.turns == (Turn("Who?", (" A", "")),)
     assert desk.window.prompt.prompt == ""
 
 
@@ -187,7 +187,7 @@ def test_a_message_stopped_before_any_answer_comes_back(chat_desk: Desk) -> None
     desk.window.actions_.stop.trigger()
     desk.engine.finish(FinishReason.STOPPED)
     assert desk.window.prompt.prompt == "Why?"
-    assert desk.window.conversation.turns == (Turn("Who?", " fox", " hare"),)
+    assert desk.window.conversation.turns == (Turn("Who?", (" fox", " hare")),)
 
 
 def test_a_new_conversation_forgets_the_turns(chat_desk: Desk, qtbot: QtBot) -> None:
@@ -260,7 +260,7 @@ def test_a_plain_run_that_fails_has_ended_the_conversation_too(chat_desk: Desk) 
     turn(desk, "Who?", [" fox"], [" hare"])
     desk.window.settings_panel.conversation.show_choice(is_chat=False)
     ask(desk, "Once")
-    desk.engine.fail(run_id=desk.engine.run.run_id)
+    desk.engine.fail()
     assert desk.window.prompt.prompt == "Once"
     assert desk.window.conversation.turns == ()
     assert not desk.window.conversation.can_start_over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -16,17 +17,19 @@ from bh_studio.engine.protocol.events import (
     CalibrationSaved,
     Event,
     Failed,
-    LoadCancelled,
+    Finished,
+    JobCancelled,
     LoadProgress,
     LoadRefused,
     ModelInspected,
     ModelLoaded,
     ModelUnloaded,
-    RunFinished,
+    Report,
     TokenGenerated,
 )
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import (
+    Body,
     InspectModel,
     LoadModel,
     Request,
@@ -40,24 +43,29 @@ from tests.tiny_olmoe import TOP_K, save_tiny_checkpoint
 
 # Every request ends with one of these, and has no other; ModelUnloaded ends UnloadModel alone.
 FINAL = (
-    ModelLoaded | LoadRefused | LoadCancelled | ModelInspected | CalibrationSaved | RunFinished
+    ModelLoaded | LoadRefused | JobCancelled | ModelInspected | CalibrationSaved | Finished
     | Failed
 )  # fmt: skip
-Ask = Callable[[Request], list[Event]]
+Ask = Callable[..., list[Event]]
 
 
 class Listener(QObject):
-    """Keeps events and the thread they were delivered in."""
+    """Keeps events, the jobs they are about and the thread they were delivered in."""
 
     def __init__(self) -> None:
         super().__init__()
         self.events: list[Event] = []
+        self.jobs: list[int] = []
         self.threads: set[int] = set()
 
     @Slot(object)
-    def take(self, event: Event) -> None:
-        self.events.append(event)
+    def take(self, report: Report) -> None:
+        self.jobs.append(report.job)
+        self.events.append(report.event)
         self.threads.add(threading.get_ident())
+
+    def job_and_kind(self) -> tuple[int, type]:
+        return self.jobs[-1], type(self.events[-1])
 
     def last(self) -> Event | None:
         return self.events[-1] if self.events else None
@@ -84,19 +92,21 @@ def listener(engine: Engine) -> Listener:
     return listener
 
 
-def run_request(tokens: int = 8, prompt: str = "Once upon a time") -> RunComparison:
-    return RunComparison(
-        1, prompt, RuleParameters(level=0.1, max_k=TOP_K), GenerationParameters(tokens)
+def run_request(tokens: int = 8, prompt: str = "Once upon a time") -> Comparison:
+    return Comparison(
+        prompt=prompt,
+        sides=(None, RuleParameters(level=0.1, max_k=TOP_K)),
+        generation=GenerationParameters(tokens),
     )
 
 
 def test_loads_runs_and_reports_in_the_receivers_thread(
     engine: Engine, listener: Listener, checkpoint: Path, qtbot: QtBot
 ) -> None:
-    engine.submit(LoadModel(str(checkpoint)))
+    engine.submit(Request(1, LoadModel(str(checkpoint))))
     qtbot.waitUntil(lambda: isinstance(listener.last(), ModelLoaded), timeout=60_000)
-    engine.submit(run_request())
-    qtbot.waitUntil(lambda: isinstance(listener.last(), RunFinished), timeout=60_000)
+    engine.submit(Request(2, run_request()))
+    qtbot.waitUntil(lambda: isinstance(listener.last(), Finished), timeout=60_000)
     assert sum(isinstance(event, TokenGenerated) for event in listener.events) == 16
     assert listener.threads == {threading.get_ident()}
 
@@ -104,55 +114,58 @@ def test_loads_runs_and_reports_in_the_receivers_thread(
 def test_a_run_without_a_model_fails_and_the_engine_goes_on(
     engine: Engine, listener: Listener, checkpoint: Path, qtbot: QtBot
 ) -> None:
-    engine.submit(run_request())
+    engine.submit(Request(1, run_request()))
     qtbot.waitUntil(lambda: isinstance(listener.last(), Failed), timeout=60_000)
     failed = listener.last()
     assert isinstance(failed, Failed)
     assert failed.message == "No model is loaded."
-    assert failed.run_id == 1
-    engine.submit(LoadModel(str(checkpoint / "missing")))
-    qtbot.waitUntil(lambda: getattr(listener.last(), "run_id", 1) is None, timeout=60_000)
-    engine.submit(LoadModel(str(checkpoint)))
+    assert listener.jobs[-1] == 1
+    engine.submit(Request(2, LoadModel(str(checkpoint / "missing"))))
+    qtbot.waitUntil(lambda: listener.job_and_kind() == (2, Failed), timeout=60_000)
+    engine.submit(Request(3, LoadModel(str(checkpoint))))
     qtbot.waitUntil(lambda: isinstance(listener.last(), ModelLoaded), timeout=60_000)
-    engine.submit(run_request(prompt=""))
+    engine.submit(Request(4, run_request(prompt="")))
     qtbot.waitUntil(lambda: isinstance(listener.last(), Failed), timeout=60_000)
-    engine.submit(run_request())
-    qtbot.waitUntil(lambda: isinstance(listener.last(), RunFinished), timeout=60_000)
+    engine.submit(Request(5, run_request()))
+    qtbot.waitUntil(lambda: isinstance(listener.last(), Finished), timeout=60_000)
 
 
 def test_a_cancelled_load_says_so(
     engine: Engine, listener: Listener, checkpoint: Path, qtbot: QtBot
 ) -> None:
-    request = LoadModel(str(checkpoint))
-    request.cancel.cancel()
-    engine.submit(request)
-    qtbot.waitUntil(lambda: isinstance(listener.last(), LoadCancelled), timeout=60_000)
+    engine.submit(Request(1, LoadModel(str(checkpoint))))
+    engine.cancel(1)
+    qtbot.waitUntil(lambda: isinstance(listener.last(), JobCancelled), timeout=60_000)
 
 
 def test_shutting_down_stops_a_run(
     engine: Engine, listener: Listener, checkpoint: Path, qtbot: QtBot
 ) -> None:
-    engine.submit(LoadModel(str(checkpoint)))
+    engine.submit(Request(1, LoadModel(str(checkpoint))))
     qtbot.waitUntil(lambda: isinstance(listener.last(), ModelLoaded), timeout=60_000)
-    request = run_request(tokens=100)
-    engine.submit(request)
+    engine.submit(Request(2, run_request(tokens=100)))
     qtbot.waitUntil(lambda: isinstance(listener.last(), TokenGenerated), timeout=60_000)
     engine.shutdown()
     assert engine._thread.isFinished()
-    assert request.cancel.is_cancelled
 
 
 @pytest.fixture
 def ask(engine: Engine, listener: Listener, qtbot: QtBot) -> Ask:
     """Submits a request, and one more to see where its events end: all events of the first."""
+    numbers = itertools.count(1)
 
-    def submit(request: Request) -> list[Event]:
+    def submit(request: Body, is_cancelled: bool = False) -> list[Event]:
         listener.events.clear()
+        listener.jobs.clear()
         mark = InspectModel("/the/end")
-        engine.submit(request)
-        engine.submit(mark)
+        job = next(numbers)
+        engine.submit(Request(job, request))
+        if is_cancelled:
+            engine.cancel(job)
+        engine.submit(Request(next(numbers), mark))
         qtbot.waitUntil(lambda: getattr(listener.last(), "request", None) is mark, timeout=60_000)
         events = listener.events[:-1]
+        assert set(listener.jobs[:-1]) == {job}
         final = FINAL | ModelUnloaded if isinstance(request, UnloadModel) else FINAL
         assert [event for event in events if isinstance(event, final)] == events[-1:]
         return events
@@ -191,9 +204,7 @@ def test_a_load_that_cannot_succeed_leaves_the_former_model(
         LoadModel(broken(checkpoint, tmp_path / "c", "config.json", fewer_layers)),
     ):
         assert kinds(ask(request)) == [Failed], request
-    cancelled = LoadModel(source)
-    cancelled.cancel.cancel()
-    assert kinds(ask(cancelled)) == [LoadCancelled]
+    assert kinds(ask(LoadModel(source), True)) == [JobCancelled]
     monkeypatch.setattr("bh_studio.engine.models.memory.free_bytes", lambda device: -(10**9))
     request = LoadModel(source)
     (refused,) = (event for event in ask(request) if not isinstance(event, LoadProgress))
@@ -202,7 +213,7 @@ def test_a_load_that_cannot_succeed_leaves_the_former_model(
     assert "for its weights" in refused.message
     assert "load it anyway" in refused.advice
     assert not refused.needs[0].fits
-    assert kinds(ask(run_request()))[-1] is RunFinished
+    assert kinds(ask(run_request()))[-1] is Finished
     assert kinds(ask(replace(request, load_anyway=True))) == [ModelUnloaded, ModelLoaded]
 
 

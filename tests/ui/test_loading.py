@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused, ModelInspected
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import InspectModel, LoadModel, UnloadModel
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -28,7 +28,7 @@ def engine() -> FakeEngine:
 def model(engine: FakeEngine) -> SessionModel:
     model = SessionModel()
     engine.reported.connect(model.apply)
-    model.attach(engine.submit)
+    model.attach(engine)
     return model
 
 
@@ -97,8 +97,8 @@ def test_a_refused_load_can_be_insisted_on(model: SessionModel, engine: FakeEngi
     model.load_anyway(refused)
     second = engine.requests[-1]
     assert isinstance(second, LoadModel)
-    assert second == dataclasses.replace(first, load_anyway=True, cancel=second.cancel)
-    assert second.cancel is not first.cancel
+    assert second == dataclasses.replace(first, load_anyway=True)
+    assert len(set(engine.jobs)) == 2
     assert model.can_stop
 
 
@@ -147,15 +147,17 @@ def test_a_calibration_that_fails_is_told_and_changes_nothing(
     assert ready.is_idle
 
 
-def test_a_failure_belongs_to_the_oldest_request(ready: SessionModel, engine: FakeEngine) -> None:
+def test_a_failure_belongs_to_the_job_that_it_names(
+    ready: SessionModel, engine: FakeEngine
+) -> None:
     failures: list[Failed] = []
     ready.failed.connect(failures.append)
     ready.inspect(InspectModel("a/b"))
     ready.load("/models/other")
-    engine.fail("The inspection broke.")
+    engine.fail("The inspection broke.", engine.jobs[-2])
     assert state_of(ready) is State.LOADING
     assert failures == []
-    failure = engine.fail("The load broke.")
+    failure = engine.fail("The load broke.", engine.jobs[-1])
     assert state_of(ready) is State.READY
     assert failures == [failure]
 
@@ -207,7 +209,7 @@ def test_a_run_may_follow_a_question_at_once(ready: SessionModel, engine: FakeEn
     inspection = ModelInspection(ready)
     inspection.ask("a/b", "cpu", "auto")
     ready.run("Once", RULE, GENERATION)
-    assert isinstance(engine.requests[-1], RunComparison)
+    assert isinstance(engine.requests[-1], Comparison)
     answer = engine.answer_inspection()
     assert inspection.answer == answer
     engine.begin()

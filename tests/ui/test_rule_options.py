@@ -13,7 +13,6 @@ from PySide6.QtWidgets import QApplication
 from bh_studio import __main__ as program
 from bh_studio.app import WindowOptions, run_window
 from bh_studio.engine.records.session_file import save_session
-from bh_studio.engine.records.terms import Side
 from bh_studio.engine.rules import CATALOGUE, MixingWeights, Mode, RuleParameters, parse_rule
 from bh_studio.settings import Settings, save_settings
 from bh_studio.ui.state.shown_rule import rule_problem
@@ -27,7 +26,7 @@ REMEMBERED = RuleParameters(level=0.001, temperature=2.0, min_k=2, max_k=12)
 def engine(qapp: QApplication) -> Iterator[FakeEngine]:
     engine = FakeEngine()
     engine.loads_at_once = True
-    engine.script = {Side.BASELINE: [" a", " fox"], Side.BH: [" a", " fox"]}
+    engine.script = {0: [" a", " fox"], 1: [" a", " fox"]}
     font = qapp.font()
     yield engine
     qapp.setStyleSheet("")
@@ -76,7 +75,7 @@ def test_a_rule_replaces_what_is_remembered_field_by_field(
     assert program.main([*arguments, "--prompt", "Once", "--run", "--quit"]) == 0
     save_settings(Settings(rule=dataclasses.asdict(REMEMBERED)))
     assert run_window(asked[0], lambda: engine) == 0
-    assert engine.run.rule == dataclasses.replace(REMEMBERED, **changes)
+    assert engine.rule == dataclasses.replace(REMEMBERED, **changes)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_the_page_holds_what_it_is_said_to_hold(desk: Desk) -> None:
 @pytest.mark.parametrize("text", [entry.example_text for entry in CATALOGUE.values()])
 def test_a_session_of_any_rule_is_shown_and_named(desk: Desk, tmp_path: Path, text: str) -> None:
     rule = parse_rule(f"{text},mode=analyze")
-    session = dataclasses.replace(desk.finished_run(5), rule=rule)
+    session = dataclasses.replace(desk.finished_run(5), sides=(None, rule))
     path = tmp_path / "run.bhsession"
     save_session(session, path)
     assert desk.window.files.open_path(path)
@@ -157,7 +156,7 @@ def test_a_session_with_a_level_a_layer_is_refused_with_the_reason(
     before = desk.finished_run(5)
     rule = parse_rule("top-k:" + "/".join(["5"] * 16))
     path = tmp_path / "run.bhsession"
-    save_session(dataclasses.replace(before, rule=rule), path)
+    save_session(dataclasses.replace(before, sides=(None, rule)), path)
     assert not desk.window.files.open_path(path)
     assert desk.model.session is before
     failure = desk.window.errors.failure

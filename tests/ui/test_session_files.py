@@ -15,7 +15,6 @@ from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import Side
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui import session_files
@@ -53,9 +52,9 @@ def test_a_session_survives_saving_and_opening(
     other.window.clock.flush()
     opened = other.model.session
     assert opened is not None
-    assert np.array_equal(opened.sides[Side.BH].expert_counts, session.sides[Side.BH].expert_counts)
-    for panel, side in ((other.window.bh, Side.BH), (other.window.baseline, Side.BASELINE)):
-        assert panel.text.toPlainText() == session.prompt + session.sides[side].text
+    assert np.array_equal(opened.records[1].expert_counts, session.records[1].expert_counts)
+    for panel, side in ((other.window.bh, 1), (other.window.baseline, 0)):
+        assert panel.text.toPlainText() == session.prompt + session.records[side].text
         assert panel.tokens.text == "20"
     assert other.window.bh.text.tint_of(3) == desk.window.bh.text.tint_of(3)
     assert other.window.statistics.experts.text == desk.window.statistics.experts.text
@@ -87,8 +86,8 @@ def test_every_finished_run_is_kept(desk: Desk) -> None:
     first = desk.finished_run(5)
     desk.finished_run(6)
     kept = [load_session(path) for path in sorted(autosave_dir().iterdir())]
-    assert [len(session.sides[Side.BH].token_ids) for session in kept] == [5, 6]
-    assert kept[0].sides[Side.BH].text == first.sides[Side.BH].text
+    assert [len(session.records[1].token_ids) for session in kept] == [5, 6]
+    assert kept[0].records[1].text == first.records[1].text
 
 
 def test_an_autosaved_run_has_no_name_yet(desk: Desk) -> None:
@@ -146,7 +145,7 @@ def test_statistics_are_exported(desk: Desk, tmp_path: Path) -> None:
     with (tmp_path / "run.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 5 * 16
-    assert rows[-1]["experts"] == str(session.sides[Side.BH].expert_counts[-1, -1])
+    assert rows[-1]["experts"] == str(session.records[1].expert_counts[-1, -1])
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.JSON", "v1.2", "x", "a.csv"])
@@ -243,7 +242,7 @@ def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None
     assert desk.window.files.open_path(tmp_path / "run.bhsession")
     assert desk.window.errors.failure is None or not desk.window.errors.isVisible()
     rule = dataclasses.replace(session.rule, temperature=2e-7)
-    desk.window.files.opened.emit(dataclasses.replace(session, rule=rule))
+    desk.window.files.opened.emit(dataclasses.replace(session, sides=(None, rule)))
     failure = desk.window.errors.failure
     assert failure is not None
     assert failure.message == (

@@ -20,8 +20,7 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.protocol.events import LoadProgress
-from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.main_window import MainWindow
@@ -82,7 +81,7 @@ def test_run_and_stop_by_keyboard(desk: Desk, qtbot: QtBot) -> None:
     assert desk.model.state is State.RUNNING
     assert desk.engine.run.prompt == "Once"
     qtbot.keyClick(window.prompt.editor, Qt.Key.Key_Escape)
-    assert desk.engine.run.cancel.is_cancelled
+    assert desk.engine.is_run_cancelled
 
 
 def test_what_run_waits_for_is_said(make_desk: Callable[..., Desk]) -> None:
@@ -123,7 +122,8 @@ def test_loading_is_shown(make_desk: Callable[..., Desk]) -> None:
     assert desk.window.status.model_text == (
         "olmoe-nano  ·  11.2 M parameters  ·  16 layers × 64 experts, top-8  ·  float32 on cpu"
     )
-    assert not desk.model.apply(LoadProgress("late"))
+    desk.engine.progress("late")
+    assert desk.model.load_progress is None
 
 
 @pytest.mark.parametrize("weights", list(MixingWeights))
@@ -145,7 +145,7 @@ def test_parameters_reach_the_engine(desk: Desk) -> None:
         max_new_tokens=7, sampling=True, temperature=0.7, top_p=0.9, seed=2**62
     )
     request = desk.start("Once", rule, generation)
-    assert request.rule == rule
+    assert request.sides == (None, rule)
     assert request.generation == generation
 
 
@@ -197,7 +197,7 @@ def test_sampling_controls_rest_under_greedy(desk: Desk) -> None:
 def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
     session = desk.finished_run(40)
     window = desk.window
-    bh, baseline = session.sides[Side.BH], session.sides[Side.BASELINE]
+    bh, baseline = session.records[1], session.records[0]
     answer = bh.statistics()["answer"]
     assert window.bh.tokens.text == "40"
     assert window.bh.experts.text == f"{answer['mean']:.2f}"
@@ -287,8 +287,8 @@ def test_charts_tell_their_numbers(desk: Desk) -> None:
     window = desk.window
     empty = [window.heat_map.is_empty, window.layers.is_empty]
     desk.start("Once")
-    desk.engine.token(Side.BH, " <b>\n", 8, 11)
-    desk.engine.token(Side.BH, " b", 1, 0)
+    desk.engine.token(1, " <b>\n", 8, 11)
+    desk.engine.token(1, " b", 1, 0)
     window.clock.flush()
     empty += [window.heat_map.is_empty, window.layers.is_empty]
     assert empty == [True, True, False, False]
@@ -334,7 +334,7 @@ def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> No
     errors = desk.window.errors
     desk.start("Once")
     desk.say([" a"])
-    failure = desk.engine.fail("<b>Out</b> of memory.", run_id=desk.engine.run.run_id)
+    failure = desk.engine.fail("<b>Out</b> of memory.")
     desk.window.clock.flush()
     assert errors.isVisible()
     assert errors.failure == failure
@@ -357,7 +357,7 @@ def test_closing_during_a_run_keeps_what_was_written(desk: Desk) -> None:
     for _ in range(3):
         desk.window.close()
         assert desk.window.isVisible()
-    assert desk.engine.run.cancel.is_cancelled
+    assert desk.engine.is_run_cancelled
     desk.engine.finish(FinishReason.STOPPED)
     assert not desk.window.isVisible()
     assert len(list(autosave_dir().iterdir())) == 1
@@ -501,8 +501,8 @@ def test_two_thousand_repaints(desk: Desk) -> None:
     items = len(window.heat_map.plot.getPlotItem().items)
     slowest: list[float] = []
     for number in range(2000):
-        desk.engine.token(Side.BASELINE, f" w{number % 97}", 8)
-        desk.engine.token(Side.BH, f" w{number % 89}", *desk.engine.random_counts())
+        desk.engine.token(0, f" w{number % 97}", 8)
+        desk.engine.token(1, f" w{number % 89}", *desk.engine.random_counts())
         start = time.perf_counter()
         window.clock.flush()
         QApplication.processEvents()

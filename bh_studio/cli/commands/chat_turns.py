@@ -23,7 +23,7 @@ from bh_studio.cli.terminal.streams import (
     terminal_width,
 )
 from bh_studio.engine.errors import EngineError
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SUFFIX
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
@@ -90,9 +90,14 @@ class Chat:
             self._refuse(str(error))
 
     def _answer(self, message: str) -> None:
-        request = RunComparison(0, message, self._rule, self._generation, self._conversation)
-        session = run_side_by_side(self._loaded, request, self._notices)
-        records = session.sides.values()
+        definition = Comparison(
+            prompt=message,
+            sides=(None, self._rule),
+            generation=self._generation,
+            conversation=self._conversation,
+        )
+        session = run_side_by_side(self._loaded, definition, self._notices)
+        records = session.records
         if any(record.token_ids for record in records):
             self._session, self._conversation = session, session.continued or self._conversation
             self._keep(session)

@@ -36,7 +36,7 @@ from bh_studio.cli.terminal.streams import (
     read_prompt,
     say,
 )
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session_file import SUFFIX
 from bh_studio.engine.records.terms import FinishReason
 
@@ -91,8 +91,10 @@ def _run(arguments: argparse.Namespace) -> int:
     prompt = read_prompt(arguments.prompt)
     loaded = load(arguments, arguments.calibration)
     precedes = conversation(arguments, loaded.info)
-    request = RunComparison(0, prompt, rule, generation, precedes)
-    session = run_side_by_side(loaded, request, Notices(), quiet=arguments.json)
+    definition = Comparison(
+        prompt=prompt, sides=(None, rule), generation=generation, conversation=precedes
+    )
+    session = run_side_by_side(loaded, definition, Notices(), quiet=arguments.json)
     # The file first: standard output may be a pipe whose reader has gone.
     if arguments.out is not None:
         write_session(session, arguments.out)
@@ -102,5 +104,5 @@ def _run(arguments: argparse.Namespace) -> int:
         print_result(json.dumps(session.to_json(), allow_nan=False))
     else:
         print_result(summary(session))
-    stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.sides.values())
+    stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.records)
     return EXIT_INTERRUPTED if stopped else EXIT_OK

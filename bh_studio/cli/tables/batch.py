@@ -22,7 +22,7 @@ from bh_studio.cli.tables.table import line
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import terminal_width
 from bh_studio.engine.records.rows import PromptRow, SkippedRow
-from bh_studio.engine.records.terms import Side
+from bh_studio.engine.records.terms import SIDE_NAMES
 
 _WIDTHS = (5, *WIDTHS)
 
@@ -34,7 +34,7 @@ def table_head() -> str:
 
 def table_row(row: PromptRow) -> str:
     """The numbers of the rule's answer, and as much of the prompt as there is room for."""
-    numbers = line([str(row.line), *cells(row.bh, row.agreement)], _WIDTHS)
+    numbers = line([str(row.line), *cells(row.answers[1], row.agreement)], _WIDTHS)
     room = max(12, terminal_width() - len(numbers) - 2)
     return f"{numbers}  {shorten(row.asked.prompt, room)}"
 
@@ -42,7 +42,7 @@ def table_row(row: PromptRow) -> str:
 def to_csv(rows: Sequence[PromptRow], skipped: Sequence[SkippedRow]) -> bytes:
     """One line a row of the prompts file, in its order; skipped rows have only their reason."""
     fields = list(dict.fromkeys(name for row in rows for name in row.asked.fields))
-    answers = [f"{side.value}_{name}" for side in Side for name in CSV_ANSWER]
+    answers = [f"{side}_{name}" for side in SIDE_NAMES for name in CSV_ANSWER]
     columns = ["line", "prompt", "skipped", *CSV_AGREEMENT, *answers]
     # A field of the prompts file that is called as one of ours must not be mistaken for it.
     named = [f"input_{name}" if name in columns else name for name in fields]
@@ -65,8 +65,7 @@ def _csv_row(row: PromptRow, fields: Sequence[str]) -> list[Cell]:
         row.asked.prompt,
         None,
         *csv_agreement(row.agreement),
-        *csv_answer(row.baseline),
-        *csv_answer(row.bh),
+        *(cell for answer in row.answers for cell in csv_answer(answer)),
     ]
 
 

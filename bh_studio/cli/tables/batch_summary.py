@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from bh_studio.cli.tables.table import line, number, share
 from bh_studio.engine.records.rows import AnswersSummary, PromptRow
-from bh_studio.engine.records.terms import Side
+from bh_studio.engine.records.terms import SIDE_NAMES
 from bh_studio.engine.units import counted
 
 
@@ -21,8 +21,7 @@ class PromptSummary:
 
     prompts: int
     skipped: int
-    baseline: AnswersSummary
-    bh: AnswersSummary
+    sides: tuple[AnswersSummary, ...]
     matching: int
     positions: int
     identical: int
@@ -34,8 +33,10 @@ class PromptSummary:
         return cls(
             prompts=len(rows),
             skipped=skipped,
-            baseline=AnswersSummary.of([row.baseline for row in rows]),
-            bh=AnswersSummary.of([row.bh for row in rows]),
+            sides=tuple(
+                AnswersSummary.of([row.answers[side] for row in rows])
+                for side in range(len(SIDE_NAMES))
+            ),
             matching=sum(agreement.matching for agreement in agreements),
             positions=sum(agreement.positions for agreement in agreements),
             identical=sum(agreement.matching == agreement.positions for agreement in agreements),
@@ -53,24 +54,25 @@ class PromptSummary:
             "agreement": self.agreement,
             "matching_tokens": self.matching,
             "identical_answers": self.identical,
-            "sides": {Side.BASELINE: self.baseline.to_json(), Side.BH: self.bh.to_json()},
+            "sides": {
+                name: side.to_json() for name, side in zip(SIDE_NAMES, self.sides, strict=True)
+            },
         }
 
     def text(self, title: str = "BH") -> str:
         """The numbers as lines for a terminal. title: of the column beside the baseline's."""
-        sides = (self.baseline, self.bh)
         widths = (12, max(12, len(title) + 2))
-        counts = [side.statistics for side in sides]
+        counts = [side.statistics for side in self.sides]
         table = (
             ("", ["baseline", title]),
             ("tokens", [str(c.tokens) for c in counts]),
-            ("tokens per second", [number(side.tokens_per_second, 1) for side in sides]),
+            ("tokens per second", [number(side.tokens_per_second, 1) for side in self.sides]),
             ("mean experts", [number(c.mean, 2) for c in counts]),
             ("std of experts", [number(c.std, 2) for c in counts]),
             ("decided by min_k", [share(c.share_clamped_min) for c in counts]),
             ("decided by max_k", [share(c.share_clamped_max) for c in counts]),
         )
-        layers = self.bh.statistics.per_layer_mean
+        layers = self.sides[1].statistics.per_layer_mean
         lines = ["", *(f"{label:24}{line(cells, widths)}" for label, cells in table)]
         lines += ["", f"{title}, mean experts of each layer (from 0):"]
         lines += ["  " + "  ".join(f"{mean:.1f}" for mean in layers), ""]

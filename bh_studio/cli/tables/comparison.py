@@ -7,7 +7,7 @@ from typing import Any
 from bh_studio.cli.tables.answer_columns import rule_column
 from bh_studio.cli.tables.table import line, number, share
 from bh_studio.engine.records.session import Session, SideRecord
-from bh_studio.engine.records.terms import FinishReason, Side
+from bh_studio.engine.records.terms import FinishReason
 from bh_studio.engine.rules import Mode, RuleParameters
 
 _REASONS = {
@@ -20,7 +20,7 @@ _REASONS = {
 
 def summary(session: Session) -> str:
     """What both sides used and where they part, as lines of text."""
-    baseline, bh = (session.sides[side] for side in Side)
+    baseline, bh = session.records
     title = rule_column(session.rule)
     widths = (12, max(12, len(title) + 2))
     rows = (
@@ -49,7 +49,7 @@ def summary(session: Session) -> str:
 
 def turn_line(session: Session) -> str:
     """What both sides used, in one line."""
-    baseline, bh = (session.sides[side] for side in Side)
+    baseline, bh = session.records
     difference = session.first_difference
     means, speeds = (
         " and ".join(values)

@@ -6,14 +6,18 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.experiments.comparison import compare
-from bh_studio.engine.experiments.prompt import check_chat_template, encode_prompt
+from bh_studio.engine.experiments.prompt import check_chat_template
+from bh_studio.engine.experiments.sides import (
+    answer_in_turns,
+    prompt_ids_of,
+    routings_of,
+    shortages,
+)
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import Notice, RunFinished, TokenGenerated, UnitEvent
-from bh_studio.engine.protocol.experiments import Batch, RunComparison
+from bh_studio.engine.protocol.events import UnitEvent
+from bh_studio.engine.protocol.experiments import Batch
 from bh_studio.engine.records.rows import (
-    Agreement,
     Answer,
     BatchResult,
     FilePrompt,
@@ -21,8 +25,7 @@ from bh_studio.engine.records.rows import (
     SkippedRow,
     prompt_row_from_json,
 )
-from bh_studio.engine.records.terms import FinishReason, Side
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.records.terms import FinishReason
 
 
 class BatchLaboratory:
@@ -34,12 +37,9 @@ class BatchLaboratory:
 
     def __init__(self, loaded: LoadedModel, definition: Batch) -> None:
         self._loaded, self._definition = loaded, definition
-        rule = definition.sides[1]
-        assert isinstance(rule, RuleParameters)
-        rule.check_shape(loaded.shape.layers, loaded.shape.experts)
+        self._routings = routings_of(loaded, definition.sides)
         if definition.conversation is not None:
             check_chat_template(loaded)
-        self._rule = rule
 
     def stages(self, rows: Mapping[str, PromptRow | SkippedRow]) -> Iterator[Stage]:
         """All prompts at once: none depends on another."""
@@ -54,24 +54,18 @@ class BatchLaboratory:
         asked: FilePrompt = unit.work
         definition = self._definition
         try:
-            for side in Side:
-                encode_prompt(self._loaded, asked.prompt, definition.conversation, side)
+            prompt_ids = prompt_ids_of(
+                self._loaded, asked.prompt, definition.conversation, len(definition.sides)
+            )
         except EngineError as error:
             return SkippedRow(asked.line, error.message)
-        request = RunComparison(
-            asked.line, asked.prompt, self._rule, definition.generation, definition.conversation,
-            cancel,
-        )  # fmt: skip
-        for event in compare(self._loaded, request):
-            if isinstance(event, TokenGenerated | Notice):
-                yield event
-            elif isinstance(event, RunFinished):
-                records = [event.session.sides[side] for side in Side]
-                if any(r.finish_reason is FinishReason.STOPPED for r in records):
-                    break
-                baseline, bh = (Answer.of(record) for record in records)
-                return PromptRow(asked, baseline, bh, Agreement.between(baseline, bh))
-        raise Cancelled
+        yield from shortages(self._routings)
+        records = yield from answer_in_turns(
+            self._loaded, prompt_ids, self._routings, definition.generation, cancel
+        )
+        if any(record.finish_reason is FinishReason.STOPPED for record in records):
+            raise Cancelled
+        return PromptRow.of(asked, [Answer.of(record) for record in records])
 
     def document(
         self, rows: Mapping[str, PromptRow | SkippedRow], is_complete: bool

@@ -1,74 +1,80 @@
-"""Baseline and BH answer one prompt, taking turns token by token: a generator of events."""
+"""The model's own routing and a rule answer one prompt, taking turns. Knows no file."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from datetime import datetime
+from typing import Any, NoReturn
 
-from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.experiments.environment import describe_environment
-from bh_studio.engine.experiments.prompt import encode_prompt
-from bh_studio.engine.experiments.side_run import SideRun
+from bh_studio.engine.experiments.sides import (
+    answer_in_turns,
+    prompt_ids_of,
+    routings_of,
+    shortages,
+)
+from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import Event, Notice, RunFinished, RunStarted
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.events import UnitEvent
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import FinishReason, Side
+from bh_studio.engine.records.terms import FinishReason
 
 
-def compare(loaded: LoadedModel, request: RunComparison) -> Generator[Event, None, None]:
-    """Run `request`; the last event is RunFinished, also when it was cancelled.
+class ComparisonLaboratory:
+    """A comparison with a model. What it has said when it is stopped is its result.
 
-    Raises EngineError for a prompt that encode_prompt refuses, ValueError for rule parameters
-    that do not fit the model.
+    Raises EngineError for a prompt that encode_prompt refuses, ValueError for a rule that does not
+    fit the model.
     """
-    started_at = _now()
-    prompt_ids = {
-        side: encode_prompt(loaded, request.prompt, request.conversation, side) for side in Side
-    }
-    integration = RoutingIntegration(loaded.model, request.rule, recording=loaded.recording)
-    if (shortage := integration.rule.shortage()) is not None:
-        yield Notice(shortage)
-    yield RunStarted(request.run_id)
-    runs = [
-        SideRun(loaded, prompt_ids[side], request.generation, side, routing, request.run_id)
-        for side, routing in ((Side.BASELINE, None), (Side.BH, integration))
-    ]
-    # A run that fails, or that nobody listens to any longer, gives its buffers back too.
-    try:
-        yield from _turns(runs, request.cancel)
-    finally:
-        for run in runs:
-            run.close()
-    yield RunFinished(
-        request.run_id,
-        Session(
-            model=loaded.info,
-            rule=request.rule,
-            generation=request.generation,
-            prompt=request.prompt,
-            conversation=request.conversation,
-            sides={run.side: run.record for run in runs if run.record is not None},
+
+    def __init__(self, loaded: LoadedModel, definition: Comparison) -> None:
+        self._loaded, self._definition = loaded, definition
+        self._started_at = _now()
+        self._prompt_ids = prompt_ids_of(
+            loaded, definition.prompt, definition.conversation, len(definition.sides)
+        )
+        self._routings = routings_of(loaded, definition.sides)
+        self._session: Session | None = None
+
+    def stages(self, rows: Mapping[str, None]) -> Iterator[Stage]:
+        """The one answer of all sides."""
+        del rows
+        yield Stage("answers", (Unit("answers", 1, None),))
+
+    def compute(
+        self, unit: Unit, cancel: CancelToken
+    ) -> Generator[UnitEvent | Stepped, None, None]:
+        """Answer the prompt; what the sides say on the way."""
+        del unit
+        yield from shortages(self._routings)
+        definition = self._definition
+        records = yield from answer_in_turns(
+            self._loaded, self._prompt_ids, self._routings, definition.generation, cancel
+        )
+        self._session = Session(
+            model=self._loaded.info,
+            sides=definition.sides,
+            generation=definition.generation,
+            prompt=definition.prompt,
+            conversation=definition.conversation,
+            records=records,
             environment=describe_environment(),
-            started_at=started_at,
+            started_at=self._started_at,
             finished_at=_now(),
-        ),
-    )
+        )
+        if any(record.finish_reason is FinishReason.STOPPED for record in records):
+            raise Cancelled
 
+    def document(self, rows: Mapping[str, None], is_complete: bool) -> Session | None:
+        """The session, also one that was stopped."""
+        del rows, is_complete
+        return self._session
 
-def _turns(runs: list[SideRun], cancel: CancelToken) -> Generator[Event, None, None]:
-    while any(run.is_active for run in runs):
-        for run in runs:
-            if not run.is_active:
-                continue
-            if cancel.is_cancelled:
-                yield run.finish(FinishReason.STOPPED)
-                continue
-            token, reason = run.step()
-            yield token
-            if reason is not None:
-                yield run.finish(reason)
+    def row_from_json(self, values: dict[str, Any]) -> NoReturn:
+        """An answer cannot be gone on with: raises ValueError."""
+        raise ValueError("A comparison keeps no rows.")
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
 """The tokens that a side reads of a prompt: plain text, or a conversation in the model's own words.
 
-Knows no routing; of a side only that each remembers its own earlier answers.
+Knows no routing; of a side only its number, by which it remembers its own earlier answers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from bh_studio.engine.errors import EngineError, reason
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.records.terms import Conversation, Side
+from bh_studio.engine.records.terms import Conversation
 
 
 def encode_prompt(
     loaded: LoadedModel,
     prompt: str,
     conversation: Conversation | None = None,
-    side: Side = Side.BASELINE,
+    side: int = 0,
 ) -> list[int]:
     """The tokens of `prompt`, with what precedes it for `side` in `conversation`.
 
@@ -56,7 +56,7 @@ def check_chat_template(loaded: LoadedModel) -> None:
 
 
 def _encode_chat(
-    loaded: LoadedModel, prompt: str, conversation: Conversation, side: Side
+    loaded: LoadedModel, prompt: str, conversation: Conversation, side: int
 ) -> list[int]:
     check_chat_template(loaded)
     try:
@@ -73,13 +73,13 @@ def _encode_chat(
         ) from error
 
 
-def _messages(prompt: str, conversation: Conversation, side: Side) -> list[dict[str, str]]:
+def _messages(prompt: str, conversation: Conversation, side: int) -> list[dict[str, str]]:
     messages = []
     if conversation.system:
         messages.append({"role": "system", "content": conversation.system})
     for turn in conversation.turns:
         messages.append({"role": "user", "content": turn.prompt})
-        messages.append({"role": "assistant", "content": turn.answer(side)})
+        messages.append({"role": "assistant", "content": turn.answers[side]})
     messages.append({"role": "user", "content": prompt})
     return messages
 

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bh_studio.engine.calibration.recorder import Reading
-from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
@@ -48,8 +48,9 @@ class CalibrationLaboratory:
     def compute(
         self, unit: Unit, cancel: CancelToken
     ) -> Generator[UnitEvent | Stepped, None, CalibrationRow]:
-        """One window, which is read at once, so there is nothing to cancel."""
-        del cancel
+        """One window, which is read at once."""
+        if cancel.is_cancelled:
+            raise Cancelled
         work: _Work = unit.work
         yield from ()
         if work.differentiates:

@@ -11,6 +11,7 @@ from typing import Any
 from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.experiments.batch import BatchLaboratory
 from bh_studio.engine.experiments.budget.budget import BudgetLaboratory
+from bh_studio.engine.experiments.comparison import ComparisonLaboratory
 from bh_studio.engine.experiments.evaluation.evaluation import EvaluationLaboratory
 from bh_studio.engine.experiments.recording import CalibrationLaboratory
 from bh_studio.engine.experiments.stages import Laboratory, Stepped
@@ -21,6 +22,7 @@ from bh_studio.engine.protocol.experiments import (
     Batch,
     Budget,
     Calibration,
+    Comparison,
     Evaluation,
     Experiment,
     Sweep,
@@ -30,6 +32,7 @@ _LABORATORIES: dict[type[Any], Any] = {
     Batch: BatchLaboratory,
     Budget: BudgetLaboratory,
     Calibration: CalibrationLaboratory,
+    Comparison: ComparisonLaboratory,
     Evaluation: EvaluationLaboratory,
     Sweep: SweepLaboratory,
 }
@@ -73,12 +76,11 @@ def _stages(
         for unit in stage.units:
             if unit.key in known:
                 continue
-            if cancel.is_cancelled:
-                raise Cancelled
             row = yield from _unit(laboratory, unit, cancel, Progress(stage.name, done, total))
             known[unit.key] = row
             done += unit.steps
-            yield RowReady(unit.key, row.to_json())
+            if row is not None:
+                yield RowReady(unit.key, row.to_json())
             yield Progress(stage.name, done, total)
         before += sum(unit.steps for unit in stage.units)
 

@@ -14,11 +14,11 @@ from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import SideFinished, TokenGenerated
 from bh_studio.engine.records.session import SideRecord
-from bh_studio.engine.records.terms import FinishReason, GenerationParameters, Side
+from bh_studio.engine.records.terms import FinishReason, GenerationParameters
 
 
 class SideRun:
-    """Produces the events of one side, and its record once it has finished.
+    """Produces the events of one side; the last one holds its record.
 
     integration: routing in force during the steps of this side only; None for the baseline.
     """
@@ -28,12 +28,10 @@ class SideRun:
         loaded: LoadedModel,
         prompt_ids: list[int],
         generation: GenerationParameters,
-        side: Side,
+        side: int,
         integration: RoutingIntegration | None,
-        run_id: int = 0,
     ) -> None:
-        self.side = side
-        self.record: SideRecord | None = None
+        self._side = side
         self._decoder = SideDecoder(
             loaded.model,
             torch.tensor([prompt_ids]),
@@ -42,17 +40,12 @@ class SideRun:
             loaded.shape,
             integration,
         )
-        self._run_id = run_id
         self._prompt_ids = tuple(prompt_ids)
         self._detokenizer = StreamingDetokenizer(loaded.tokenizer, prompt_ids)
         self._empty = np.empty((0, loaded.shape.layers), dtype=np.uint8)
         self._steps: list[Step] = []
         self._pieces: list[str] = []
         self._seconds = 0.0
-
-    @property
-    def is_active(self) -> bool:
-        return self.record is None
 
     def step(self) -> tuple[TokenGenerated, FinishReason | None]:
         """Produce the next token; why it is the last one, or None."""
@@ -63,8 +56,7 @@ class SideRun:
         is_end = step.finish_reason is FinishReason.END_OF_TEXT
         self._pieces.append("" if is_end else self._detokenizer.add(step.token_id))
         token = TokenGenerated(
-            run_id=self._run_id,
-            side=self.side,
+            side=self._side,
             index=len(self._steps) - 1,
             token_id=step.token_id,
             text=self._pieces[-1],
@@ -79,13 +71,13 @@ class SideRun:
         self._decoder.close()
 
     def finish(self, reason: FinishReason) -> SideFinished:
-        """Close the side; `record` is set from here on."""
+        """Close the side; what it leaves is in the event."""
         self.close()
         tail = self._detokenizer.finish()
         if tail:
             self._pieces[-1] += tail
         first = self._steps[:1]
-        self.record = SideRecord(
+        record = SideRecord(
             prompt_token_ids=self._prompt_ids,
             text="".join(self._pieces),
             token_ids=tuple(step.token_id for step in self._steps),
@@ -97,7 +89,7 @@ class SideRun:
             token_seconds=np.cumsum([step.seconds for step in self._steps], dtype=np.float64),
             finish_reason=reason,
         )
-        return SideFinished(self._run_id, self.side, tail, self.record)
+        return SideFinished(self._side, tail, record)
 
 
 def _stack(rows: list[np.ndarray], empty: np.ndarray) -> np.ndarray:

@@ -63,7 +63,10 @@ class Laboratory(Protocol[R]):
         """One stage after another; `rows` holds those of all units of the former ones by then."""
 
     def compute(self, unit: Unit, cancel: CancelToken) -> Generator[UnitEvent | Stepped, None, R]:
-        """Do `unit`; what happens on the way, and then its row. Raises Cancelled."""
+        """Do `unit`, which may be cancelled already; what happens on the way, and then its row.
+
+        The row is None where nothing can be gone on with later. Raises Cancelled.
+        """
 
     def document(self, rows: Mapping[str, R], is_complete: bool) -> Any:
         """What is known from `rows`; None if that is nothing yet."""

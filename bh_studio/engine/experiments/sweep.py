@@ -11,16 +11,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.experiments.prompt import encode_prompt
 from bh_studio.engine.experiments.side_run import SideRun
+from bh_studio.engine.experiments.sides import prompt_ids_of, routings_of, shortages
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import Notice, UnitEvent
+from bh_studio.engine.protocol.events import UnitEvent
 from bh_studio.engine.protocol.experiments import Sweep
 from bh_studio.engine.records.rows import Answer
 from bh_studio.engine.records.sweep import SweepResult, sweep_key
-from bh_studio.engine.records.terms import Side
 
 
 class _Work(NamedTuple):
@@ -42,20 +40,14 @@ class SweepLaboratory:
     def __init__(self, loaded: LoadedModel, definition: Sweep) -> None:
         self._loaded, self._definition = loaded, definition
         # All of them now: a rule that does not fit should end the sweep before the work, not after.
-        self._integrations = [
-            None
-            if rule is None
-            else RoutingIntegration(loaded.model, rule, recording=loaded.recording)
-            for rule in definition.sides
-        ]
-        self._prompt_ids: dict[int, dict[Side, list[int]]] = {}
+        self._routings = routings_of(loaded, definition.sides)
+        self._prompt_ids: dict[int, list[list[int]]] = {}
         self._refused: dict[int, str] = {}
         for number, prompt in enumerate(definition.prompts):
             try:
-                self._prompt_ids[number] = {
-                    side: encode_prompt(loaded, prompt, definition.conversation, side)
-                    for side in Side
-                }
+                self._prompt_ids[number] = prompt_ids_of(
+                    loaded, prompt, definition.conversation, len(definition.sides)
+                )
             except EngineError as error:
                 if len(definition.prompts) == 1:
                     raise
@@ -82,17 +74,15 @@ class SweepLaboratory:
     ) -> Generator[UnitEvent | Stepped, None, Answer]:
         """Answer one prompt with one routing; its tokens on the way."""
         work: _Work = unit.work
-        integration = self._integrations[work.side]
-        if integration is not None and (shortage := integration.rule.shortage()):
-            yield Notice(shortage)
+        routing = self._routings[work.side]
+        yield from shortages([routing])
         generation = self._definition.generation
-        side = Side.BASELINE if integration is None else Side.BH
         run = SideRun(
             self._loaded,
-            self._prompt_ids[work.prompt][side],
+            self._prompt_ids[work.prompt][work.side],
             replace(generation, seed=generation.seed + work.seed),
-            side,
-            integration,
+            work.side,
+            routing,
         )
         with closing(run):
             while not cancel.is_cancelled:

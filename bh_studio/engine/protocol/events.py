@@ -1,20 +1,23 @@
-"""What the engine says while it works, as frozen values. Knows neither Qt nor torch."""
+"""What the engine says while it works, as frozen values. Knows neither Qt nor torch.
+
+Each goes to whoever asked in a Report, with the number of the job that it is about.
+"""
 
 from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.requests import InspectModel, LoadModel
-from bh_studio.engine.records.terms import MemoryNeed, ModelInfo, Side
+from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bh_studio.engine.records.session import Session, SideRecord
+    from bh_studio.engine.records.session import SideRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class ModelInspected:
 class LoadRefused:
     """The model was not loaded for want of memory; the former one, if any, still is.
 
-    request: to be sent again with load_anyway=True and a new cancel token if the person insists.
+    request: to be sent again with load_anyway=True if the person insists.
     message: what is needed and what is free, in numbers. advice: what to do about it.
     """
 
@@ -77,25 +80,18 @@ class CalibrationSaved:
 
 
 @dataclass(frozen=True, slots=True)
-class RunStarted:
-    """The prompt was accepted; the first tokens follow."""
-
-    run_id: int
-
-
-@dataclass(frozen=True, slots=True)
 class TokenGenerated:
     """One new token of one side.
 
+    side: its number, from 0.
     text: what this token adds to the answer; empty while a character is incomplete.
     expert_counts: (layer,) uint8, experts used at the position whose output predicted this token;
         in analyze mode what the rule would have used.
     raw_counts: (layer,) uint8, the same before min_k and max_k were applied.
-    seconds: time this side's own steps took so far, the other side's turns left out.
+    seconds: time this side's own steps took so far, the other sides' turns left out.
     """
 
-    run_id: int
-    side: Side
+    side: int
     index: int
     token_id: int
     text: str
@@ -108,18 +104,9 @@ class TokenGenerated:
 class SideFinished:
     """A side produced its last token. text_tail: characters still held back, often empty."""
 
-    run_id: int
-    side: Side
+    side: int
     text_tail: str
     record: SideRecord
-
-
-@dataclass(frozen=True, slots=True)
-class RunFinished:
-    """Both sides ended, by themselves or by Stop; `session` is what can be saved."""
-
-    run_id: int
-    session: Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +114,20 @@ class Failed:
     """A request ended with an error.
 
     message: what went wrong, one sentence. advice: what to do about it, may be empty.
-    details: the traceback, for a report. run_id: the run it ended; None for a load.
+    details: the traceback, for a report.
     """
 
     message: str
     advice: str
     details: str
-    run_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class LoadCancelled:
-    """A load ended because it was asked to; the former model is there unless ModelUnloaded came."""
+class JobCancelled:
+    """A job ended because it was asked to, before it had a result.
+
+    After a load the former model is still there unless ModelUnloaded came.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +140,11 @@ class BenchProgress:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an experiment is. stage: what is being done. done, total: of its steps; the total is
-    an estimate where what comes next depends on what comes."""
+    """How far an experiment is; the first one says that it fits the model.
+
+    stage: what is being done. done, total: of its steps; the total is an estimate where what comes
+    next depends on what comes.
+    """
 
     stage: str
     done: int
@@ -176,51 +168,55 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An experiment ended. document: its record, with what is known if it was cancelled."""
+    """An experiment ended.
+
+    document: its record, such as a Session; if it was cancelled, with what was known by then.
+    """
 
     document: Any
     is_complete: bool
 
 
+# What happens while a unit of an experiment is done, and what an experiment says.
+UnitEvent = TokenGenerated | SideFinished | Notice
+ExperimentEvent = UnitEvent | Progress | RowReady | Finished
 Event = (
     LoadProgress
     | ModelLoaded
     | ModelUnloaded
     | ModelInspected
     | LoadRefused
-    | LoadCancelled
+    | JobCancelled
     | CalibrationSaved
-    | RunStarted
-    | TokenGenerated
-    | SideFinished
-    | RunFinished
-    | Notice
+    | ExperimentEvent
     | Failed
 )
-# What happens while a unit of an experiment is done, and what an experiment says.
-UnitEvent = TokenGenerated | Notice
-ExperimentEvent = UnitEvent | Progress | RowReady | Finished
 
 
-def failure(error: Exception, run_id: int | None = None) -> Failed:
+class Report(NamedTuple):
+    """What happened, and the number of the job that it is about."""
+
+    job: int
+    event: Event
+
+
+def failure(error: Exception) -> Failed:
     """What a person is told about `error`."""
     details = "".join(traceback.format_exception(error))
     if isinstance(error, EngineError):
-        return Failed(error.message, error.advice, details, run_id)
+        return Failed(error.message, error.advice, details)
     if _is_out_of_memory(error):
         return Failed(
             "There is not enough memory for this.",
             "Close other programs, shorten the prompt or the answer, or use a smaller model.",
             details,
-            run_id,
         )
     if isinstance(error, ValueError):
-        return Failed(str(error), "", details, run_id)
+        return Failed(str(error), "", details)
     return Failed(
         f"Something went wrong in the engine: {str(error) or type(error).__name__}",
         "The log has the full report.",
         details,
-        run_id,
     )
 
 

@@ -63,20 +63,31 @@ class BenchRequest:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class RunComparison:
-    """Answer `prompt` with the baseline and with BH routing, taking turns token by token.
+class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
+    """Answer `prompt` with each of `sides`, which take turns token by token.
 
-    conversation: what precedes the prompt, written with the model's chat template; None continues
-    `prompt` as plain text.
+    sides: the model's own routing, None, and a rule. conversation: what precedes the prompt,
+    written with the model's chat template; None continues it as plain text.
+
+    Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
 
-    run_id: int
     prompt: str
-    rule: RuleParameters
+    sides: tuple[RuleParameters | None, ...]
     generation: GenerationParameters
     conversation: Conversation | None = None
-    cancel: CancelToken = field(default_factory=CancelToken)
+
+    def __post_init__(self) -> None:
+        _check_pair(self.sides, self.conversation)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the session, but for the model."""
+        return {
+            "prompt": self.prompt,
+            "rules": _rule_texts(self.sides),
+            "generation": msgspec.to_builtins(self.generation),
+            **_precedes(self.conversation),
+        }
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="kind"):
@@ -86,7 +97,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
     answered, with the seed of `generation` and those after it. conversation: what precedes each
     prompt; None continues it as plain text.
 
-    Raises ValueError for no prompts, other sides, or less than one seed.
+    Raises ValueError for no prompts, other sides, less than one seed, and for earlier turns that
+    other sides have answered.
     """
 
     prompts: tuple[str, ...]
@@ -106,6 +118,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
                 raise ValueError(f"The rule {format_rule(rule)} is given twice; give each once.")
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1; got {self.seeds}.")
+        _check_turns(self.sides, self.conversation)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model."""
@@ -124,7 +137,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     sides: the model's own routing, None, and a rule. prompts_sha256: of the file that the prompts
     are from. conversation: what precedes each prompt; None continues it as plain text.
 
-    Raises ValueError for other sides.
+    Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
 
     prompts: tuple[FilePrompt, ...]
@@ -134,8 +147,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     conversation: Conversation | None = None
 
     def __post_init__(self) -> None:
-        if len(self.sides) != 2 or self.sides[0] is not None or self.sides[1] is None:
-            raise ValueError("A batch compares one rule with the model's own routing.")
+        _check_pair(self.sides, self.conversation)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model."""
@@ -240,7 +252,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, tag="calibration", 
         }
 
 
-Experiment = Sweep | Batch | Evaluation | Budget | Calibration
+Experiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration
 
 
 def kind_of(definition: Experiment) -> str:
@@ -248,6 +260,22 @@ def kind_of(definition: Experiment) -> str:
     kind = definition.__struct_config__.tag
     assert isinstance(kind, str)
     return kind
+
+
+def _check_pair(
+    sides: tuple[RuleParameters | None, ...], conversation: Conversation | None
+) -> None:
+    if len(sides) != 2 or sides[0] is not None or sides[1] is None:
+        raise ValueError("One rule is compared with the model's own routing, the first side.")
+    _check_turns(sides, conversation)
+
+
+def _check_turns(
+    sides: tuple[RuleParameters | None, ...], conversation: Conversation | None
+) -> None:
+    turns = () if conversation is None else conversation.turns
+    if any(len(turn.answers) != len(sides) for turn in turns):
+        raise ValueError(f"Each earlier turn needs the answers of {len(sides)} sides.")
 
 
 def _rule_texts(sides: tuple[RuleParameters | None, ...]) -> list[str]:

@@ -1,15 +1,15 @@
-"""What the engine thread is asked for: to load a model, to describe one, to run a comparison.
+"""What the engine is asked for: to load a model, to describe one, to run an experiment.
 
 Frozen values, and the number formats that weights can be loaded in. Knows neither Qt nor torch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from bh_studio.engine.errors import CancelToken
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Experiment
 
 # The number formats of weights and the bytes that one weight takes, under torch's names; "auto"
 # leaves the choice to the load, which knows the model and the device.
@@ -35,14 +35,11 @@ class LoadModel:
     dtype: str = "auto"
     load_anyway: bool = False
     calibration: Path | None = None
-    cancel: CancelToken = field(default_factory=CancelToken)
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadModel:
     """Give the memory of the loaded model back; without one, nothing happens."""
-
-    cancel: CancelToken = field(default_factory=CancelToken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,6 @@ class InspectModel:
     source: str
     device: str = "auto"
     dtype: str = "auto"
-    cancel: CancelToken = field(default_factory=CancelToken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,13 @@ class SaveCalibration:
     """Write the recording that the loaded model's nulls are fitted on to a file for others."""
 
     path: Path
-    cancel: CancelToken = field(default_factory=CancelToken)
 
 
-Request = LoadModel | UnloadModel | InspectModel | SaveCalibration | RunComparison
+Body = LoadModel | UnloadModel | InspectModel | SaveCalibration | Experiment
+
+
+class Request(NamedTuple):
+    """What is wanted. job: a number that all events about it will bear, new for each request."""
+
+    job: int
+    body: Body

@@ -17,7 +17,7 @@ from bh_studio.engine.records.counts import (
     pooled,
 )
 from bh_studio.engine.records.session import SideRecord
-from bh_studio.engine.records.terms import FinishReason, Side
+from bh_studio.engine.records.terms import SIDE_NAMES, FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,13 @@ class Agreement:
     first_difference: int | None
 
     @classmethod
-    def between(cls, baseline: Answer, bh: Answer) -> Self:
-        """The agreement of `bh` with `baseline`."""
-        pairs = zip(baseline.token_ids, bh.token_ids, strict=False)
+    def between(cls, own: Answer, other: Answer) -> Self:
+        """The agreement of `other` with `own`, the answer of the model's own routing."""
+        pairs = zip(own.token_ids, other.token_ids, strict=False)
         return cls(
             sum(left == right for left, right in pairs),
-            max(len(baseline.token_ids), len(bh.token_ids)),
-            first_difference(baseline.token_ids, bh.token_ids),
+            max(len(own.token_ids), len(other.token_ids)),
+            first_difference(own.token_ids, other.token_ids),
         )
 
     @property
@@ -161,12 +161,16 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """Both answers to one prompt of a file."""
+    """The answers of both sides to one prompt of a file, and how far they are the same."""
 
     asked: FilePrompt
-    baseline: Answer
-    bh: Answer
+    answers: tuple[Answer, ...]
     agreement: Agreement
+
+    @classmethod
+    def of(cls, asked: FilePrompt, answers: Sequence[Answer]) -> Self:
+        """The row of what both sides answered."""
+        return cls(asked, tuple(answers), Agreement.between(*answers))
 
     @property
     def line(self) -> int:
@@ -177,7 +181,10 @@ class PromptRow:
         return {
             **asdict(self.asked),
             **self.agreement.to_json(),
-            "sides": {Side.BASELINE: self.baseline.to_json(), Side.BH: self.bh.to_json()},
+            "sides": {
+                name: answer.to_json()
+                for name, answer in zip(SIDE_NAMES, self.answers, strict=True)
+            },
         }
 
 
@@ -185,9 +192,9 @@ def prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
     """The row that their `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
     if "reason" in row:
         return SkippedRow(int(row["line"]), str(row["reason"]))
-    baseline, bh = (Answer.from_json(row["sides"][side]) for side in Side)
+    answers = [Answer.from_json(row["sides"][side]) for side in SIDE_NAMES]
     asked = FilePrompt(int(row["line"]), str(row["prompt"]), dict(row["fields"]))
-    return PromptRow(asked, baseline, bh, Agreement.between(baseline, bh))
+    return PromptRow.of(asked, answers)
 
 
 @dataclass(frozen=True, slots=True)

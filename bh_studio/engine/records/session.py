@@ -12,11 +12,11 @@ import numpy as np
 
 from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
 from bh_studio.engine.records.terms import (
+    SIDE_NAMES,
     Conversation,
     FinishReason,
     GenerationParameters,
     ModelInfo,
-    Side,
     Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -89,24 +89,32 @@ class SideRecord:
 class Session:
     """One comparison. started_at, finished_at: ISO 8601 with time zone.
 
+    sides: the model's own routing, None, and the rule that was compared with it. records: what each
+    side read and produced.
     conversation: what preceded the prompt; None if it was plain text that both sides continued.
     environment: versions of everything, machine, device and threads.
     """
 
     model: ModelInfo
-    rule: RuleParameters
+    sides: tuple[RuleParameters | None, ...]
     generation: GenerationParameters
     prompt: str
     conversation: Conversation | None
-    sides: dict[Side, SideRecord]
+    records: tuple[SideRecord, ...]
     environment: dict[str, Any]
     started_at: str
     finished_at: str
 
     @property
+    def rule(self) -> RuleParameters:
+        """The rule that is compared with the model's own routing."""
+        (rule,) = (side for side in self.sides if side is not None)
+        return rule
+
+    @property
     def first_difference(self) -> int | None:
         """Index of the first token in which the answers differ; None if they do not."""
-        return first_difference(self.sides[Side.BASELINE].token_ids, self.sides[Side.BH].token_ids)
+        return first_difference(*(record.token_ids for record in self.records))
 
     @property
     def continued(self) -> Conversation | None:
@@ -114,10 +122,10 @@ class Session:
 
         A prompt to which no side has said anything is left out.
         """
-        if self.conversation is None or not any(r.token_ids for r in self.sides.values()):
+        if self.conversation is None or not any(r.token_ids for r in self.records):
             return self.conversation
-        baseline, bh = (self.sides[side].text for side in Side)
-        turns = (*self.conversation.turns, Turn(self.prompt, baseline, bh))
+        answers = tuple(record.text for record in self.records)
+        turns = (*self.conversation.turns, Turn(self.prompt, answers))
         return replace(self.conversation, turns=turns)
 
     def to_json(self) -> dict[str, Any]:
@@ -129,8 +137,21 @@ class Session:
             "model": asdict(self.model),
             "parameters": {"rule": asdict(self.rule), "generation": asdict(self.generation)},
             "prompt": self.prompt,
-            "conversation": None if self.conversation is None else asdict(self.conversation),
-            "sides": {side.value: record.to_json() for side, record in self.sides.items()},
+            "conversation": _conversation_json(self.conversation),
+            "sides": {
+                name: record.to_json()
+                for name, record in zip(SIDE_NAMES, self.records, strict=True)
+            },
             "first_difference": self.first_difference,
             "environment": self.environment,
         }
+
+
+def _conversation_json(conversation: Conversation | None) -> dict[str, Any] | None:
+    if conversation is None:
+        return None
+    turns = [
+        {"prompt": turn.prompt, **dict(zip(SIDE_NAMES, turn.answers, strict=True))}
+        for turn in conversation.turns
+    ]
+    return {"system": conversation.system, "turns": turns}

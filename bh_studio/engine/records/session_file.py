@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from bh_studio.engine.files.plain_json import JsonError, convert, parsed
 from bh_studio.engine.records.session import SCHEMA_VERSION, Session, SessionError, SideRecord
 from bh_studio.engine.records.session_versions import upgraded
 from bh_studio.engine.records.terms import (
+    SIDE_NAMES,
     Conversation,
     FinishReason,
     GenerationParameters,
     ModelInfo,
-    Side,
+    Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
 
@@ -49,11 +51,26 @@ _ARRAY_TYPES: dict[str, type[np.generic]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _FileTurn:
+    """A turn as files have it, the answers under the names of the sides."""
+
+    prompt: str
+    baseline: str
+    bh: str
+
+
+@dataclass(frozen=True, slots=True)
+class _FileConversation:
+    system: str = ""
+    turns: tuple[_FileTurn, ...] = ()
+
+
 def save_session(session: Session, path: Path) -> None:
     """Write `session` to `path` at once or not at all. Raises OSError if the disk refuses."""
     arrays = {
-        f"{side.value}_{name}": getattr(record, name)
-        for side, record in session.sides.items()
+        f"{side}_{name}": getattr(record, name)
+        for side, record in zip(SIDE_NAMES, session.records, strict=True)
         for name in _ARRAY_TYPES
     }
     packed = io.BytesIO()
@@ -107,11 +124,11 @@ def export_csv(session: Session, path: Path) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["side", "token", "token_id", "layer", "experts", "experts_before_clamp"])
-    for side, record in session.sides.items():
+    for side, record in zip(SIDE_NAMES, session.records, strict=True):
         for token, token_id in enumerate(record.token_ids):
             for layer, count in enumerate(record.expert_counts[token]):
                 raw = record.raw_counts[token, layer]
-                writer.writerow([side.value, token, token_id, layer, int(count), int(raw)])
+                writer.writerow([side, token, token_id, layer, int(count), int(raw)])
     write_atomically(path, text.getvalue().encode())
 
 
@@ -128,11 +145,11 @@ def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
     sides = document["sides"]
     return Session(
         model=model,
-        rule=rule,
+        sides=(None, rule),
         generation=generation,
         prompt=_text(document["prompt"]),
         conversation=_conversation_from(document["conversation"]),
-        sides={side: _side_from(sides[side.value], arrays, side, model) for side in Side},
+        records=tuple(_side_from(sides[side], arrays, side, model) for side in SIDE_NAMES),
         environment=dict(document["environment"]),
         started_at=str(document["started_at"]),
         finished_at=str(document["finished_at"]),
@@ -142,12 +159,13 @@ def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
 def _conversation_from(document: object) -> Conversation | None:
     if document is None:
         return None
-    conversation = convert(Conversation, document, "conversation")
-    _text(conversation.system)
-    for turn in conversation.turns:
-        for text in (turn.prompt, turn.baseline, turn.bh):
-            _text(text)
-    return conversation
+    found = convert(_FileConversation, document, "conversation")
+    return Conversation(
+        _text(found.system),
+        tuple(
+            Turn(_text(turn.prompt), (_text(turn.baseline), _text(turn.bh))) for turn in found.turns
+        ),
+    )
 
 
 def _text(value: object) -> str:
@@ -172,7 +190,7 @@ def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: Generation
 def _side_from(
     document: dict[str, Any],
     arrays: Archive,
-    side: Side,
+    side: str,
     model: ModelInfo,
 ) -> SideRecord:
     prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
@@ -187,19 +205,19 @@ def _side_from(
         "token_seconds": (len(token_ids),),
     }
     columns = {
-        name: arrays.array(f"{side.value}_{name}", (dtype,), shapes[name])
+        name: arrays.array(f"{side}_{name}", (dtype,), shapes[name])
         for name, dtype in _ARRAY_TYPES.items()
     }
     seconds = columns["token_seconds"]
     if not (np.isfinite(seconds).all() and (np.diff(seconds, prepend=0.0) >= 0).all()):
-        raise ValueError(f"the times of {side.value} do not rise.")
+        raise ValueError(f"the times of {side} do not rise.")
     if any(columns[name].max(initial=0) > model.experts for name in columns if "counts" in name):
-        raise ValueError(f"{side.value} counts more experts than the {model.experts} there are.")
+        raise ValueError(f"{side} counts more experts than the {model.experts} there are.")
     if columns["expert_counts"].tolist() != document["expert_counts"]:
-        raise ValueError(f"the expert counts of {side.value} disagree between its two files.")
+        raise ValueError(f"the expert counts of {side} disagree between its two files.")
     token_texts = tuple(str(piece) for piece in document["token_texts"])
     if len(token_texts) != len(token_ids) or "".join(token_texts) != document["text"]:
-        raise ValueError(f"the token texts of {side.value} do not add up to its text.")
+        raise ValueError(f"the token texts of {side} do not add up to its text.")
     return SideRecord(
         prompt_token_ids=prompt_token_ids,
         text=_text(document["text"]),

@@ -8,12 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-
-class Side(StrEnum):
-    """The two answers of a comparison."""
-
-    BASELINE = "baseline"
-    BH = "bh"
+# What files call the two sides of a comparison, by number: the model's own routing, and the rule.
+SIDE_NAMES = ("baseline", "bh")
 
 
 class FinishReason(StrEnum):
@@ -27,15 +23,15 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GenerationParameters:
-    """How tokens are chosen, for both sides alike.
+    """How tokens are chosen, for all sides alike.
 
     max_new_tokens: the most tokens a side may produce; at least 1.
     sampling: True draws tokens, False takes the most probable one (greedy) and leaves the three
-        values below without effect. Both sides draw with the same random numbers, so they part
+        values below without effect. All sides draw with the same random numbers, so they part
         only where the routing has changed the probabilities enough.
     temperature: divides the vocabulary logits before sampling; > 0.
     top_p: keep the most probable tokens that together hold this probability; in (0, 1].
-    seed: both sides draw from a generator started with it.
+    seed: each side draws from a generator started with it.
 
     Raises ValueError for values outside these ranges.
     """
@@ -63,15 +59,10 @@ class GenerationParameters:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An earlier question of a conversation, and what each side answered to it."""
+    """An earlier question of a conversation, and what each side answered to it, by number."""
 
     prompt: str
-    baseline: str
-    bh: str
-
-    def answer(self, side: Side) -> str:
-        """What `side` said."""
-        return self.baseline if side is Side.BASELINE else self.bh
+    answers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class LoadPanel(QWidget):
         # What is free is another amount once a model has come or gone.
         model.model_changed.connect(self.ask)
         model.load_refused.connect(self.ask)
-        model.failed.connect(self._tell_failure)
+        model.model_failed.connect(self._tell_failure)
         self._sync()
 
     def show_entry(self, entry: ModelEntry) -> None:
@@ -194,7 +194,7 @@ class LoadPanel(QWidget):
     @Slot(object)
     def _tell_failure(self, failure: Failed) -> None:
         """Say it here too: the window's own message may lie behind the dialog."""
-        if failure.run_id is None and self.isVisible():
+        if self.isVisible():
             self.outcome.say(f"{failure.message} {failure.advice}".strip(), is_alarm=True)
 
     def _say(self, answer: ModelInspected | Failed | None) -> None:

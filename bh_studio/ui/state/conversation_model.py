@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal, Slot
 
-from bh_studio.engine.protocol.events import Failed
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.terms import Turn
 from bh_studio.ui.state.session_model import SessionModel
 
@@ -30,10 +29,10 @@ class ConversationModel(QObject):
         self.turns: tuple[Turn, ...] = ()
         self.is_on_screen = False
         # The message that is being answered.
-        self._asked: RunComparison | None = None
+        self._asked: Comparison | None = None
         model.run_accepted.connect(self._take)
         model.session_changed.connect(self._follow)
-        model.failed.connect(self._give_back)
+        model.run_lost.connect(self._give_back)
 
     @property
     def can_start_over(self) -> bool:
@@ -49,7 +48,7 @@ class ConversationModel(QObject):
             self.changed.emit()
 
     @Slot(object)
-    def _take(self, request: RunComparison) -> None:
+    def _take(self, request: Comparison) -> None:
         self.is_on_screen = request.conversation is not None
         self._asked = request if self.is_on_screen else None
         if request.conversation is None:
@@ -71,10 +70,10 @@ class ConversationModel(QObject):
             self.message_returned.emit(asked.prompt)
         self.changed.emit()
 
-    @Slot(object)
-    def _give_back(self, failure: Failed) -> None:
+    @Slot()
+    def _give_back(self) -> None:
         asked = self._asked
-        if asked is not None and failure.run_id == asked.run_id:
+        if asked is not None:
             self._asked = None
             self.message_returned.emit(asked.prompt)
             self.changed.emit()

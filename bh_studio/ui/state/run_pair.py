@@ -6,7 +6,7 @@ from PySide6.QtCore import QObject, Signal
 
 from bh_studio.engine.protocol.events import SideFinished, TokenGenerated
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.records.terms import SIDE_NAMES, Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules import Mode, RuleParameters, rule_title
 from bh_studio.ui.state.expert_scale import ExpertScale
 from bh_studio.ui.state.run_model import RunModel
@@ -50,11 +50,11 @@ class RunPair(QObject):
         self.first_difference = None
         self.compared_tokens = 0
         scale = ExpertScale.spanning(rule.min_k, rule.max_k, model.top_k)
-        for run in (self.baseline, self.bh):
+        for side, run in enumerate((self.baseline, self.bh)):
             is_bh = run is self.bh
             run.begin(
                 prompt=prompt,
-                passages=passages(prompt, conversation, Side.BH if is_bh else Side.BASELINE),
+                passages=passages(prompt, conversation, side),
                 layers=model.layers,
                 top_k=model.top_k,
                 scale=scale,
@@ -74,8 +74,8 @@ class RunPair(QObject):
 
     def replace(self, session: Session) -> None:
         """Take what a finished session says of both sides."""
-        self.baseline.replace(session.sides[Side.BASELINE])
-        self.bh.replace(session.sides[Side.BH])
+        for run, record in zip((self.baseline, self.bh), session.records, strict=True):
+            run.replace(record)
         self._compare_tokens()
 
     def fail(self) -> None:
@@ -98,8 +98,8 @@ class RunPair(QObject):
                 self.first_difference = self.compared_tokens
             self.compared_tokens += 1
 
-    def _side(self, side: Side) -> RunModel:
-        return self.baseline if side is Side.BASELINE else self.bh
+    def _side(self, side: int) -> RunModel:
+        return (self.baseline, self.bh)[side]
 
 
 def _note(rule: RuleParameters) -> str:
@@ -115,11 +115,10 @@ def check_session(session: Session) -> None:
         raise ValueError("Its rule has a level for each layer, which this window cannot show.")
     for number in (session.rule.level, session.rule.temperature, session.generation.temperature):
         float(number)
-    for side in Side:
-        record = session.sides[side]
+    for name, record in zip(SIDE_NAMES, session.records, strict=True):
         shape = (len(record.token_ids), session.model.layers)
         if record.expert_counts.shape != shape or record.raw_counts.shape != shape:
-            raise ValueError(f"The counts of {side.value} are not those of its tokens and layers.")
-        trial = RunModel(side.value)
+            raise ValueError(f"The counts of {name} are not those of its tokens and layers.")
+        trial = RunModel(name)
         trial.replace(record)
         _ = trial.statistics, trial.tokens_per_second, trial.time_to_first_token_s

@@ -7,32 +7,31 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import deque
-from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
+from typing import Protocol
 
 from PySide6.QtCore import QObject, Signal, Slot
 
-from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
     Event,
     Failed,
-    LoadCancelled,
+    Finished,
+    JobCancelled,
     LoadProgress,
     LoadRefused,
     ModelInspected,
     ModelLoaded,
     ModelUnloaded,
     Notice,
-    RunFinished,
-    RunStarted,
+    Report,
     SideFinished,
     TokenGenerated,
 )
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import (
+    Body,
     InspectModel,
     LoadModel,
     Request,
@@ -58,6 +57,16 @@ class State(Enum):
     CANCELLING = auto()
 
 
+class EnginePort(Protocol):
+    """What is told to whoever does the work; it answers with reports that bear the job's number."""
+
+    def submit(self, request: Request) -> None:
+        """Begin a job."""
+
+    def cancel(self, job: int) -> None:
+        """Ask a job to end; one that has ended is no matter."""
+
+
 class SessionModel(QObject):
     """Owns the state, the loaded model's description, both runs and the current session."""
 
@@ -73,6 +82,8 @@ class SessionModel(QObject):
     session_changed = Signal()
     run_accepted = Signal(object)
     run_finished = Signal(object)
+    run_lost = Signal()
+    model_failed = Signal(object)
     failed = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -87,20 +98,19 @@ class SessionModel(QObject):
         self._runs = RunPair(self)
         self.baseline, self.bh = self._runs.baseline, self._runs.bh
         self._runs.changed.connect(self.content_changed)
-        self._submit: Callable[[Request], None] | None = None
-        self._cancel: CancelToken | None = None
-        self._run_id = 0
+        self._engine: EnginePort | None = None
+        # What was asked for and has not ended, by job; the load or run among them that Stop is for.
+        self._jobs: dict[int, Body] = {}
+        self._last_job = 0
+        self._stoppable: int | None = None
         # The run that was asked for, until the engine has accepted its prompt.
-        self._awaited: RunComparison | None = None
-        # Requests other than runs, the oldest first. The engine ends them in this order, each with
-        # one event; a failure does not say whose it is.
-        self._pending: deque[Request] = deque()
+        self._awaited: Comparison | None = None
 
     # --- what the user asks for ---
 
-    def attach(self, submit: Callable[[Request], None] | None) -> None:
-        """Send requests to `submit` from now on; None takes the engine away."""
-        self._submit = submit
+    def attach(self, engine: EnginePort | None) -> None:
+        """Ask `engine` from now on; None takes it away."""
+        self._engine = engine
 
     @property
     def first_difference(self) -> int | None:
@@ -120,8 +130,7 @@ class SessionModel(QObject):
     @property
     def can_stop(self) -> bool:
         """Whether there is work in flight that was not asked to stop yet."""
-        working = self.state in (State.LOADING, State.RUNNING)
-        return working and self._cancel is not None and not self._cancel.is_cancelled
+        return self.state in (State.LOADING, State.RUNNING) and self._stoppable is not None
 
     @property
     def is_settled(self) -> bool:
@@ -131,7 +140,7 @@ class SessionModel(QObject):
     @property
     def is_idle(self) -> bool:
         """Whether the engine has nothing to do."""
-        return self._submit is not None and self.is_settled and not self._pending
+        return self._engine is not None and self.is_settled and not self._jobs
 
     def load(self, source: str) -> None:
         """Load the model `source` as the engine thinks best, in place of the one there is."""
@@ -139,23 +148,22 @@ class SessionModel(QObject):
 
     def load_with(self, request: LoadModel) -> None:
         """Load a model in place of the one there is; that one stays until the engine lets it go."""
-        if self._submit is None or not self.is_settled:
+        if self._engine is None or not self.is_settled:
             return
-        self._cancel = request.cancel
         self.loading = request
+        self._stoppable = self._number(request)
         self._set_state(State.LOADING)
         self._progress(LoadProgress("Waiting for the engine"))
-        self._send(request)
+        self._engine.submit(Request(self._stoppable, request))
 
     def load_anyway(self, refused: LoadRefused) -> None:
         """Load what was refused for want of memory."""
-        again = dataclasses.replace(refused.request, load_anyway=True, cancel=CancelToken())
-        self.load_with(again)
+        self.load_with(dataclasses.replace(refused.request, load_anyway=True))
 
     @Slot()
     def unload(self) -> None:
         """Give the memory of the loaded model back; ignored unless the state is ready."""
-        if self._submit is not None and self.state is State.READY:
+        if self._engine is not None and self.state is State.READY:
             self._set_state(State.UNLOADING)
             self._send(UnloadModel())
 
@@ -166,7 +174,7 @@ class SessionModel(QObject):
 
     def save_calibration(self, path: Path) -> None:
         """Write what the nulls are fitted on to a file; ignored unless the state is ready."""
-        if self._submit is not None and self.state is State.READY:
+        if self._engine is not None and self.state is State.READY:
             self._send(SaveCalibration(path))
 
     def run(
@@ -180,22 +188,23 @@ class SessionModel(QObject):
 
         conversation: what precedes it; None continues it as plain text.
         """
-        if self._submit is None or self.state is not State.READY or self.model is None:
+        if self._engine is None or self.state is not State.READY or self.model is None:
             return
-        self._run_id += 1
-        request = RunComparison(self._run_id, prompt, rule, generation, conversation)
-        self._cancel = request.cancel
         # What is on screen stays until the engine takes the prompt: it may refuse it.
-        self._awaited = request
+        self._awaited = Comparison(
+            prompt=prompt, sides=(None, rule), generation=generation, conversation=conversation
+        )
+        self._stoppable = self._number(self._awaited)
         self._set_state(State.RUNNING)
-        self._submit(request)
+        self._engine.submit(Request(self._stoppable, self._awaited))
 
     @Slot()
     def stop(self) -> None:
         """Ask for the end of what is in flight; the engine's answer makes it final."""
-        if not self.can_stop or self._cancel is None:
+        if not self.can_stop or self._stoppable is None or self._engine is None:
             return
-        self._cancel.cancel()
+        self._engine.cancel(self._stoppable)
+        self._stoppable = None
         if self.state is State.RUNNING:
             self._set_state(State.CANCELLING)
         else:
@@ -225,40 +234,45 @@ class SessionModel(QObject):
     # --- what the engine reports ---
 
     @Slot(object)
-    def apply(self, event: Event) -> None:
-        """Take one event from the engine; events of an earlier run are dropped."""
-        match event:
-            case TokenGenerated() | SideFinished() | RunStarted() | RunFinished():
-                if event.run_id == self._run_id and self.is_busy:
-                    self._apply_to_run(event)
-            case LoadProgress():
-                if self.state is State.LOADING:
-                    self._progress(event)
-            case ModelUnloaded():
-                self._apply_unloaded()
-            case Failed():
-                self._apply_failure(event)
-            case Notice(text):
-                _log.info("%s", text)
-            case _:
-                self._apply_answer(event)
+    def apply(self, report: Report) -> None:
+        """Take one event from the engine; events of a job that has ended are dropped."""
+        job, event = report
+        body = self._jobs.get(job)
+        if body is None:
+            _log.warning("Dropped what is about no job: %s", type(event).__name__)
+        elif isinstance(event, Notice):
+            _log.info("%s", event.text)
+        elif isinstance(event, Failed):
+            self._apply_failure(job, body, event)
+        elif isinstance(body, Comparison):
+            self._apply_to_run(job, event)
+        elif isinstance(event, LoadProgress):
+            self._progress(event)
+        elif isinstance(event, ModelUnloaded) and isinstance(body, LoadModel):
+            # The former model goes before the new one is read.
+            self.model = self.loaded = None
+            self.model_changed.emit()
+        else:
+            self._apply_answer(job, body, event)
 
-    def _apply_answer(
-        self, event: ModelLoaded | LoadRefused | LoadCancelled | ModelInspected | CalibrationSaved
-    ) -> None:
-        """Take what ends a request other than a run."""
-        request = self._end_request()
+    def _apply_answer(self, job: int, body: Body, event: Event) -> None:
+        """Take what ends a job other than a run."""
+        self._end_job(job)
         match event:
             case ModelLoaded(model):
                 self.model = model
-                self.loaded = request if isinstance(request, LoadModel) else None
+                self.loaded = body if isinstance(body, LoadModel) else None
                 self._set_state(State.READY)
+                self.model_changed.emit()
+            case ModelUnloaded():
+                self.model = self.loaded = None
+                self._set_state(State.NO_MODEL)
                 self.model_changed.emit()
             case LoadRefused():
                 self._settle()
                 self.load_refused.emit(event)
-            case LoadCancelled():
-                if isinstance(request, LoadModel):
+            case JobCancelled():
+                if isinstance(body, LoadModel):
                     self._settle()
             case ModelInspected():
                 self.model_inspected.emit(event)
@@ -266,22 +280,15 @@ class SessionModel(QObject):
                 self.calibration_saved.emit(path)
         self._tell_if_idle()
 
-    def _apply_unloaded(self) -> None:
-        self.model = self.loaded = None
-        if self.state is State.UNLOADING:
-            self._end_request()
-            self._set_state(State.NO_MODEL)
-        # While another model loads, the engine says so before it reads that one.
-        self.model_changed.emit()
-        self._tell_if_idle()
-
-    def _apply_to_run(
-        self, event: TokenGenerated | SideFinished | RunStarted | RunFinished
-    ) -> None:
+    def _apply_to_run(self, job: int, event: Event) -> None:
+        if isinstance(event, JobCancelled):
+            self._lose_run(job)
+            return
         awaited = self._awaited
         if awaited is not None and self.model is not None:
             self._awaited = None
-            run = (awaited.rule, awaited.generation, self.model, awaited.conversation)
+            (rule,) = (side for side in awaited.sides if side is not None)
+            run = (rule, awaited.generation, self.model, awaited.conversation)
             self._runs.begin(awaited.prompt, *run)
             self._set_session(None)
             self.run_accepted.emit(awaited)
@@ -290,52 +297,64 @@ class SessionModel(QObject):
                 self._runs.append(event)
             case SideFinished():
                 self._runs.finish(event)
-            case RunFinished(_, session):
+            case Finished(session):
                 self._runs.replace(session)
-                self._end_run()
+                self._end_run(job)
                 self._set_session(session)
                 self.run_finished.emit(session)
 
-    def _apply_failure(self, failure: Failed) -> None:
-        if failure.run_id is None:
-            request = self._end_request()
-            if isinstance(request, LoadModel | UnloadModel):
-                self._settle()
-            elif isinstance(request, InspectModel):
-                # Asked by the window on its own account; it says so where the answer would be.
-                self.inspection_failed.emit(failure)
-                self._tell_if_idle()
-                return
-        elif failure.run_id == self._run_id and self.is_busy:
-            if self._awaited is None:
-                self._runs.fail()
-            self._end_run()
-        else:
-            _log.warning("Dropped the failure of an earlier run: %s", failure.message)
+    def _apply_failure(self, job: int, body: Body, failure: Failed) -> None:
+        if isinstance(body, InspectModel):
+            # Asked by the window on its own account; it says so where the answer would be.
+            self._end_job(job)
+            self.inspection_failed.emit(failure)
+            self._tell_if_idle()
             return
+        if isinstance(body, Comparison):
+            self._lose_run(job)
+        else:
+            self._end_job(job)
+        if isinstance(body, LoadModel | UnloadModel):
+            self._settle()
+        if not isinstance(body, Comparison):
+            self.model_failed.emit(failure)
         # The engine has logged the details where they arose.
         _log.info("Failed: %s", failure.message)
         self.failed.emit(failure)
         self._tell_if_idle()
 
-    def _end_run(self) -> None:
-        self._cancel = None
+    def _lose_run(self, job: int) -> None:
+        """A run has ended without a session; one that was never accepted leaves no trace."""
+        is_accepted = self._awaited is None
+        if is_accepted:
+            self._runs.fail()
+        self._end_run(job)
+        if is_accepted:
+            self.run_lost.emit()
+
+    def _end_run(self, job: int) -> None:
+        self._end_job(job)
         self._awaited = None
         self._set_state(State.READY)
         self._tell_if_idle()
 
-    def _send(self, request: Request) -> None:
-        assert self._submit is not None
-        self._pending.append(request)
-        self._submit(request)
+    def _send(self, body: Body) -> None:
+        assert self._engine is not None
+        self._engine.submit(Request(self._number(body), body))
 
-    def _end_request(self) -> Request | None:
-        request = self._pending.popleft() if self._pending else None
-        if isinstance(request, LoadModel):
-            self._cancel = None
+    def _number(self, body: Body) -> int:
+        """The number of the new job that `body` is for."""
+        self._last_job += 1
+        self._jobs[self._last_job] = body
+        return self._last_job
+
+    def _end_job(self, job: int) -> None:
+        body = self._jobs.pop(job)
+        if isinstance(body, LoadModel):
             self.loading = None
             self.load_progress = None
-        return request
+        if self._stoppable == job:
+            self._stoppable = None
 
     def _settle(self) -> None:
         """A load or an unload has ended: what answers now is what there was, or nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from bh_studio.engine.records.terms import Conversation, Side
+from bh_studio.engine.records.terms import Conversation
 
 
 class Voice(Enum):
@@ -28,7 +28,7 @@ class Passage:
     text: str
 
 
-def passages(prompt: str, conversation: Conversation | None, side: Side) -> tuple[Passage, ...]:
+def passages(prompt: str, conversation: Conversation | None, side: int) -> tuple[Passage, ...]:
     """All that `side` has read before its answer to `prompt`, its own earlier answers included."""
     if conversation is None:
         return (Passage(Voice.CONTINUED, prompt),)
@@ -37,7 +37,7 @@ def passages(prompt: str, conversation: Conversation | None, side: Side) -> tupl
         said.append(Passage(Voice.SYSTEM, f"System: {conversation.system}\n\n"))
     for turn in conversation.turns:
         said.append(_asked(turn.prompt))
-        said.append(Passage(Voice.ANSWER, f"{turn.answer(side).strip()}\n\n"))
+        said.append(Passage(Voice.ANSWER, f"{turn.answers[side].strip()}\n\n"))
     said.append(_asked(prompt))
     return tuple(said)
 

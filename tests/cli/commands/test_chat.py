@@ -17,7 +17,6 @@ import pytest
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import Side
 from bh_studio.engine.rules import format_rule
 from tests.cli.conftest import Start
 from tests.tiny_olmoe import CHAT_CONTEXT, TOP_K
@@ -91,8 +90,8 @@ def test_a_saved_conversation_is_continued(chat: Chat, tmp_path: Path) -> None:
     assert chat("Hello\nWhy?\nBye\n", "--system", "Be brief.", "--out", str(whole)) == 0
     found, expected = load_session(second), load_session(whole)
     assert found.conversation == expected.conversation
-    for side in Side:
-        assert found.sides[side].token_ids == expected.sides[side].token_ids
+    for side in range(2):
+        assert found.records[side].token_ids == expected.records[side].token_ids
 
 
 def test_commands(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +270,7 @@ def test_an_interrupted_pipe_keeps_what_is_there_and_ends(
     assert program.returncode == 130
     assert "stopped" in rest
     assert "> Never" not in rest
-    assert 0 < len(load_session(saved).sides[Side.BASELINE].token_ids) < 400
+    assert 0 < len(load_session(saved).records[0].token_ids) < 400
 
 
 def read_until(terminal: int, mark: str) -> str:
@@ -321,4 +320,4 @@ def test_a_person_types_stops_an_answer_and_leaves(
     assert "There is no command /nonsense" in said
     session = load_session(saved)
     assert session.prompt == "Hello"
-    assert 0 < len(session.sides[Side.BASELINE].token_ids) < 400
+    assert 0 < len(session.records[0].token_ids) < 400

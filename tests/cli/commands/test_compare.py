@@ -14,7 +14,6 @@ import pytest
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import Side
 from bh_studio.engine.rules import CATALOGUE, RuleName, format_rule, parse_rule
 from tests.cli.conftest import Start
 from tests.tiny_olmoe import LAYERS, TOP_K
@@ -54,7 +53,7 @@ def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_pa
         assert compare(*common, str(tmp_path / name)) == 0
     session = load_session(tmp_path / "a.bhsession")
     document = json.loads((tmp_path / "a.json").read_text())
-    assert document["sides"]["bh"]["text"] == session.sides[Side.BH].text
+    assert document["sides"]["bh"]["text"] == session.records[1].text
     assert (tmp_path / "a.csv").read_text().count("\n") == 1 + 2 * 5 * LAYERS
 
 

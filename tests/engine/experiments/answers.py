@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from bh_studio.engine.experiments.comparison import compare
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import RunFinished
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.rows import Answer
-from bh_studio.engine.records.terms import GenerationParameters, Side
+from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
+from tests.engine.experiments.running import result_of
 from tests.tiny_olmoe import TOP_K
 
 PROMPT = "Once upon a time"
@@ -17,9 +16,8 @@ GENERATION = GenerationParameters(max_new_tokens=12)
 
 
 def both_answers(loaded: LoadedModel, prompt: str, rule: RuleParameters) -> list[Answer]:
-    *_, finished = compare(loaded, RunComparison(0, prompt, rule, GENERATION))
-    assert isinstance(finished, RunFinished)
-    return [Answer.of(finished.session.sides[side]) for side in Side]
+    definition = Comparison(prompt=prompt, sides=(None, rule), generation=GENERATION)
+    return [Answer.of(record) for record in result_of(loaded, definition).records]
 
 
 def content(answer: Answer) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -11,13 +11,13 @@ import pytest
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bh_studio.engine.decoding.stock_step import StockStep
-from bh_studio.engine.errors import EngineError
-from bh_studio.engine.experiments.comparison import compare
+from bh_studio.engine.errors import CancelToken, EngineError
+from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import RunFinished, RunStarted, SideFinished, TokenGenerated
-from bh_studio.engine.protocol.experiments import RunComparison
+from bh_studio.engine.protocol.events import Finished, Progress, SideFinished, TokenGenerated
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo, Side
+from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo
 from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import Mode, RouterShape, RuleParameters
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K
@@ -40,26 +40,28 @@ def loaded(
     return LoadedModel(model, tokenizer, recording, shape, info, frozenset([256]))
 
 
-def request(
+def comparison(
     prompt: str = "Once upon a time", rule: RuleParameters = RULE, tokens: int = 20
-) -> RunComparison:
-    return RunComparison(7, prompt, rule, GenerationParameters(tokens, sampling=False))
+) -> Comparison:
+    generation = GenerationParameters(tokens, sampling=False)
+    return Comparison(prompt=prompt, sides=(None, rule), generation=generation)
 
 
-def session_of(events: list[object]) -> Session:
+def session_of(events: Sequence[object]) -> Session:
     finished = events[-1]
-    assert isinstance(finished, RunFinished)
-    return finished.session
+    assert isinstance(finished, Finished)
+    session: Session = finished.document
+    return session
 
 
 def test_events_come_in_turns_and_add_up_to_the_session(loaded: LoadedModel) -> None:
-    events = list(compare(loaded, request()))
-    assert isinstance(events[0], RunStarted)
-    assert {event.run_id for event in events} == {7}  # type: ignore[union-attr]
+    events = list(run(loaded, comparison()))
+    assert events[0] == Progress("answers", 0, 1)
+    assert events[-2:] == [Progress("answers", 1, 1), Finished(session_of(events), True)]
     tokens = [event for event in events if isinstance(event, TokenGenerated)]
-    assert [token.side for token in tokens[:4]] == [Side.BASELINE, Side.BH] * 2
-    session = session_of(events)  # type: ignore[arg-type]
-    for side, record in session.sides.items():
+    assert [token.side for token in tokens[:4]] == [0, 1] * 2
+    session = session_of(events)
+    for side, record in enumerate(session.records):
         mine = [token for token in tokens if token.side is side]
         (ended,) = (e for e in events if isinstance(e, SideFinished) and e.side is side)
         assert ended.record is record
@@ -72,7 +74,7 @@ def test_events_come_in_turns_and_add_up_to_the_session(loaded: LoadedModel) -> 
         assert record.token_seconds.tolist() == pytest.approx([t.seconds for t in mine])
         assert record.expert_counts.dtype == np.uint8
         assert record.prompt_expert_counts.shape == (len(record.prompt_token_ids) - 1, LAYERS)
-    baseline, bh = session.sides[Side.BASELINE], session.sides[Side.BH]
+    baseline, bh = session.records[0], session.records[1]
     assert (baseline.expert_counts == TOP_K).all()
     assert bh.expert_counts.min() < TOP_K
     assert session.first_difference is not None
@@ -80,8 +82,8 @@ def test_events_come_in_turns_and_add_up_to_the_session(loaded: LoadedModel) -> 
 
 def test_analyze_answers_twice_the_same(loaded: LoadedModel) -> None:
     rule = RuleParameters(level=0.1, max_k=TOP_K, mode=Mode.ANALYZE)
-    session = session_of(list(compare(loaded, request(rule=rule))))
-    baseline, bh = session.sides[Side.BASELINE], session.sides[Side.BH]
+    session = session_of(list(run(loaded, comparison(rule=rule))))
+    baseline, bh = session.records[0], session.records[1]
     assert baseline.token_ids == bh.token_ids
     assert session.first_difference is None
     assert bh.expert_counts.mean() < TOP_K
@@ -100,7 +102,7 @@ def test_a_run_that_nobody_listens_to_gives_its_buffers_back(
             former(self, *args)
 
         monkeypatch.setattr(StockStep, name, noted)
-    with closing(compare(loaded, request())) as events:
+    with closing(run(loaded, comparison())) as events:
         for _ in range(1 + tokens):
             next(events)
         assert len(open_now) == min(tokens, 2)
@@ -109,7 +111,7 @@ def test_a_run_that_nobody_listens_to_gives_its_buffers_back(
 
 def test_the_model_is_restored_whatever_happens(loaded: LoadedModel) -> None:
     router = loaded.model.model.layers[0].mlp.gate
-    with closing(compare(loaded, request())) as events:
+    with closing(run(loaded, comparison())) as events:
         for _ in range(5):
             next(events)
     assert "forward" not in vars(router)
@@ -123,34 +125,34 @@ def test_the_model_is_restored_whatever_happens(loaded: LoadedModel) -> None:
 
     handle = loaded.model.model.layers[1].register_forward_pre_hook(failing)
     with pytest.raises(RuntimeError, match="a failing layer"):
-        list(compare(loaded, request()))
+        list(run(loaded, comparison()))
     handle.remove()
     assert "forward" not in vars(router)
     assert router.weight is original
-    assert len(list(compare(loaded, request(tokens=3)))) == 1 + 2 * 3 + 2 + 1
+    assert len(list(run(loaded, comparison(tokens=3)))) == 1 + 2 * 3 + 2 + 2
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_stop_ends_both_sides_within_a_token(after: int, loaded: LoadedModel) -> None:
-    asked = request(tokens=50)
+    cancel = CancelToken()
 
-    def run() -> Iterator[object]:
+    def stopped() -> Iterator[object]:
         seen = 0
         if after == 0:
-            asked.cancel.cancel()
-        for event in compare(loaded, asked):
+            cancel.cancel()
+        for event in run(loaded, comparison(tokens=50), cancel=cancel):
             yield event
             if isinstance(event, TokenGenerated):
                 seen += 1
                 if seen == after:
-                    asked.cancel.cancel()
+                    cancel.cancel()
 
-    session = session_of(list(run()))
-    tokens = {side: len(record.token_ids) for side, record in session.sides.items()}
+    session = session_of(list(stopped()))
+    tokens = {side: len(record.token_ids) for side, record in enumerate(session.records)}
     assert sum(tokens.values()) == after
-    assert {r.finish_reason for r in session.sides.values()} == {FinishReason.STOPPED}
+    assert {r.finish_reason for r in session.records} == {FinishReason.STOPPED}
     assert session.first_difference is None or after == 5
-    for record in session.sides.values():
+    for record in session.records:
         rows = len(record.prompt_token_ids) - 1 if record.token_ids else 0
         assert record.prompt_expert_counts.shape == (rows, LAYERS)
 
@@ -158,23 +160,23 @@ def test_stop_ends_both_sides_within_a_token(after: int, loaded: LoadedModel) ->
 @pytest.mark.parametrize("prompt", ["", "   \n "])
 def test_an_empty_prompt_is_refused(prompt: str, loaded: LoadedModel) -> None:
     with pytest.raises(EngineError, match="empty"):
-        list(compare(loaded, request(prompt)))
+        list(run(loaded, comparison(prompt)))
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_numbers(loaded: LoadedModel) -> None:
     with pytest.raises(EngineError, match=f"{CONTEXT} tokens.*at most {CONTEXT}"):
-        list(compare(loaded, request("x" * CONTEXT)))
-    session = session_of(list(compare(loaded, request("x" * (CONTEXT - 1)))))
-    assert session.sides[Side.BH].finish_reason is FinishReason.CONTEXT_LENGTH
+        list(run(loaded, comparison("x" * CONTEXT)))
+    session = session_of(list(run(loaded, comparison("x" * (CONTEXT - 1)))))
+    assert session.records[1].finish_reason is FinishReason.CONTEXT_LENGTH
 
 
 def test_more_experts_than_there_are_is_refused(loaded: LoadedModel) -> None:
     with pytest.raises(ValueError, match=f"{EXPERTS} experts"):
-        list(compare(loaded, request(rule=RuleParameters(max_k=EXPERTS + 1))))
+        list(run(loaded, comparison(rule=RuleParameters(max_k=EXPERTS + 1))))
 
 
 def test_the_environment_names_what_the_numbers_came_from(loaded: LoadedModel) -> None:
-    environment = session_of(list(compare(loaded, request(tokens=1)))).environment
+    environment = session_of(list(run(loaded, comparison(tokens=1)))).environment
     assert environment["packages"]["torch"].startswith("2.")
     assert environment["torch_threads"] >= 1
     assert environment["processor"]

@@ -12,13 +12,13 @@ import pytest
 import torch
 from tokenizers import processors
 
-from bh_studio.engine.errors import EngineError
-from bh_studio.engine.experiments.comparison import compare
+from bh_studio.engine.errors import CancelToken, EngineError
 from bh_studio.engine.experiments.prompt import encode_prompt
+from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import RunFinished
-from bh_studio.engine.protocol.experiments import Batch, RunComparison, Sweep
+from bh_studio.engine.protocol.events import Finished
+from bh_studio.engine.protocol.experiments import Batch, Comparison, Sweep
 from bh_studio.engine.records.rows import FilePrompt
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import load_session, save_session
@@ -26,7 +26,6 @@ from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
     GenerationParameters,
-    Side,
     Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -44,7 +43,7 @@ from tests.tiny_olmoe import (
 
 RULE = RuleParameters(level=0.1, max_k=TOP_K)
 GREEDY = GenerationParameters(max_new_tokens=16, sampling=False)
-TURN = Turn("Who are you?", "A model.", "Nobody knows.")
+TURN = Turn("Who are you?", ("A model.", "Nobody knows."))
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +64,16 @@ def answered(
     loaded: LoadedModel, prompt: str, conversation: Conversation | None, tokens: int = 16
 ) -> Session:
     generation = dataclasses.replace(GREEDY, max_new_tokens=tokens)
-    *_, finished = compare(loaded, RunComparison(1, prompt, RULE, generation, conversation))
-    assert isinstance(finished, RunFinished)
-    return finished.session
+    session: Session = result_of(loaded, comparison(prompt, conversation, generation))
+    return session
+
+
+def comparison(
+    prompt: str, conversation: Conversation | None, generation: GenerationParameters = GREEDY
+) -> Comparison:
+    return Comparison(
+        prompt=prompt, sides=(None, RULE), generation=generation, conversation=conversation
+    )
 
 
 def continued(session: Session) -> Conversation:
@@ -76,12 +82,11 @@ def continued(session: Session) -> Conversation:
     return conversation
 
 
-def messages(conversation: Conversation, prompt: str, side: Side) -> list[dict[str, str]]:
+def messages(conversation: Conversation, prompt: str, side: int) -> list[dict[str, str]]:
     said = [{"role": "system", "content": conversation.system}] if conversation.system else []
     for turn in conversation.turns:
         said.append({"role": "user", "content": turn.prompt})
-        answer = turn.baseline if side is Side.BASELINE else turn.bh
-        said.append({"role": "assistant", "content": answer})
+        said.append({"role": "assistant", "content": turn.answers[side]})
     return [*said, {"role": "user", "content": prompt}]
 
 
@@ -98,14 +103,14 @@ def test_a_model_says_whether_it_can_chat(loaded: LoadedModel, base: LoadedModel
         Conversation(),
         Conversation("Be brief."),
         Conversation("", (TURN,)),
-        Conversation("Be\nbrief.", (TURN, Turn(" more?", "", "yes\n"), TURN)),
+        Conversation("Be\nbrief.", (TURN, Turn(" more?", ("", "yes\n")), TURN)),
     ],
 )
 def test_tokens_are_those_of_the_tokenizer_s_own_template(
     loaded: LoadedModel, template: str, prompt: str, conversation: Conversation
 ) -> None:
     model = with_template(loaded, template)
-    for side in Side:
+    for side in range(2):
         expected = model.tokenizer.apply_chat_template(
             messages(conversation, prompt, side), add_generation_prompt=True, return_dict=False
         )
@@ -113,7 +118,7 @@ def test_tokens_are_those_of_the_tokenizer_s_own_template(
 
 
 def test_the_template_is_followed_to_the_letter(loaded: LoadedModel) -> None:
-    ids = encode_prompt(loaded, "Why?", Conversation("Be brief.", (TURN,)), Side.BH)
+    ids = encode_prompt(loaded, "Why?", Conversation("Be brief.", (TURN,)), 1)
     assert loaded.tokenizer.decode(ids) == (
         f"{END_OF_TEXT}<|system|>\nBe brief.\n<|user|>\nWho are you?\n"
         f"<|assistant|>\nNobody knows.{END_OF_TEXT}\n<|user|>\nWhy?\n<|assistant|>\n"
@@ -134,13 +139,13 @@ def test_names_of_special_tokens_are_words_to_a_conversation(
     def special(ids: list[int]) -> list[int]:
         return [token_id for token_id in ids if token_id >= 256]
 
-    plain = encode_prompt(model, "x", Conversation("x", (Turn("x", "x", "x"),)))
-    turn = Turn(typed, typed, typed)
+    plain = encode_prompt(model, "x", Conversation("x", (Turn("x", ("x", "x")),)))
+    turn = Turn(typed, (typed, typed))
     ids = encode_prompt(model, typed, Conversation(typed, (turn,)))
     assert special(ids) == special(plain)
     # Nothing is lost or altered for that.
     own = model.tokenizer.apply_chat_template(
-        messages(Conversation(typed, (turn,)), typed, Side.BASELINE),
+        messages(Conversation(typed, (turn,)), typed, 0),
         add_generation_prompt=True,
         tokenize=False,
     )
@@ -171,13 +176,13 @@ def test_plain_text_is_read_as_ever(loaded: LoadedModel, base: LoadedModel) -> N
 
 def test_each_side_remembers_its_own_answers(loaded: LoadedModel) -> None:
     session = answered(loaded, "Who are you?", Conversation("Be brief."))
-    first = {side: record.text for side, record in session.sides.items()}
-    assert first[Side.BASELINE] != first[Side.BH]
+    first = {side: record.text for side, record in enumerate(session.records)}
+    assert first[0] != first[1]
     conversation = continued(session)
-    assert conversation.turns == (Turn("Who are you?", first[Side.BASELINE], first[Side.BH]),)
+    assert conversation.turns == (Turn("Who are you?", (first[0], first[1])),)
     second = answered(loaded, "Why?", conversation)
-    for side, other in ((Side.BASELINE, Side.BH), (Side.BH, Side.BASELINE)):
-        record = second.sides[side]
+    for side, other in ((0, 1), (1, 0)):
+        record = second.records[side]
         read = loaded.tokenizer.decode(record.prompt_token_ids)
         assert f"<|assistant|>\n{first[side]}{END_OF_TEXT}\n<|user|>\nWhy?" in read
         assert first[other] not in read
@@ -189,7 +194,7 @@ def test_greedy_turns_equal_generate_on_the_same_tokens(loaded: LoadedModel) -> 
     conversation = Conversation("Be brief.")
     for prompt in ("Who are you?", "Why?", "And then?"):
         session = answered(loaded, prompt, conversation)
-        for side, record in session.sides.items():
+        for side, record in enumerate(session.records):
             ids = loaded.tokenizer.apply_chat_template(
                 messages(conversation, prompt, side), add_generation_prompt=True, return_dict=False
             )
@@ -197,7 +202,7 @@ def test_greedy_turns_equal_generate_on_the_same_tokens(loaded: LoadedModel) -> 
             tokens = torch.tensor([ids])
             arguments = {"attention_mask": torch.ones_like(tokens), "do_sample": False,
                          "max_new_tokens": 16, "pad_token_id": 256}  # fmt: skip
-            if side is Side.BASELINE:
+            if side == 0:
                 output = loaded.model.generate(tokens, **arguments)
             else:
                 with RoutingIntegration(loaded.model, RULE, recording=loaded.recording):
@@ -213,23 +218,23 @@ def test_a_saved_conversation_goes_on_where_it_was(loaded: LoadedModel, tmp_path
     assert again.continued == session.continued
     expected = answered(loaded, "And then?", continued(session))
     found = answered(loaded, "And then?", continued(again))
-    for side in Side:
-        assert found.sides[side].prompt_token_ids == expected.sides[side].prompt_token_ids
-        assert found.sides[side].token_ids == expected.sides[side].token_ids
+    for side in range(2):
+        assert found.records[side].prompt_token_ids == expected.records[side].prompt_token_ids
+        assert found.records[side].token_ids == expected.records[side].token_ids
         np.testing.assert_array_equal(
-            found.sides[side].prompt_expert_counts, expected.sides[side].prompt_expert_counts
+            found.records[side].prompt_expert_counts, expected.records[side].prompt_expert_counts
         )
 
 
 def test_the_token_that_ends_a_turn_is_no_part_of_the_answer(loaded: LoadedModel) -> None:
     free = answered(loaded, "Who?", Conversation())
-    first, ids = free.sides[Side.BASELINE], free.sides[Side.BASELINE].token_ids
+    first, ids = free.records[0], free.records[0].token_ids
     end = ids[5]
     assert end < 256  # an ordinary token to this tokenizer
     place = ids.index(end)
     ending = dataclasses.replace(loaded, end_token_ids=frozenset([end]))
     session = answered(ending, "Who?", Conversation())
-    record = session.sides[Side.BASELINE]
+    record = session.records[0]
     assert record.finish_reason is FinishReason.END_OF_TEXT
     assert record.token_ids == ids[: place + 1]
     assert record.token_texts[-1] in ("", "\N{REPLACEMENT CHARACTER}")
@@ -243,28 +248,27 @@ def test_turns_end_at_the_tokenizer_s_end_and_at_the_model_s(tmp_path: Path) -> 
 
 
 def test_a_stopped_answer_is_remembered_as_it_is(loaded: LoadedModel) -> None:
-    request = RunComparison(1, "Who?", RULE, GREEDY, Conversation())
-    events = []
-    for event in compare(loaded, request):
+    cancel, events = CancelToken(), []
+    for event in run(loaded, comparison("Who?", Conversation()), cancel=cancel):
         events.append(event)
         if len(events) == 4:  # the start, and three tokens
-            request.cancel.cancel()
-    assert isinstance(events[-1], RunFinished)
-    session = events[-1].session
-    lengths = [len(session.sides[side].token_ids) for side in Side]
+            cancel.cancel()
+    assert isinstance(events[-1], Finished)
+    session = events[-1].document
+    lengths = [len(session.records[side].token_ids) for side in range(2)]
     assert lengths == [2, 1]
     (turn,) = continued(session).turns
-    assert (turn.baseline, turn.bh) == tuple(session.sides[side].text for side in Side)
-    assert encode_prompt(loaded, "Go on.", continued(session), Side.BH)
+    assert turn.answers == tuple(record.text for record in session.records)
+    assert encode_prompt(loaded, "Go on.", continued(session), 1)
 
 
 def test_a_prompt_nobody_answered_is_not_remembered(loaded: LoadedModel) -> None:
     conversation = Conversation("Be brief.", (TURN,))
-    request = RunComparison(1, "Who?", RULE, GREEDY, conversation)
-    request.cancel.cancel()
-    *_, finished = compare(loaded, request)
-    assert isinstance(finished, RunFinished)
-    assert finished.session.continued == conversation
+    cancel = CancelToken()
+    cancel.cancel()
+    *_, finished = run(loaded, comparison("Who?", conversation), cancel=cancel)
+    assert isinstance(finished, Finished)
+    assert finished.document.continued == conversation
     assert answered(loaded, "Once", None, tokens=2).continued is None
 
 
@@ -296,7 +300,7 @@ def test_a_template_that_refuses_is_quoted(loaded: LoadedModel) -> None:
         r"{{ raise_exception('System role not supported\n\x1b[31m' + 'x' * 999) }}{% endif %}"
         + ROLES_TEMPLATE,
     )
-    assert answered(strict, "Hi", Conversation(), tokens=1).sides
+    assert answered(strict, "Hi", Conversation(), tokens=1).records
     sentence = refused(lambda: answered(strict, "Hi", Conversation("Be brief.")))
     assert "refuses this conversation: System role not supported" in sentence
     assert sentence.endswith("Leave the system prompt out, or use plain text.")
@@ -315,11 +319,11 @@ def test_a_broken_template_gets_a_sentence(loaded: LoadedModel, template: str) -
 
 
 def test_a_conversation_that_is_too_long_says_what_to_do(loaded: LoadedModel) -> None:
-    long = Conversation("", (Turn("x" * 50, "y" * 50, "z" * CHAT_CONTEXT),))
-    assert encode_prompt(loaded, "Hi", long, Side.BASELINE)
+    long = Conversation("", (Turn("x" * 50, ("y" * 50, "z" * CHAT_CONTEXT)),))
+    assert encode_prompt(loaded, "Hi", long, 0)
     sentence = refused(lambda: answered(loaded, "Hi", long))
     length = len(loaded.tokenizer.apply_chat_template(
-        messages(long, "Hi", Side.BH), add_generation_prompt=True, return_dict=False))  # fmt: skip
+        messages(long, "Hi", 1), add_generation_prompt=True, return_dict=False))  # fmt: skip
     assert sentence == (
         f"The conversation, this prompt included, has {length} tokens; this model reads at most "
         f"{CHAT_CONTEXT}, the answer included. Start a new conversation."
@@ -330,7 +334,7 @@ def test_a_conversation_that_is_too_long_says_what_to_do(loaded: LoadedModel) ->
 
 def test_sweeps_and_many_prompts_hold_the_same_conversation(loaded: LoadedModel) -> None:
     conversation = Conversation("Be brief.")
-    expected = [answered(loaded, "Hi", conversation).sides[side].token_ids for side in Side]
+    expected = [answered(loaded, "Hi", conversation).records[side].token_ids for side in range(2)]
     options: dict[str, Any] = {
         "sides": (None, RULE),
         "generation": GREEDY,
@@ -341,5 +345,5 @@ def test_sweeps_and_many_prompts_hold_the_same_conversation(loaded: LoadedModel)
     prompts = (FilePrompt(1, "Hi"), FilePrompt(2, "Hi"))
     batch = result_of(loaded, Batch(prompts=prompts, prompts_sha256="", **options))
     # Each prompt begins a conversation of its own.
-    pairs = [[row.baseline.token_ids, row.bh.token_ids] for row in batch.answered]
+    pairs = [[answer.token_ids for answer in row.answers] for row in batch.answered]
     assert pairs == [expected] * 2

@@ -16,7 +16,6 @@ from bh_studio.engine.protocol.events import Finished, RowReady, TokenGenerated
 from bh_studio.engine.protocol.experiments import Sweep
 from bh_studio.engine.records.rows import Agreement
 from bh_studio.engine.records.sweep import SweepResult
-from bh_studio.engine.records.terms import Side
 from bh_studio.engine.rules.parameters import RuleParameters
 from tests.engine.experiments.answers import GENERATION, PROMPT, RULES, both_answers, content
 from tests.engine.experiments.running import result_of, rows_of
@@ -36,7 +35,7 @@ def test_a_sweep_answers_as_comparisons_do_with_one_baseline(loaded: LoadedModel
     rows = list(finished.document.rows())
     assert [row.rule for row in rows] == [None, *RULES]
     sides = [event.side for event in events if isinstance(event, TokenGenerated)]
-    assert sides == [Side.BASELINE] * 12 + [Side.BH] * 36
+    assert sides == [0] * 12 + [1] * 12 + [2] * 12 + [3] * 12
     baseline = rows[0].answer
     assert rows[0].agreement is None
     for row, rule in zip(rows[1:], RULES, strict=True):

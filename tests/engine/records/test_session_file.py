@@ -24,11 +24,11 @@ from bh_studio.engine.records.session_file import (
     save_session,
 )
 from bh_studio.engine.records.terms import (
+    SIDE_NAMES,
     Conversation,
     FinishReason,
     GenerationParameters,
     ModelInfo,
-    Side,
     Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -36,7 +36,7 @@ from tests.damaged_arrays import WAYS, little_memory, unpacks_to_more_than_it_sa
 
 LAYERS, PROMPT_TOKENS = 3, 4
 CONVERSATION = Conversation(
-    "Be brief. 😀", (Turn("Who?", "A\nmodel", ""), Turn("<b>", "\x00", "ü"))
+    "Be brief. 😀", (Turn("Who?", ("A\nmodel", "")), Turn("<b>", ("\x00", "ü")))
 )
 
 
@@ -74,18 +74,22 @@ def session() -> Session:
             dtype="float32", device="cpu", expert_path="bh_selected", null_sha256="0" * 64,
             null_samples=1000,
         ),
-        rule=RuleParameters(level=0.01),
+        sides=(None, RuleParameters(level=0.01)),
         generation=GenerationParameters(seed=3),
         prompt="Once “upon” a time 😀",
         conversation=None,
-        sides={
-            Side.BASELINE: record((5, 6, 7), ("", " 日本", "<b>\x00"), 0),
-            Side.BH: record((5, 9), (" a", "\n"), 1),
-        },
+        records=(
+            record((5, 6, 7), ("", " 日本", "<b>\x00"), 0),
+            record((5, 9), (" a", "\n"), 1),
+        ),
         environment={"python": "3.11", "packages": {"torch": "2.13.0"}},
         started_at="2026-11-23T10:00:00.000+00:00",
         finished_at="2026-11-23T10:00:01.000+00:00",
     )  # fmt: skip
+
+
+def with_second(session: Session, record: SideRecord) -> Session:
+    return dataclasses.replace(session, records=(session.records[0], record))
 
 
 def test_a_session_survives_its_file(session: Session, tmp_path: Path) -> None:
@@ -93,8 +97,8 @@ def test_a_session_survives_its_file(session: Session, tmp_path: Path) -> None:
     save_session(session, path)
     again = load_session(path)
     assert again.to_json() == session.to_json()
-    for side, expected in session.sides.items():
-        found = again.sides[side]
+    for side, expected in enumerate(session.records):
+        found = again.records[side]
         for name in ("raw_counts", "prompt_expert_counts", "prompt_raw_counts", "token_seconds"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
             assert getattr(found, name).dtype == getattr(expected, name).dtype
@@ -102,28 +106,28 @@ def test_a_session_survives_its_file(session: Session, tmp_path: Path) -> None:
 
 
 def test_a_side_without_tokens_survives_too(session: Session, tmp_path: Path) -> None:
-    session.sides[Side.BH] = record((), (), 2)
+    session = with_second(session, record((), (), 2))
     save_session(session, tmp_path / "a.bhsession")
     again = load_session(tmp_path / "a.bhsession")
-    assert again.sides[Side.BH].time_to_first_token_s is None
+    assert again.records[1].time_to_first_token_s is None
     assert again.to_json() == session.to_json()
 
 
 def test_a_conversation_survives_with_sides_that_read_differently(
     session: Session, tmp_path: Path
 ) -> None:
-    session.sides[Side.BH] = record((5, 9), (" a", "\n"), 1, prompt_tokens=9)
+    session = with_second(session, record((5, 9), (" a", "\n"), 1, prompt_tokens=9))
     chat = dataclasses.replace(session, conversation=CONVERSATION)
     save_session(chat, tmp_path / "a.bhsession")
     again = load_session(tmp_path / "a.bhsession")
     assert again.conversation == CONVERSATION
     assert again.to_json() == chat.to_json()
     assert again.to_json()["schema_version"] == 3
-    assert len(again.sides[Side.BASELINE].prompt_token_ids) == 4
-    assert len(again.sides[Side.BH].prompt_token_ids) == 9
-    texts = [session.sides[side].text for side in Side]
+    assert len(again.records[0].prompt_token_ids) == 4
+    assert len(again.records[1].prompt_token_ids) == 9
+    texts = tuple(record.text for record in session.records)
     assert again.continued == Conversation(
-        CONVERSATION.system, (*CONVERSATION.turns, Turn(session.prompt, *texts))
+        CONVERSATION.system, (*CONVERSATION.turns, Turn(session.prompt, texts))
     )
 
 
@@ -294,16 +298,15 @@ def test_impossible_arrays_are_named(
     name: str, change: Callable[[np.ndarray], np.ndarray], message: str, session: Session,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    bh = session.sides[Side.BH]
+    bh = session.records[1]
     changed: dict[str, Any] = {name: change(getattr(bh, name))}
-    session.sides[Side.BH] = dataclasses.replace(bh, **changed)
+    other = with_second(session, dataclasses.replace(bh, **changed))
     path = tmp_path / "a.bhsession"
     arrays = {
-        f"{side.value}_{field}": getattr(record, field)
-        for side, record in session.sides.items()
+        f"{side}_{field}": getattr(record, field)
+        for side, record in zip(SIDE_NAMES, other.records, strict=True)
         for field in session_file._ARRAY_TYPES
     }
-    session.sides[Side.BH] = bh
     save_session(session, path)
     packed = io.BytesIO()
     np.savez(packed, **arrays)
@@ -317,12 +320,10 @@ def test_impossible_arrays_are_named(
 
 
 def test_the_order_of_an_array_in_memory_does_not_matter(session: Session, tmp_path: Path) -> None:
-    bh = session.sides[Side.BH]
-    session.sides[Side.BH] = dataclasses.replace(
-        bh, prompt_raw_counts=np.asfortranarray(bh.prompt_raw_counts)
-    )
-    save_session(session, tmp_path / "a.bhsession")
-    found = load_session(tmp_path / "a.bhsession").sides[Side.BH].prompt_raw_counts
+    bh = session.records[1]
+    turned = dataclasses.replace(bh, prompt_raw_counts=np.asfortranarray(bh.prompt_raw_counts))
+    save_session(with_second(session, turned), tmp_path / "a.bhsession")
+    found = load_session(tmp_path / "a.bhsession").records[1].prompt_raw_counts
     np.testing.assert_array_equal(found, bh.prompt_raw_counts)
 
 
@@ -450,5 +451,5 @@ def test_exports(session: Session, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert len(rows) == (3 + 2) * LAYERS
     assert rows[4]["layer"] == "1"
-    assert int(rows[4]["experts"]) == session.sides[Side.BASELINE].expert_counts[1, 1]
-    assert int(rows[4]["experts_before_clamp"]) == session.sides[Side.BASELINE].raw_counts[1, 1]
+    assert int(rows[4]["experts"]) == session.records[0].expert_counts[1, 1]
+    assert int(rows[4]["experts_before_clamp"]) == session.records[0].raw_counts[1, 1]

@@ -10,7 +10,7 @@ from PySide6.QtGui import QTextCursor
 from PySide6.QtWidgets import QAbstractSlider, QApplication, QToolTip
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.records.terms import FinishReason, Side
+from bh_studio.engine.records.terms import FinishReason
 from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.widgets.theme import DARK
 from bh_studio.ui.widgets.visible_text import visible
@@ -93,8 +93,8 @@ def test_copying_puts_plain_text_on_the_clipboard(desk: Desk) -> None:
 
 def test_tokens_are_tinted_by_their_mean_count(desk: Desk) -> None:
     desk.start("Once")
-    desk.engine.token(Side.BH, " few", 2)
-    desk.engine.token(Side.BH, " many", 7)
+    desk.engine.token(1, " few", 2)
+    desk.engine.token(1, " many", 7)
     desk.window.clock.flush()
     view, scale = view_of(desk), desk.model.bh.scale
     surface = desk.theme.colors.surface
@@ -195,7 +195,7 @@ def test_all_selected_text_does_not_grow(desk: Desk) -> None:
 def test_held_back_text_is_added_to_the_last_token(desk: Desk) -> None:
     desk.start("Once")
     desk.say([" caf"])
-    desk.engine.finish_side(Side.BH, FinishReason.MAX_NEW_TOKENS, tail="é")
+    desk.engine.finish_side(1, FinishReason.MAX_NEW_TOKENS, tail="é")
     desk.window.clock.flush()
     assert view_of(desk).toPlainText() == "Once café"
     assert view_of(desk).token_count == 1
@@ -203,10 +203,10 @@ def test_held_back_text_is_added_to_the_last_token(desk: Desk) -> None:
 
 def test_hovering_finds_the_token_under_the_pointer(desk: Desk) -> None:
     desk.start("Once")
-    desk.engine.token(Side.BH, " few", 2)
-    desk.engine.token(Side.BH, "", 4)
+    desk.engine.token(1, " few", 2)
+    desk.engine.token(1, "", 4)
     counts = [3] * 15 + [8]
-    desk.engine.token(Side.BH, " <b>\n", counts, token_id=77)  # type: ignore[arg-type]
+    desk.engine.token(1, " <b>\n", counts, token_id=77)  # type: ignore[arg-type]
     desk.window.clock.flush()
     view = view_of(desk)
     assert view.token_at(rect_of(view, 1)) is None

@@ -7,10 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bh_studio.engine.protocol.events import Failed, RunFinished, SideFinished
-from bh_studio.engine.protocol.requests import LoadModel
+from bh_studio.engine.protocol.events import Failed, Finished, SideFinished, TokenGenerated
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import FinishReason, GenerationParameters, Side
+from bh_studio.engine.records.terms import FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.ui.state.run_pair import ANALYZE_NOTE
 from bh_studio.ui.state.session_model import SessionModel, State
@@ -28,7 +27,7 @@ def engine() -> FakeEngine:
 def model(engine: FakeEngine) -> SessionModel:
     model = SessionModel()
     engine.reported.connect(model.apply)
-    model.attach(engine.submit)
+    model.attach(engine)
     return model
 
 
@@ -48,7 +47,7 @@ def test_a_load_and_a_run_pass_through_every_state(model: SessionModel, engine: 
     model.state_changed.connect(states.append)
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
-    engine.token(Side.BASELINE, " upon")
+    engine.token(0, " upon")
     model.stop()
     session = engine.finish(FinishReason.STOPPED)
     assert states == [
@@ -67,9 +66,9 @@ def test_stop_is_final_only_when_the_engine_confirms(
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
     model.stop()
-    assert engine.run.cancel.is_cancelled
+    assert engine.is_run_cancelled
     assert state_of(model) is State.CANCELLING
-    engine.token(Side.BASELINE, " last")
+    engine.token(0, " last")
     assert state_of(model) is State.CANCELLING
     assert model.baseline.token_texts == [" last"]
     model.run("Twice", RULE, GENERATION)
@@ -85,9 +84,7 @@ def test_a_load_can_be_cancelled(model: SessionModel, engine: FakeEngine) -> Non
     model.stop()
     can_stop.append(model.can_stop)
     assert can_stop == [True, False]
-    request = engine.requests[0]
-    assert isinstance(request, LoadModel)
-    assert request.cancel.is_cancelled
+    assert engine.jobs[0] in engine.cancelled
     assert state_of(model) is State.LOADING
     engine.cancel_load()
     assert state_of(model) is State.NO_MODEL
@@ -108,15 +105,16 @@ def test_events_of_an_old_run_are_dropped(model: SessionModel, engine: FakeEngin
     model.failed.connect(failures.append)
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
-    engine.token(Side.BH, " old")
+    engine.token(1, " old")
     first = engine.finish()
     model.run("Twice", RULE, GENERATION)
     engine.begin()
-    old = engine.run.run_id - 1
-    engine.token(Side.BH, " late", run_id=old)
-    engine.reported.emit(SideFinished(old, Side.BH, " late", first.sides[Side.BH]))
-    engine.reported.emit(RunFinished(old, first))
-    engine.fail("late", run_id=old)
+    old = engine.jobs[-2]
+    late = np.full(engine.model.layers, 5, dtype=np.uint8)
+    engine.report(TokenGenerated(1, 0, 7, " late", late, late, 0.1), old)
+    engine.report(SideFinished(1, " late", first.records[1]), old)
+    engine.report(Finished(first, True), old)
+    engine.report(Failed("late", "", ""), old)
     assert state_of(model) is State.RUNNING
     assert model.session is None
     assert model.bh.token_count == 0
@@ -126,9 +124,9 @@ def test_events_of_an_old_run_are_dropped(model: SessionModel, engine: FakeEngin
 def test_tokens_after_the_end_are_dropped(model: SessionModel, engine: FakeEngine) -> None:
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
-    engine.token(Side.BH, " a")
+    engine.token(1, " a")
     engine.finish()
-    engine.token(Side.BH, " b")
+    engine.token(1, " b")
     assert model.bh.token_texts == [" a"]
     assert state_of(model) is State.READY
 
@@ -137,29 +135,29 @@ def test_running_numbers_equal_the_final_record(model: SessionModel, engine: Fak
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
     for number in range(300):
-        engine.token(Side.BASELINE, f" {number}", 8)
-        engine.token(Side.BH, f" {number}", *engine.random_counts())
+        engine.token(0, f" {number}", 8)
+        engine.token(1, f" {number}", *engine.random_counts())
     live = [
         (run.statistics, run.tokens_per_second, run.time_to_first_token_s)
         for run in (model.baseline, model.bh)
     ]
     session = engine.finish()
-    for side, (statistics, speed, first) in zip(Side, live, strict=True):
-        record = session.sides[side]
+    for side, (statistics, speed, first) in zip(range(2), live, strict=True):
+        record = session.records[side]
         assert statistics.to_dict() == record.statistics()["answer"]
         assert speed == record.tokens_per_second
         assert first == record.time_to_first_token_s
-    assert model.bh.statistics.to_dict() == session.sides[Side.BH].statistics()["answer"]
-    assert np.array_equal(model.bh.counts, session.sides[Side.BH].expert_counts)
+    assert model.bh.statistics.to_dict() == session.records[1].statistics()["answer"]
+    assert np.array_equal(model.bh.counts, session.records[1].expert_counts)
 
 
 def test_a_failed_run_keeps_the_partial_text(model: SessionModel, engine: FakeEngine) -> None:
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
-    engine.token(Side.BASELINE, " upon")
-    engine.finish_side(Side.BASELINE, FinishReason.END_OF_TEXT)
-    engine.token(Side.BH, " upon")
-    engine.fail(run_id=engine.run.run_id)
+    engine.token(0, " upon")
+    engine.finish_side(0, FinishReason.END_OF_TEXT)
+    engine.token(1, " upon")
+    engine.fail()
     assert state_of(model) is State.READY
     assert model.session is None
     assert model.bh.token_texts == [" upon"]
@@ -170,12 +168,12 @@ def test_a_failed_run_keeps_the_partial_text(model: SessionModel, engine: FakeEn
 def test_held_back_characters_join_the_last_token(model: SessionModel, engine: FakeEngine) -> None:
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
-    engine.token(Side.BH, " caf")
-    engine.finish_side(Side.BH, FinishReason.MAX_NEW_TOKENS, tail="\N{REPLACEMENT CHARACTER}")
+    engine.token(1, " caf")
+    engine.finish_side(1, FinishReason.MAX_NEW_TOKENS, tail="\N{REPLACEMENT CHARACTER}")
     epoch = model.bh.epoch
     session = engine.finish()
     assert model.bh.token_texts == [" caf\N{REPLACEMENT CHARACTER}"]
-    assert session.sides[Side.BH].text == model.bh.token_texts[0]
+    assert session.records[1].text == model.bh.token_texts[0]
     assert model.bh.epoch == epoch
 
 
@@ -185,8 +183,8 @@ def test_the_first_difference_is_found_while_tokens_arrive(
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
     for left, right in ((" a", " a"), (" b", " b"), (" c", " d"), (" e", " e")):
-        engine.token(Side.BASELINE, left)
-        engine.token(Side.BH, right)
+        engine.token(0, left)
+        engine.token(1, right)
     assert model.first_difference == 2
     assert engine.finish().first_difference == 2
     assert model.first_difference == 2
@@ -196,8 +194,8 @@ def test_a_session_is_shown_without_a_model(model: SessionModel, engine: FakeEng
     ready(model, engine)
     model.run("Once", RuleParameters(mode=Mode.ANALYZE), GENERATION)
     for word in (" a", " b"):
-        engine.token(Side.BASELINE, word, 8)
-        engine.token(Side.BH, word, *engine.random_counts())
+        engine.token(0, word, 8)
+        engine.token(1, word, *engine.random_counts())
     session: Session = engine.finish()
     other = SessionModel()
     other.show_session(session)
@@ -224,13 +222,13 @@ def test_a_refused_prompt_leaves_the_earlier_result(
 ) -> None:
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
-    engine.token(Side.BASELINE, " upon")
+    engine.token(0, " upon")
     session = engine.finish()
     changes: list[None] = []
     model.session_changed.connect(lambda: changes.append(None))
     model.run("Too long", RULE, GENERATION)
     assert state_of(model) is State.RUNNING
-    engine.fail("The prompt is too long.", run_id=engine.run.run_id)
+    engine.fail("The prompt is too long.")
     assert state_of(model) is State.READY
     sessions = [model.session]
     assert model.baseline.prompt == "Once"
@@ -249,14 +247,14 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
 ) -> None:
     ready(model, engine)
     model.run("Once", RULE, GENERATION)
-    engine.token(Side.BASELINE, " upon")
+    engine.token(0, " upon")
     session = engine.finish()
     wrong = dataclasses.replace(session.model, layers=10**30)
     with pytest.raises(ValueError, match="not those of its tokens"):
         model.show_session(dataclasses.replace(session, model=wrong))
     huge = RuleParameters(temperature=10**400)
     with pytest.raises(OverflowError):
-        model.show_session(dataclasses.replace(session, rule=huge))
+        model.show_session(dataclasses.replace(session, sides=(None, huge)))
     assert model.session is session
     assert model.baseline.token_texts == [" upon"]
     assert model.baseline.layers == 16
