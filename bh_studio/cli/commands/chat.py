@@ -66,9 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error), EXIT_USAGE) from error
     conversation = _first_conversation(arguments)
     loaded = load(arguments, arguments.calibration)
-    from bh_studio.engine.experiments.prompt import check_chat_template
-
-    check_chat_template(loaded)
+    loaded.info.check_chat_template()
     rule.check_shape(loaded.info.layers, loaded.info.experts)
     if is_typed():
         say(f"A conversation with {loaded.info.name}. /help lists what else can be typed.")

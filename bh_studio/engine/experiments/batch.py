@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.experiments.prompt import check_chat_template
 from bh_studio.engine.experiments.sides import (
     answer_in_turns,
     prompt_ids_of,
@@ -31,15 +30,12 @@ from bh_studio.engine.records.terms import FinishReason
 class BatchLaboratory:
     """A batch with a model.
 
-    Raises ValueError for a rule that does not fit the model, EngineError for a conversation with a
-    model that has no chat template.
+    Raises ValueError for a rule that cannot be had with the model's nulls.
     """
 
     def __init__(self, loaded: LoadedModel, definition: Batch) -> None:
         self._loaded, self._definition = loaded, definition
         self._routings = routings_of(loaded, definition.sides)
-        if definition.conversation is not None:
-            check_chat_template(loaded)
 
     def stages(self, rows: Mapping[str, PromptRow | SkippedRow]) -> Iterator[Stage]:
         """All prompts at once: none depends on another."""

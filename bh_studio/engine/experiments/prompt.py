@@ -46,19 +46,10 @@ def encode_prompt(
     return token_ids
 
 
-def check_chat_template(loaded: LoadedModel) -> None:
-    """Raise EngineError for a model that cannot have conversations."""
-    if not loaded.tokenizer.chat_template:
-        raise EngineError(
-            f"{loaded.info.name} continues texts; it has no chat template for a conversation.",
-            "Give it plain text, or load an instruct model.",
-        )
-
-
 def _encode_chat(
     loaded: LoadedModel, prompt: str, conversation: Conversation, side: int
 ) -> list[int]:
-    check_chat_template(loaded)
+    loaded.info.check_chat_template()
     try:
         token_ids = _apply_template(loaded.tokenizer, _messages(prompt, conversation, side))
         if not token_ids:

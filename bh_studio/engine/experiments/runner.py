@@ -48,9 +48,11 @@ def run(
 
     rows: what earlier runs of it made, by key, as RowReady had it; those units are left out.
 
-    Raises what the laboratory raises for a definition that does not fit the model, ValueError for
-    rows that are none of this experiment, Cancelled if it was cancelled before anything was known.
+    Raises what `check_model` and the laboratory raise for a definition that does not fit the model,
+    ValueError for rows that are none of this experiment, Cancelled if it was cancelled before
+    anything was known.
     """
+    experiment.check_model(loaded.info)
     laboratory: Laboratory[Any] = _LABORATORIES[type(experiment)](loaded, experiment)
     known = {key: _read(laboratory, key, row) for key, row in (rows or {}).items()}
     cancel = cancel or CancelToken()

@@ -6,6 +6,7 @@ gives. So it can be saved, compared and sent. Knows neither Qt nor torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from bh_studio.engine.errors import CancelToken, EngineError
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
 from bh_studio.engine.records.rows import FilePrompt
-from bh_studio.engine.records.terms import Conversation, GenerationParameters
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
 
 # Tokens that are read together unless a number of windows is given. It decides how sums are
@@ -80,6 +81,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", ta
     def __post_init__(self) -> None:
         _check_pair(self.sides, self.conversation)
 
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise ValueError or EngineError for what does not fit `model`."""
+        _check_rules(model, self.sides)
+        if self.conversation is not None:
+            model.check_chat_template()
+
     def settings(self) -> dict[str, Any]:
         """All that decides the session, but for the model."""
         return {
@@ -120,6 +127,12 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
             raise ValueError(f"seeds must be at least 1; got {self.seeds}.")
         _check_turns(self.sides, self.conversation)
 
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise ValueError or EngineError for what does not fit `model`."""
+        _check_rules(model, self.sides)
+        if self.conversation is not None:
+            model.check_chat_template()
+
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model."""
         return {
@@ -148,6 +161,12 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
 
     def __post_init__(self) -> None:
         _check_pair(self.sides, self.conversation)
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise ValueError or EngineError for what does not fit `model`."""
+        _check_rules(model, self.sides)
+        if self.conversation is not None:
+            model.check_chat_template()
 
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model."""
@@ -188,6 +207,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag="evaluation", ta
         """How many windows of `window` tokens make a batch."""
         return self.batch or max(1, _BATCH_TOKENS // window)
 
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise ValueError for rules that do not fit `model`."""
+        _check_rules(model, self.rules)
+
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model."""
         return {
@@ -223,6 +246,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field=
         if self.tokens is not None and self.tokens < 1:
             raise ValueError(f"tokens must be at least 1; got {self.tokens}.")
 
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise ValueError if the rule does not fit `model`."""
+        _check_rules(model, (self.rule,))
+
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model."""
         return {
@@ -244,6 +271,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, tag="calibration", 
     texts: tuple[Text, ...]
     factors: tuple[ScoreName, ...] = ()
 
+    def check_model(self, model: ModelInfo) -> None:
+        """Any model can be recorded."""
+
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model."""
         return {
@@ -260,6 +290,12 @@ def kind_of(definition: Experiment) -> str:
     kind = definition.__struct_config__.tag
     assert isinstance(kind, str)
     return kind
+
+
+def _check_rules(model: ModelInfo, rules: Sequence[RuleParameters | None]) -> None:
+    for rule in rules:
+        if rule is not None:
+            rule.check_shape(model.layers, model.experts)
 
 
 def _check_pair(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bh_studio.engine.errors import EngineError
+
 # What files call the two sides of a comparison, by number: the model's own routing, and the rule.
 SIDE_NAMES = ("baseline", "bh")
 
@@ -105,6 +107,14 @@ class ModelInfo:
     revision: str = ""
     has_chat_template: bool = False
     decode_path: str = ""
+
+    def check_chat_template(self) -> None:
+        """Raise EngineError for a model that cannot have conversations."""
+        if not self.has_chat_template:
+            raise EngineError(
+                f"{self.name} continues texts; it has no chat template for a conversation.",
+                "Give it plain text, or load an instruct model.",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""Definitions of experiments as JSON files, to be run another time or on another machine.
+
+Rules are written as commands take them. Texts stay where they are: a file has their paths, and the
+hashes by which it is known that they are still the same. Knows no command and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from bh_studio.engine.errors import InputError
+from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.plain_json import JsonError, convert, encode, parsed
+from bh_studio.engine.files.text import read_text
+from bh_studio.engine.protocol.experiments import Experiment, kind_of
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.rules import RuleParameters, format_rule, parse_rule
+
+SCHEMA_VERSION = 1
+_KINDS: dict[str, type[Any]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(Experiment)
+}
+
+
+def save_definition(definition: Experiment, path: Path, sources: Mapping[str, Path]) -> None:
+    """Write `definition` to `path` at once or not at all.
+
+    sources: where its texts lie, by their hash. Paths below the folder of `path` are written
+    relative to it, so that the folder can move as a whole. Raises OSError if the disk refuses.
+    """
+    fields = {
+        name: _plain(getattr(definition, name), sources, path.parent)
+        for name in definition.__struct_fields__
+    }
+    document = {"schema_version": SCHEMA_VERSION, "kind": kind_of(definition), **fields}
+    write_atomically(path, encode(document, indent=1) + b"\n")
+
+
+def load_definition(path: Path) -> Experiment:
+    """The definition in `path`, with the texts that it names.
+
+    Raises InputError for a file that is none, is damaged or of a later version, for values that no
+    definition has, and for texts that are not there or have changed.
+    """
+    try:
+        document = parsed(read_text(path), str(path))
+    except JsonError as error:
+        raise InputError(str(error)) from error
+    kind = _KINDS.get(str(document.get("kind"))) if isinstance(document, dict) else None
+    if kind is None or "schema_version" not in document:
+        raise InputError(f"{path} is no definition of an experiment.")
+    if document.pop("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{path} was written by a later version of BH Studio.")
+    hints = get_type_hints(kind)
+    try:
+        values = {
+            name: _restored(value, hints.get(name), path.parent, name)
+            for name, value in document.items()
+        }
+        definition: Experiment = convert(kind, values)
+        return definition
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path} cannot be run: {error}") from error
+
+
+def _plain(value: Any, sources: Mapping[str, Path], folder: Path) -> Any:
+    if isinstance(value, RuleParameters):
+        return format_rule(value)
+    if isinstance(value, Text):
+        return {"path": _written(sources[value.sha256], folder), "sha256": value.sha256}
+    if isinstance(value, tuple):
+        return [_plain(item, sources, folder) for item in value]
+    return msgspec.to_builtins(value)
+
+
+def _written(path: Path, folder: Path) -> str:
+    path, folder = path.resolve(), folder.resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _restored(value: Any, hint: Any, folder: Path, place: str) -> Any:
+    """`value` as the types of a definition have it: rules by their fields, texts with content."""
+    if isinstance(value, list):
+        return [
+            _restored(item, hint, folder, f"{place}[{number}]") for number, item in enumerate(value)
+        ]
+    if isinstance(value, str) and _mentions(hint, RuleParameters):
+        return msgspec.to_builtins(parse_rule(value))
+    if _mentions(hint, Text):
+        return msgspec.to_builtins(_text(value, folder, place))
+    return value
+
+
+def _text(value: Any, folder: Path, place: str) -> Text:
+    if not isinstance(value, dict) or set(value) != {"path", "sha256"}:
+        raise ValueError(f'{place} is no text, which has a "path" and its "sha256".')
+    path = folder / str(value["path"])
+    text = Text(path.name, read_text(path))
+    if text.sha256 != value["sha256"]:
+        raise InputError(f"{path} is not the text that was meant: its SHA-256 is {text.sha256}.")
+    return text
+
+
+def _mentions(hint: Any, kind: type) -> bool:
+    """Whether `kind` is in the type `hint`."""
+    return hint is kind or any(_mentions(part, kind) for part in get_args(hint))

@@ -1,0 +1,131 @@
+"""Definitions on disk: every kind comes back equal, and what is wrong is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bh_studio.engine.errors import InputError
+from bh_studio.engine.protocol.definition_file import load_definition, save_definition
+from bh_studio.engine.protocol.experiments import (
+    Batch,
+    Budget,
+    Calibration,
+    Comparison,
+    Evaluation,
+    Experiment,
+    Sweep,
+    kind_of,
+)
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.rows import FilePrompt
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, Turn
+from bh_studio.engine.rules import RuleParameters, ScoreName, parse_rule
+
+GENERATION = GenerationParameters(7, temperature=0.5, seed=2**62)
+CONVERSATION = Conversation("Be brief. 😀", (Turn("Who?", ("A fox", "")),))
+RULE = parse_rule("storey:0.01/0.02,null=pooled,min_k=2,weights=match")
+TALE, POEM = Text("tale.txt", "Once upon a time.\n"), Text("poem.txt", "Ein Wort — ein Glanz\n")
+DEFINITIONS: tuple[Experiment, ...] = (
+    Comparison(
+        prompt=" A\u00a0b ", sides=(None, RULE), generation=GENERATION, conversation=CONVERSATION
+    ),
+    Sweep(prompts=("a", "b"), sides=(None, RuleParameters(), RULE), generation=GENERATION, seeds=3),
+    Batch(
+        prompts=(FilePrompt(3, "a", {"n": [1, None], "x": {"y": 0.5}}),),
+        prompts_sha256="0" * 64,
+        sides=(None, RULE),
+        generation=GENERATION,
+    ),
+    Evaluation(texts=(TALE, POEM), rules=(RULE, parse_rule("top-k:12")), window=64, stride=8),
+    Budget(target=4.5, rule=parse_rule("bh"), fit=(TALE,), check=(POEM,), by_layer=True),
+    Calibration(texts=(POEM,), factors=(ScoreName.SENSITIVITY,)),
+)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> dict[str, Path]:
+    """The texts, one beside the definitions and one elsewhere."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    paths = {TALE: tmp_path / "in" / TALE.name, POEM: tmp_path / "elsewhere" / POEM.name}
+    for text, path in paths.items():
+        path.write_text(text.content, encoding="utf-8")
+    return {text.sha256: path for text, path in paths.items()}
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=kind_of)
+def test_a_definition_survives_its_file(
+    definition: Experiment, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "in" / "saved.json"
+    save_definition(definition, path, sources)
+    assert load_definition(path) == definition
+    assert load_definition(path).settings() == definition.settings()
+
+
+def test_texts_are_named_relative_where_the_folder_can_move(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "in" / "saved.json"
+    save_definition(DEFINITIONS[3], path, sources)
+    document = json.loads(path.read_text())
+    assert document["texts"] == [
+        {"path": "tale.txt", "sha256": TALE.sha256},
+        {"path": str((tmp_path / "elsewhere" / "poem.txt").resolve()), "sha256": POEM.sha256},
+    ]
+    assert document["rules"][1] == "top-k:12"
+    moved = (tmp_path / "in").rename(tmp_path / "moved")
+    assert load_definition(moved / "saved.json") == DEFINITIONS[3]
+
+
+def test_what_a_definition_leaves_out_has_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(
+        '{"schema_version": 1, "kind": "comparison", "prompt": "Once", '
+        '"sides": [null, "bh:0.01"], "generation": {"max_new_tokens": 9}}'
+    )
+    assert load_definition(path) == Comparison(
+        prompt="Once",
+        sides=(None, RuleParameters(level=0.01)),
+        generation=GenerationParameters(9),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"kind": "holiday"}, "is no definition of an experiment"),
+        ({"kind": ["sweep"]}, "is no definition of an experiment"),
+        ({"schema_version": None}, "a later version"),
+        ({"schema_version": 2}, "a later version"),
+        ({"rules": ["bh:2"]}, "bh:2"),
+        ({"rules": [7]}, r"rules\[0\] is 7"),
+        ({"window": 0}, "window must be at least 1"),
+        ({"window": "64"}, "window is the string '64', not a whole number"),
+        ({"windows": 64}, "windows is not known"),
+        ({"texts": "tale.txt"}, "texts is no text"),
+        ({"texts": [{"path": "tale.txt"}]}, r"texts\[0\] is no text"),
+        ({"texts": [{"path": "gone.txt", "sha256": ""}]}, "gone.txt cannot be read"),
+        ({"texts": [{"path": "tale.txt", "sha256": "0" * 64}]}, "is not the text that was meant"),
+    ],
+)
+def test_what_cannot_be_run_is_said(
+    change: dict[str, Any], sentence: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "in" / "saved.json"
+    save_definition(DEFINITIONS[3], path, sources)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=sentence):
+        load_definition(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"sweep"', "[" * 100_000, "{}"])
+def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="other"):
+        load_definition(path)

@@ -1,0 +1,81 @@
+"""What definitions refuse by themselves, and what they refuse of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bh_studio.engine.errors import EngineError
+from bh_studio.engine.protocol.experiments import (
+    Batch,
+    Budget,
+    Comparison,
+    Evaluation,
+    Experiment,
+    Sweep,
+)
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.rows import FilePrompt
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo, Turn
+from bh_studio.engine.rules import RuleParameters, parse_rule
+
+MODEL = ModelInfo(
+    id="tiny", name="tiny", architecture="OlmoeForCausalLM", fingerprint="f" * 32, layers=3,
+    experts=16, top_k=4, context_length=64, parameter_count=10, dtype="float32", device="cpu",
+    expert_path="", null_sha256="0" * 64, null_samples=1000,
+)  # fmt: skip
+RULE, TEXT = RuleParameters(), Text("tale", "Once upon a time")
+
+
+def comparison(**values: Any) -> Comparison:
+    usual = {"prompt": "a", "sides": (None, RULE), "generation": GenerationParameters()}
+    return Comparison(**{**usual, **values})
+
+
+def batch(**values: Any) -> Batch:
+    usual = {"prompts_sha256": "", "sides": (None, RULE), "generation": GenerationParameters()}
+    return Batch(prompts=(FilePrompt(1, "a"),), **{**usual, **values})
+
+
+def sweep(**values: Any) -> Sweep:
+    usual = {"prompts": ("a",), "sides": (None, RULE), "generation": GenerationParameters()}
+    return Sweep(**{**usual, **values})
+
+
+ANSWERING = (comparison, batch, sweep)
+
+
+@pytest.mark.parametrize("make", [comparison, batch])
+@pytest.mark.parametrize(
+    "sides", [(), (None,), (RULE,), (RULE, None), (None, None), (None, RULE, RULE)]
+)
+def test_a_pair_is_the_models_own_routing_and_a_rule(make: Any, sides: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="One rule is compared with the model's own"):
+        make(sides=sides)
+
+
+@pytest.mark.parametrize("make", ANSWERING)
+@pytest.mark.parametrize("answers", [(), ("a",), ("a", "b", "c")])
+def test_each_side_has_an_answer_to_each_earlier_turn(make: Any, answers: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="answers of 2 sides"):
+        make(conversation=Conversation("", (Turn("Who?", answers),)))
+
+
+@pytest.mark.parametrize("make", ANSWERING)
+def test_only_a_model_with_a_template_has_conversations(make: Any) -> None:
+    make().check_model(MODEL)
+    with pytest.raises(EngineError, match="tiny continues texts"):
+        make(conversation=Conversation()).check_model(MODEL)
+
+
+@pytest.mark.parametrize("rule", ["bh:0.1,max_k=17", "top-k:17", "bh:0.1/0.2"])
+def test_rules_fit_the_experts_and_layers(rule: str) -> None:
+    wrong = parse_rule(rule)
+    definitions: list[Experiment] = [make(sides=(None, wrong)) for make in ANSWERING]
+    definitions.append(Evaluation(texts=(TEXT,), rules=(RULE, wrong)))
+    if not rule.startswith("top-k"):
+        definitions.append(Budget(target=4, rule=wrong, fit=(TEXT,)))
+    for definition in definitions:
+        with pytest.raises(ValueError, match=r"16 experts|3 layers"):
+            definition.check_model(MODEL)
