@@ -86,7 +86,12 @@ def _measure(way: str, folder: Path) -> dict[str, float]:
 
     started = time.perf_counter()
     if way == "load":
-        kept: object = read_model(plan_load(str(folder)), lambda progress: None, CancelToken())
+        steps, kept = read_model(plan_load(str(folder)), CancelToken()), None
+        while kept is None:
+            try:
+                next(steps)
+            except StopIteration as end:
+                kept = end.value
     else:
         kept = [_read(path, torch, way == "read_into_new_memory") for path in _files(folder)]
     seconds = time.perf_counter() - started

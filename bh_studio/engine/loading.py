@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from bh_studio.engine.calibration.recorder import recording_for
+from bh_studio.engine.calibration.recorder import recording_in_steps
 from bh_studio.engine.decoding.paths import decode_path
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
@@ -93,7 +93,13 @@ def load_model(
     plan = plan_load(source, device, dtype)
     if not load_anyway:
         plan.check_memory()
-    return load_prepared(prepare_load(plan, calibration), report, cancel)
+    steps = load_prepared(prepare_load(plan, calibration), cancel or CancelToken())
+    while True:
+        try:
+            report(next(steps))
+        except StopIteration as end:
+            loaded: LoadedModel = end.value
+            return loaded
 
 
 def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoad:
@@ -108,45 +114,43 @@ def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoa
 
 
 def load_prepared(
-    prepared: PreparedLoad,
-    report: Report = lambda progress: None,
-    cancel: CancelToken | None = None,
-) -> LoadedModel:
-    """Load what was prepared, whether it fits or not. Raises what load_model raises."""
-    cancel = cancel or CancelToken()
+    prepared: PreparedLoad, cancel: CancelToken
+) -> Generator[LoadProgress, None, LoadedModel]:
+    """Load what was prepared, whether it fits or not; its steps. Raises what load_model raises."""
     plan, tokenizer, recording = prepared.plan, prepared.tokenizer, prepared.recording
     _raise_if(cancel)
-    model = read_model(plan, report, cancel)
+    model = yield from read_model(plan, cancel)
     use_selected_experts(model)
     shape = router_shape(find_routers(model))
     _raise_if(cancel)
     if recording is None:
-        recording = _prepared_recording(model, tokenizer, report, cancel)
+        recording = yield from _prepared_recording(model, tokenizer, cancel)
     else:
         _check_fits(recording, model, prepared.calibration)
     _raise_if(cancel)
-    report(LoadProgress("Warming up"))
+    yield LoadProgress("Warming up")
     _warm_up(model, recording, shape)
     info = _describe(plan, model, tokenizer, recording, shape)
     log.info("Loaded %s", info)
     return LoadedModel(model, tokenizer, recording, shape, info, _end_token_ids(model, tokenizer))
 
 
-def read_model(plan: LoadPlan, report: Report, cancel: CancelToken) -> PreTrainedModel:
+def read_model(
+    plan: LoadPlan, cancel: CancelToken
+) -> Generator[LoadProgress, None, PreTrainedModel]:
     """The model of `plan` with its weights, its routing and expert computation as they come."""
     if plan.devices == ("cpu",):
         # Waking a second thread takes longer than its share of a small model's products, and many
         # times as long where another program holds its core.
         torch.set_num_threads(1 if plan.is_small else DEFAULT_THREADS)
 
-    def weights_read(share: float) -> None:
-        _raise_if(cancel)
-        report(LoadProgress("Reading the weights", share))
-
     model = empty_model(plan.config, plan.dtype)
     place = layout(model, plan.devices, plan.dtype)
     materialize(model, plan.dtype, place.device_of)
-    read_weights(model, plan.tensors, plan.architecture, weights_read)
+    with closing(read_weights(model, plan.tensors, plan.architecture)) as shares:
+        for share in shares:
+            _raise_if(cancel)
+            yield LoadProgress("Reading the weights", share)
     if (plan.checkpoint.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(
             plan.checkpoint.folder, local_files_only=True
@@ -170,12 +174,17 @@ def _tokenizer(plan: LoadPlan) -> PreTrainedTokenizerBase:
 def _prepared_recording(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    report: Report,
     cancel: CancelToken,
-) -> Recording:
+) -> Generator[LoadProgress, None, Recording]:
     stage = "Preparing the null distributions"
-    report(LoadProgress(stage, 0.0))
-    return recording_for(model, tokenizer, lambda done: report(LoadProgress(stage, done)), cancel)
+    yield LoadProgress(stage, 0.0)
+    steps = recording_in_steps(model, tokenizer, cancel)
+    while True:
+        try:
+            yield LoadProgress(stage, next(steps))
+        except StopIteration as end:
+            recording: Recording = end.value
+            return recording
 
 
 def _read_recording(path: Path) -> Recording:

@@ -156,7 +156,13 @@ class _Worker(QObject):
         if self._loaded is not None:
             self._unload(report)
         try:
-            self._loaded = load_prepared(prepared, report, cancel)
+            steps = load_prepared(prepared, cancel)
+            while True:
+                try:
+                    report(next(steps))
+                except StopIteration as end:
+                    self._loaded = end.value
+                    break
         except BaseException as error:
             # The frames that failed hold the half-filled model.
             traceback.clear_frames(error.__traceback__)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 from PySide6.QtCore import QObject, Slot
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine import loading
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
@@ -35,6 +36,7 @@ from bh_studio.engine.protocol.requests import (
     SaveCalibration,
     UnloadModel,
 )
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.ui.engine_thread import _Worker
 
 
@@ -83,12 +85,18 @@ class Probe(QObject):
         self.weights[f"peak of {what}"] = int(peak) * 1024
 
 
+def _short_recording(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cancel: CancelToken
+) -> Generator[float, None, Recording]:
+    del cancel
+    yield 0.5
+    return make_recording(model, tokenizer, calibration_text()[:600])
+
+
 def main(large: Path, small: Path) -> None:
     """Do what people do with models of the two checkpoints."""
     # The whole text takes minutes with the large one, and no more memory at a time.
-    vars(loading)["recording_for"] = lambda model, tokenizer, *_: make_recording(
-        model, tokenizer, calibration_text()[:600]
-    )
+    vars(loading)["recording_in_steps"] = _short_recording
     # Both checkpoints are computed as large ones are, or the libraries would not be warm.
     plan.SMALL_MODEL_PARAMETERS = 0
     probe = Probe()

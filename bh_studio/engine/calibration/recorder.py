@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -41,8 +41,6 @@ WINDOW = 512
 SKIPPED_POSITIONS = 4
 _MIN_TOKENS = 256
 
-Progress = Callable[[float], None]
-
 
 def calibration_text() -> str:
     """The text that ships with the program for this purpose."""
@@ -50,16 +48,20 @@ def calibration_text() -> str:
 
 
 def recording_for(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: Progress | None = None,
-    cancel: CancelToken | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Recording:
     """The recording of `model` on the bundled text: from the cache, or made and cached.
 
     tokenizer: by default that of `model.name_or_path`, from this machine only.
-    Raises EngineError if there is no tokenizer, Cancelled if `cancel` was set.
+    Raises EngineError if there is no tokenizer.
     """
+    return _at_the_end(recording_in_steps(model, tokenizer, CancelToken()))
+
+
+def recording_in_steps(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, cancel: CancelToken
+) -> Generator[float, None, Recording]:
+    """The same, with the share that is done on the way. Raises Cancelled if `cancel` was set."""
     text = calibration_text()
     path = _cache_path(model, text)
     try:
@@ -70,7 +72,8 @@ def recording_for(
         pass
     except (RecordingError, OSError) as error:
         log.warning("The cached recording is made again: %s", error)
-    recording = make_recording(model, tokenizer or _own_tokenizer(model), text, progress, cancel)
+    reading = Reading(model, tokenizer or _own_tokenizer(model), [text])
+    recording = yield from _made(reading, cancel)
     try:
         save_recording(recording, path)
     except OSError as error:
@@ -82,19 +85,20 @@ def make_recording(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     text: str | Sequence[str],
-    progress: Progress | None = None,
-    cancel: CancelToken | None = None,
     factors: Collection[ScoreName] = (),
 ) -> Recording:
     """Record the router logits of `model` over a text or several, which are read apart.
 
     factors: scores whose factors are measured too; "sensitivity" needs gradients.
 
-    Raises EngineError for texts that are too short together, Cancelled if `cancel` was set between
-    two windows.
+    Raises EngineError for texts that are too short together.
     """
     texts = [text] if isinstance(text, str) else list(text)
-    reading = Reading(model, tokenizer, texts, factors)
+    return _at_the_end(_made(Reading(model, tokenizer, texts, factors), CancelToken()))
+
+
+def _made(reading: Reading, cancel: CancelToken) -> Generator[float, None, Recording]:
+    """All windows, with the share that is done; cancelled between two of them."""
     logits: list[LogitsRow] = []
     effects: list[FisherRow] = []
     # Forward and backward take about three times as long as forward alone.
@@ -102,14 +106,21 @@ def make_recording(
     for number in range(len(reading.windows)):
         _raise_if(cancel)
         logits.append(reading.record(number))
-        if progress is not None:
-            progress((number + 1) / total)
+        yield (number + 1) / total
     for number in range(len(reading.windows) if reading.has_sensitivity else 0):
         _raise_if(cancel)
         effects.append(reading.differentiate(number))
-        if progress is not None:
-            progress((len(reading.windows) + 3 * (number + 1)) / total)
+        yield (len(reading.windows) + 3 * (number + 1)) / total
     return reading.joined(logits, effects)
+
+
+def _at_the_end(steps: Generator[float, None, Recording]) -> Recording:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            recording: Recording = end.value
+            return recording
 
 
 class Reading:
@@ -213,8 +224,8 @@ def sum_of(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _raise_if(cancel: CancelToken | None) -> None:
-    if cancel is not None and cancel.is_cancelled:
+def _raise_if(cancel: CancelToken) -> None:
+    if cancel.is_cancelled:
         raise Cancelled
 
 

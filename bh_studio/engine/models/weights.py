@@ -8,7 +8,7 @@ expert is read from the file into its place in them. Knows no router and no rule
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +63,11 @@ def read_weights(
     model: nn.Module,
     tensors: Mapping[str, StoredTensor],
     architecture: Architecture,
-    report: Callable[[float], None],
-) -> None:
-    """Fill the parameters of `model` from `tensors`.
+) -> Generator[float, None, None]:
+    """Fill the parameters of `model` from `tensors`; on the way the share that was read, 0 to 1.
 
-    report: called with the share that was read, 0 to 1; what it raises ends the reading. Raises
-    EngineError for weights that are missing, of another shape, or shorter than their header says.
+    Closing it ends the reading. Raises EngineError for weights that are missing, of another shape,
+    or shorter than their header says.
     """
     reads = _planned(model, tensors, architecture)
     reads.sort(key=lambda read: (read.stored.file, read.stored.start))
@@ -85,10 +84,10 @@ def read_weights(
                 if len(running) > threads:
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
                     done += sum(future.result() for future in finished)
-                    report(done / total)
+                    yield done / total
             for future in running:
                 done += future.result()
-                report(done / total)
+                yield done / total
         finally:
             for future in running:
                 future.cancel()

@@ -40,7 +40,7 @@ def planned(folder: Path, dtype: str = "bfloat16") -> tuple[LoadPlan, PreTrained
 
 def read(folder: Path, dtype: str = "bfloat16") -> PreTrainedModel:
     plan, model = planned(folder, dtype)
-    read_weights(model, plan.tensors, plan.architecture, lambda share: None)
+    list(read_weights(model, plan.tensors, plan.architecture))
     return model
 
 
@@ -150,11 +150,11 @@ def test_a_file_that_is_cut_after_its_header_was_read(checkpoint: Path) -> None:
     with (checkpoint / "model.safetensors").open("r+b") as file:
         file.truncate(file.seek(0, 2) - 100)
     with pytest.raises(EngineError) as caught:
-        read_weights(model, plan.tensors, plan.architecture, lambda share: None)
+        list(read_weights(model, plan.tensors, plan.architecture))
     assert "model.safetensors could not be read: it is shorter" in caught.value.message
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(EngineError, match=r"model\.safetensors could not be read: No such file"):
-        read_weights(model, plan.tensors, plan.architecture, lambda share: None)
+        list(read_weights(model, plan.tensors, plan.architecture))
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "a\\x.safetensors"])
@@ -183,25 +183,17 @@ def test_a_file_of_the_index_that_is_not_there_is_named(checkpoint: Path) -> Non
 def test_progress_rises_to_one(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bh_studio.engine.models.weights._PIECE_BYTES", 10_000)
     plan, model = planned(kept)
-    shares: list[float] = []
-    read_weights(model, plan.tensors, plan.architecture, shares.append)
+    shares = list(read_weights(model, plan.tensors, plan.architecture))
     assert len(shares) > 5
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     check_equal(model, kept, torch.bfloat16)
 
 
-def test_what_a_report_raises_ends_the_reading(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_the_reading(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bh_studio.engine.models.weights._PIECE_BYTES", 1)
     plan, model = planned(kept)
-    reports: list[float] = []
-
-    def stop(share: float) -> None:
-        reports.append(share)
-        raise KeyError("stop")
-
-    with pytest.raises(KeyError, match="stop"):
-        read_weights(model, plan.tensors, plan.architecture, stop)
-    assert len(reports) == 1
-    assert reports[0] < 0.5
+    shares = read_weights(model, plan.tensors, plan.architecture)
+    assert next(shares) < 0.5
+    shares.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("weights")]

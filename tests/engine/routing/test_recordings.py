@@ -17,6 +17,7 @@ from bh_studio.engine.calibration.recorder import (
     calibration_text,
     make_recording,
     recording_for,
+    recording_in_steps,
     router_logits_of,
 )
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
@@ -226,14 +227,13 @@ def test_a_null_is_fitted_once_and_then_read(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
-    shares: list[float] = []
-    first = recording_for(model, tokenizer, shares.append)
+    shares = list(recording_in_steps(model, tokenizer, CancelToken()))
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
     monkeypatch.setattr(
-        "bh_studio.engine.calibration.recorder.make_recording",
-        lambda *_: pytest.fail("fitted twice"),
+        "bh_studio.engine.calibration.recorder.Reading", lambda *_: pytest.fail("recorded twice")
     )
+    first = recording_for(model, tokenizer)
     assert recording_for(model, tokenizer).sha256 == first.sha256
 
 
@@ -250,11 +250,16 @@ def test_a_damaged_cache_is_fitted_again(
 
 
 def test_calibration_can_be_cancelled(
-    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("bh_studio.paths.cache_dir", lambda: tmp_path)
     cancel = CancelToken()
+    steps = recording_in_steps(model, tokenizer, cancel)
+    next(steps)
+    cancel.cancel()
     with pytest.raises(Cancelled):
-        make_recording(model, tokenizer, calibration_text(), lambda _: cancel.cancel(), cancel)
+        next(steps)
     # Nothing is left behind on the model.
     assert not any(module._forward_hooks for module in model.modules())
 
