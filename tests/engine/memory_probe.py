@@ -1,4 +1,4 @@
-"""A process that loads and unloads models as the engine thread does, and weighs itself meanwhile.
+"""A process that loads and unloads models as the engine does, and weighs itself meanwhile.
 
 Run as `python -m tests.engine.memory_probe LARGE SMALL`, two checkpoints; prints one JSON object:
 resident bytes by what was done before, and the highest between two of these as "peak of ...".
@@ -14,68 +14,57 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from PySide6.QtCore import QObject, Slot
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine import loading
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
-from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.execution.host import Host
 from bh_studio.engine.models import plan
 from bh_studio.engine.protocol.events import (
-    Failed,
-    JobCancelled,
+    Event,
     LoadProgress,
     ModelLoaded,
     ModelUnloaded,
-    Report,
 )
 from bh_studio.engine.protocol.requests import (
     Body,
     LoadModel,
-    Request,
     SaveCalibration,
     UnloadModel,
 )
 from bh_studio.engine.routing.recordings import Recording
-from bh_studio.ui.engine_thread import _Worker
 
 
-class Probe(QObject):
-    """Hands requests to the engine thread's worker and weighs the process after each."""
+class Probe:
+    """Hands requests to the owner of the model and weighs the process after each."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.weights: dict[str, int] = {}
-        self._worker = _Worker()
-        self._worker.reported.connect(self.take)
-        self._half_way: Callable[[], None] = lambda: None
-        self._last: object = None
-
-    @Slot(object)
-    def take(self, report: Report) -> None:
-        event = self._last = report.event
-        if not isinstance(event, LoadProgress) or event.stage != "Reading the weights":
-            return
-        if (event.fraction or 0) >= 0.5:
-            half_way, self._half_way = self._half_way, lambda: None
-            half_way()
+        self._host = Host()
 
     def do(
         self, what: str, body: Body, ending: type, half_way: Callable[[], None] = lambda: None
     ) -> None:
-        """Handle `body`, which must end with an event of the type `ending`."""
+        """Have `body` answered, which must end with an event or an error of the type `ending`."""
         # From here on the highest resident size is counted anew.
         Path("/proc/self/clear_refs").write_text("5")
-        self._half_way = half_way
         self._cancel = CancelToken()
-        self._worker.handle(Request(1, body), self._cancel)
-        if not isinstance(self._last, ending):
-            raise SystemExit(f"{what}: {self._last}")
-        self._last = None
+        end: object = None
+        try:
+            for event in self._host.answer(body, self._cancel):
+                end = event
+                if is_half_read(event):
+                    half_way()
+                    half_way = _nothing
+        except (Cancelled, EngineError) as error:
+            end = type(error)("")
+        if not isinstance(end, ending):
+            raise SystemExit(f"{what}: {end}")
         self.weigh(what)
 
     def cancel(self) -> None:
-        """Ask what is handled now to end."""
+        """Ask what is answered now to end."""
         self._cancel.cancel()
 
     def weigh(self, what: str) -> None:
@@ -83,6 +72,17 @@ class Probe(QObject):
         peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
         self.weights[what] = psutil.Process().memory_info().rss
         self.weights[f"peak of {what}"] = int(peak) * 1024
+
+
+def is_half_read(event: Event) -> bool:
+    """Whether half of the weights are there."""
+    if not isinstance(event, LoadProgress) or event.stage != "Reading the weights":
+        return False
+    return (event.fraction or 0) >= 0.5
+
+
+def _nothing() -> None:
+    pass
 
 
 def _short_recording(
@@ -115,11 +115,11 @@ def main(large: Path, small: Path) -> None:
     probe.do("loading", load_large, ModelLoaded)
     probe.do("loading again", load_large, ModelLoaded)
     probe.do("unloading", UnloadModel(), ModelUnloaded)
-    probe.do("cancelling", load_large, JobCancelled, probe.cancel)
-    probe.do("a wrong calibration", replace(load_large, calibration=null), Failed)
+    probe.do("cancelling", load_large, Cancelled, probe.cancel)
+    probe.do("a wrong calibration", replace(load_large, calibration=null), EngineError)
     probe.do("loading once more", load_large, ModelLoaded)
     probe.do("switching", load_small, ModelLoaded)
-    probe.do("failing", load_large, Failed, cut)
+    probe.do("failing", load_large, EngineError, cut)
     sys.stdout.write(json.dumps(probe.weights))
 
 

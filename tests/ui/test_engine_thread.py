@@ -26,6 +26,7 @@ from bh_studio.engine.protocol.events import (
     ModelUnloaded,
     Report,
     TokenGenerated,
+    Waiting,
 )
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import (
@@ -60,6 +61,8 @@ class Listener(QObject):
 
     @Slot(object)
     def take(self, report: Report) -> None:
+        if isinstance(report.event, Waiting):
+            return
         self.jobs.append(report.job)
         self.events.append(report.event)
         self.threads.add(threading.get_ident())

@@ -110,6 +110,13 @@ class SideFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job is not worked on yet. behind: the job that is."""
+
+    behind: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """A request ended with an error.
 
@@ -189,6 +196,7 @@ Event = (
     | JobCancelled
     | CalibrationSaved
     | ExperimentEvent
+    | Waiting
     | Failed
 )
 

@@ -28,6 +28,7 @@ from bh_studio.engine.protocol.events import (
     Report,
     SideFinished,
     TokenGenerated,
+    Waiting,
 )
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import (
@@ -242,6 +243,8 @@ class SessionModel(QObject):
             _log.warning("Dropped what is about no job: %s", type(event).__name__)
         elif isinstance(event, Notice):
             _log.info("%s", event.text)
+        elif isinstance(event, Waiting):
+            _log.debug("Job %d waits for job %d.", job, event.behind)
         elif isinstance(event, Failed):
             self._apply_failure(job, body, event)
         elif isinstance(body, Comparison):

@@ -1,0 +1,1 @@
+"""Who answers requests, in which order and in which thread. Knows neither Qt nor the terminal."""

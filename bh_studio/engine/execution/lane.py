@@ -1,0 +1,140 @@
+"""Jobs one at a time, in one thread: who goes first, who gives way, who pauses.
+
+Knows no model and no request; a job is steps that give events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.protocol.events import Event, JobCancelled, Report, Waiting, failure
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """number: which all its events bear. begin: makes its steps. gives_way: between two steps it
+    lets those go first that overtake."""
+
+    number: int
+    begin: Callable[[CancelToken], Generator[Event, None, None]]
+    gives_way: bool = False
+    overtakes: bool = False
+    cancel: CancelToken = field(default_factory=CancelToken)
+    is_paused: bool = False
+    steps: Generator[Event, None, None] | None = None
+
+
+class Lane:
+    """Works on jobs in the order they come; one that overtakes goes before those that give way.
+
+    A job that is paused holds up all but those that may overtake it.
+
+    tell: called with each Report, in the thread that works; of one that waits, in that which puts.
+    """
+
+    def __init__(self, tell: Callable[[Report], None]) -> None:
+        self._tell = tell
+        self._jobs: list[Job] = []
+        self._current: Job | None = None
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def put(self, job: Job) -> None:
+        """Take a job; if another is worked on it is told what it waits for."""
+        with self._changed:
+            current = self._current
+            self._jobs.append(job)
+            self._changed.notify_all()
+        if current is not None:
+            self._tell(Report(job.number, Waiting(current.number)))
+
+    def cancel(self, number: int) -> None:
+        """Ask a job to end as soon as it can, paused or not; one that has ended is no matter."""
+        with self._changed:
+            for job in self._jobs:
+                if job.number == number:
+                    job.cancel.cancel()
+                    job.is_paused = False
+            self._changed.notify_all()
+
+    def pause(self, number: int, paused: bool) -> None:
+        """Hold a job between two of its steps, or let it go on."""
+        with self._changed:
+            for job in self._jobs:
+                if job.number == number and not job.cancel.is_cancelled:
+                    job.is_paused = paused
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Cancel all jobs; `work` returns after the step that is being made."""
+        with self._changed:
+            self._is_closed = True
+            for job in self._jobs:
+                job.cancel.cancel()
+            self._changed.notify_all()
+
+    def work(self) -> None:
+        """Work in this thread until the lane is closed."""
+        while (job := self._next()) is not None:
+            self._go_on(job)
+        for job in self._jobs:
+            if job.steps is not None:
+                job.steps.close()
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._is_closed:
+                self._current = self._first()
+                if self._current is not None:
+                    return self._current
+                self._changed.wait()
+            self._current = None
+            return None
+
+    def _first(self) -> Job | None:
+        """Who may go now. Called with the lock held."""
+        for job in self._jobs:
+            if job.overtakes and not job.is_paused:
+                return job
+            if not job.gives_way:
+                break
+        first = self._jobs[0] if self._jobs else None
+        return None if first is None or first.is_paused else first
+
+    def _go_on(self, job: Job) -> None:
+        """Make steps of `job` until it ends, or another goes before it."""
+        while True:
+            event = self._step(job)
+            if event is None:
+                with self._changed:
+                    self._jobs.remove(job)
+                return
+            self._tell(Report(job.number, event))
+            with self._changed:
+                if self._is_closed or self._first() is not job:
+                    return
+
+    def _step(self, job: Job) -> Event | None:
+        """What the next step gives; None if the job has ended, which is told."""
+        try:
+            if job.steps is None:
+                job.steps = job.begin(job.cancel)
+            return next(job.steps)
+        except StopIteration:
+            return None
+        except Cancelled:
+            end: Event = JobCancelled()
+        except EngineError as error:
+            log.info("A request could not be met: %s", error)
+            end = failure(error)
+        except Exception as error:
+            log.exception("A request failed")
+            end = failure(error)
+        self._tell(Report(job.number, end))
+        return None

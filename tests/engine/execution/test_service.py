@@ -1,0 +1,229 @@
+"""Jobs on a real model: several in flight, whose events never cross and whose numbers hold."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bh_studio.engine.calibration.recorder import calibration_text
+from bh_studio.engine.execution.service import Service
+from bh_studio.engine.loading import LoadedModel, load_model
+from bh_studio.engine.protocol.events import (
+    Failed,
+    Finished,
+    JobCancelled,
+    ModelInspected,
+    ModelLoaded,
+    Progress,
+    Report,
+    TokenGenerated,
+    Waiting,
+)
+from bh_studio.engine.protocol.experiments import Comparison, Evaluation, Sweep
+from bh_studio.engine.protocol.requests import Body, InspectModel, LoadModel, Request
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.rules.parameters import RuleParameters
+from tests.engine.experiments.running import result_of
+from tests.tiny_olmoe import TOP_K, save_tiny_checkpoint
+
+RULE = RuleParameters(level=0.1, max_k=TOP_K)
+EVALUATION = Evaluation(
+    texts=(Text("tale", calibration_text()[:2500]),), rules=(RULE,), with_controls=True,
+    window=64, batch=2,
+)  # fmt: skip
+SWEEP = Sweep(
+    prompts=("Once upon", "The king"), sides=(None, RULE), seeds=2,
+    generation=GenerationParameters(12, seed=3),
+)  # fmt: skip
+
+
+def comparison(prompt: str = "Once upon a time", tokens: int = 8) -> Comparison:
+    return Comparison(prompt=prompt, sides=(None, RULE), generation=GenerationParameters(tokens))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe"))
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: Path) -> LoadedModel:
+    """The same model, on which nothing else goes on."""
+    return load_model(str(checkpoint))
+
+
+class Desk:
+    """A service at work in a thread, and its reports as they come."""
+
+    def __init__(self) -> None:
+        self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self.service = Service(self.reports.put)
+        self._thread = threading.Thread(target=self.service.work)
+        self._thread.start()
+        self._jobs = 0
+
+    def ask(self, body: Body) -> int:
+        self._jobs += 1
+        self.service.submit(Request(self._jobs, body))
+        return self._jobs
+
+    def until_ended(self, *jobs: int) -> list[Report]:
+        """All reports until each of `jobs` has ended."""
+        ends = Finished | Failed | JobCancelled | ModelLoaded | ModelInspected
+        reports, left = [], set(jobs)
+        while left:
+            report = self.reports.get(timeout=120)
+            reports.append(report)
+            if isinstance(report.event, ends):
+                left.discard(report.job)
+        return reports
+
+    def until(self, job: int, kind: type) -> list[Report]:
+        """All reports until `job` says something of `kind`."""
+        reports = []
+        while True:
+            reports.append(self.reports.get(timeout=120))
+            if reports[-1].job == job and isinstance(reports[-1].event, kind):
+                return reports
+
+    def close(self) -> None:
+        self.service.close()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def desk(checkpoint: Path) -> Iterator[Desk]:
+    desk = Desk()
+    desk.until_ended(desk.ask(LoadModel(str(checkpoint))))
+    yield desk
+    desk.close()
+
+
+def of(reports: list[Report], job: int) -> list[Any]:
+    return [report.event for report in reports if report.job == job]
+
+
+def document(reports: list[Report], job: int) -> Any:
+    end = of(reports, job)[-1]
+    assert isinstance(end, Finished)
+    assert end.is_complete
+    return end.document
+
+
+def test_three_jobs_interleave_and_never_cross(desk: Desk, alone: LoadedModel) -> None:
+    reports = []
+    evaluation = desk.ask(EVALUATION)
+    reports += desk.until(evaluation, Progress)
+    sweep = desk.ask(SWEEP)
+    run = desk.ask(comparison())
+    reports += desk.until_ended(run)
+    assert not any(isinstance(event, Finished) for event in of(reports, evaluation))
+    again = desk.ask(comparison("The king said"))
+    reports += desk.until_ended(again, evaluation, sweep)
+
+    assert Waiting(evaluation) in of(reports, sweep)
+    assert Waiting(evaluation) in of(reports, run)
+    # The experiment was under way before and after each run.
+    jobs = [report.job for report in reports if not isinstance(report.event, Waiting)]
+    for job in (run, again):
+        first = jobs.index(job)
+        assert evaluation in jobs[:first]
+        assert set(jobs[first : first + len(of(reports, job)) - 1]) == {job}
+    assert jobs.index(evaluation) < jobs.index(run) < len(jobs) - jobs[::-1].index(evaluation)
+
+    expected = result_of(alone, EVALUATION)
+    found = document(reports, evaluation)
+    for mine, other in zip(found.sums, expected.sums, strict=True):
+        np.testing.assert_array_equal(mine.quality, other.quality)
+        np.testing.assert_array_equal(mine.counts, other.counts)
+        assert (mine.rows_read, mine.expert_rows) == (other.rows_read, other.expert_rows)
+    answers = result_of(alone, SWEEP).answers
+    assert {key: answer.token_ids for key, answer in document(reports, sweep).answers.items()} == {
+        key: answer.token_ids for key, answer in answers.items()
+    }
+    for job, definition in ((run, comparison()), (again, comparison("The king said"))):
+        session, same = document(reports, job), result_of(alone, definition)
+        assert [r.token_ids for r in session.records] == [r.token_ids for r in same.records]
+        tokens = [event for event in of(reports, job) if isinstance(event, TokenGenerated)]
+        for side, record in enumerate(session.records):
+            assert [t.token_id for t in tokens if t.side == side] == list(record.token_ids)
+
+
+def test_cancelling_and_failing_leave_the_others(desk: Desk, alone: LoadedModel) -> None:
+    evaluation = desk.ask(EVALUATION)
+    reports = desk.until(evaluation, Progress)
+    cancelled = desk.ask(SWEEP)
+    desk.service.cancel(cancelled)
+    failing = desk.ask(comparison(""))
+    unknown = desk.ask(InspectModel("/nowhere"))
+    reports += desk.until_ended(evaluation, cancelled, failing, unknown)
+    (failed,) = (event for event in of(reports, failing) if isinstance(event, Failed))
+    assert failed.message == "The prompt is empty."
+    inspected = of(reports, unknown)[-1]
+    assert isinstance(inspected, ModelInspected)
+    assert inspected.problem
+    ended = of(reports, cancelled)[-1]
+    assert isinstance(ended, Finished)
+    assert not ended.is_complete
+    assert not ended.document.answers
+    np.testing.assert_array_equal(
+        document(reports, evaluation).tokens, result_of(alone, EVALUATION).tokens
+    )
+
+
+def test_a_paused_experiment_holds_still_and_then_goes_on(desk: Desk, alone: LoadedModel) -> None:
+    sweep = desk.ask(SWEEP)
+    reports = desk.until(sweep, TokenGenerated)
+    desk.service.pause(sweep)
+    run = desk.ask(comparison())
+    reports += desk.until_ended(run)
+    # At most the step that was being made when the pause was asked for came before the run.
+    begun = next(place for place, report in enumerate(reports) if report.job == run)
+    assert all(report.job == run for report in reports[begun + 2 :])
+    desk.service.resume(sweep)
+    reports += desk.until_ended(sweep)
+    answers = result_of(alone, SWEEP).answers
+    assert {key: a.token_ids for key, a in document(reports, sweep).answers.items()} == {
+        key: a.token_ids for key, a in answers.items()
+    }
+
+
+def test_a_run_asked_for_while_the_model_loads_waits_and_then_runs(checkpoint: Path) -> None:
+    desk = Desk()
+    try:
+        load = desk.ask(LoadModel(str(checkpoint)))
+        run = desk.ask(comparison())
+        reports = desk.until_ended(load, run)
+        assert isinstance(of(reports, load)[-1], ModelLoaded)
+        assert document(reports, run).records[0].token_ids
+    finally:
+        desk.close()
+
+
+def test_another_model_comes_after_the_experiment_with_the_former_one(
+    desk: Desk, checkpoint: Path
+) -> None:
+    sweep = desk.ask(SWEEP)
+    reports = desk.until(sweep, TokenGenerated)
+    load = desk.ask(LoadModel(str(checkpoint)))
+    reports += desk.until_ended(load, sweep)
+    jobs = [report.job for report in reports if not isinstance(report.event, Waiting)]
+    assert jobs == sorted(jobs)
+    assert document(reports, sweep).is_complete
+
+
+def test_closing_in_the_middle_leaves_the_model_as_it_was(desk: Desk) -> None:
+    sweep = desk.ask(SWEEP)
+    desk.until(sweep, TokenGenerated)
+    desk.close()
+    loaded = desk.service._host.loaded
+    assert loaded is not None
+    assert "forward" not in vars(loaded.model.model.layers[0].mlp.gate)
