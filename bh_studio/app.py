@@ -25,7 +25,8 @@ from bh_studio.ui.errand import Errand
 from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember, restore
-from bh_studio.ui.state.session_model import EnginePort, SessionModel
+from bh_studio.ui.state.jobs_model import EnginePort, JobsModel
+from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.theme import Theme
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     pg.setConfigOptions(antialias=True)
     settings = load_settings()
     theme = Theme(app, _SCHEMES.get(options.color_scheme or ""), settings.text_percent)
-    model = SessionModel()
+    model = SessionModel(JobsModel())
     window = MainWindow(model, theme, settings)
     restore(window, settings)
     uncaught = UncaughtErrors()
@@ -141,7 +142,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         uncaught.uninstall()
         window.hide()
         release_copied_text()
-        model.attach(None)
+        model.jobs.attach(None)
         window.models.shutdown()
         launcher.shutdown()
         window.deleteLater()
@@ -221,16 +222,16 @@ class _Launcher(QObject):
             return
         self._latest.stop()
         self._engine = self._make_engine()
-        self._engine.reported.connect(self._model.apply)
+        self._engine.reported.connect(self._model.jobs.apply)
         self._engine.start()
-        self._model.attach(self._engine)
+        self._model.jobs.attach(self._engine)
         self._model.load_with(self._first_load)
 
     def shutdown(self) -> None:
         """End the engine; returns when its thread has ended."""
         if self._engine is not None:
             self._engine.shutdown()
-            self._engine.reported.disconnect(self._model.apply)
+            self._engine.reported.disconnect(self._model.jobs.apply)
 
 
 def _real_engine() -> EngineLike:

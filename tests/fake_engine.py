@@ -110,6 +110,7 @@ class FakeEngine(QObject):
         self.interval_ms = 0
         self.sides: dict[int, FakeSide] = {}
         self._answered = 0
+        self._begun: set[int] = set()
         self._random = np.random.default_rng(5)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._play)
@@ -222,9 +223,11 @@ class FakeEngine(QObject):
         self.report(CalibrationSaved(request.path), self.job_of(SaveCalibration))
 
     def begin(self) -> None:
-        """Say that the prompt is accepted."""
+        """Say that the prompt is accepted, once."""
         assert isinstance(self.run, Comparison)
-        self.report(Progress("answers", 0, 1))
+        if self.jobs[-1] not in self._begun:
+            self._begun.add(self.jobs[-1])
+            self.report(Progress("answers", 0, 1))
 
     def token(
         self,
@@ -235,6 +238,7 @@ class FakeEngine(QObject):
         token_id: int | None = None,
     ) -> TokenGenerated:
         """Say one token of the run that was asked for last, and keep it for the record."""
+        self.begin()
         layers = self.model.layers
         used = np.broadcast_to(np.asarray(counts, dtype=np.uint8), (layers,)).copy()
         raw = used if raw_counts is None else np.asarray(raw_counts, dtype=np.uint8)
@@ -259,6 +263,7 @@ class FakeEngine(QObject):
         return event
 
     def finish_side(self, side: int, reason: FinishReason, tail: str = "") -> None:
+        self.begin()
         said = self.sides[side]
         said.finish_reason = reason
         if tail:

@@ -18,6 +18,7 @@ from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import restore
 from bh_studio.ui.state.downloads import Downloads
 from bh_studio.ui.state.hub_statuses import HubStatuses
+from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.theme import Theme
 from tests.fake_download import FakeHub
@@ -102,10 +103,10 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
     def make(
         settings: Settings | None = None, *, show: bool = False, answering: ModelInfo = MODEL
     ) -> Desk:
-        model = SessionModel()
+        model = SessionModel(JobsModel())
         engine = FakeEngine(answering)
-        engine.reported.connect(model.apply)
-        model.attach(engine)
+        engine.reported.connect(model.jobs.apply)
+        model.jobs.attach(engine)
         hub = FakeHub()
         window = MainWindow(
             model,
@@ -126,7 +127,7 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
     yield make
     release_copied_text()
     for desk in desks:
-        desk.model.attach(None)
+        desk.model.jobs.attach(None)
         desk.window.models.shutdown()
         desk.engine.shutdown()
         desk.window.hide()

@@ -12,6 +12,7 @@ from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import InspectModel, LoadModel, UnloadModel
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.model_inspection import ModelInspection
 from bh_studio.ui.state.session_model import SessionModel, State
 from tests.fake_engine import MODEL, FakeEngine
@@ -26,9 +27,9 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def model(engine: FakeEngine) -> SessionModel:
-    model = SessionModel()
-    engine.reported.connect(model.apply)
-    model.attach(engine)
+    model = SessionModel(JobsModel())
+    engine.reported.connect(model.jobs.apply)
+    model.jobs.attach(engine)
     return model
 
 
@@ -223,7 +224,7 @@ def test_nothing_is_asked_without_a_model_or_an_engine(
     model.unload()
     model.save_calibration(Path("/null.npz"))
     assert engine.requests == []
-    other = SessionModel()
+    other = SessionModel(JobsModel())
     inspection = ModelInspection(other)
     inspection.ask("a/b", "cpu", "auto")
     other.unload()

@@ -1,4 +1,4 @@
-"""Jobs one at a time, in one thread: who goes first, who gives way, who pauses.
+"""JobsModel one at a time, in one thread: who goes first, who gives way, who pauses.
 
 Knows no model and no request; a job is steps that give events.
 """

@@ -25,7 +25,7 @@ class ModelInspection(QObject):
         self.answer: ModelInspected | Failed | None = None
         model.model_inspected.connect(self._take_answer)
         model.inspection_failed.connect(self._take_failure)
-        model.became_idle.connect(self._send)
+        model.jobs.became_idle.connect(self._send)
 
     @property
     def is_waiting(self) -> bool:

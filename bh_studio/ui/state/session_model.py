@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from PySide6.QtCore import QObject, Signal, Slot
 
@@ -25,23 +25,21 @@ from bh_studio.engine.protocol.events import (
     ModelLoaded,
     ModelUnloaded,
     Notice,
-    Report,
+    Progress,
     SideFinished,
     TokenGenerated,
-    Waiting,
 )
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import (
-    Body,
     InspectModel,
     LoadModel,
-    Request,
     SaveCalibration,
     UnloadModel,
 )
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.run_pair import RunPair, check_session
 
 _log = logging.getLogger(__name__)
@@ -58,16 +56,6 @@ class State(Enum):
     CANCELLING = auto()
 
 
-class EnginePort(Protocol):
-    """What is told to whoever does the work; it answers with reports that bear the job's number."""
-
-    def submit(self, request: Request) -> None:
-        """Begin a job."""
-
-    def cancel(self, job: int) -> None:
-        """Ask a job to end; one that has ended is no matter."""
-
-
 class SessionModel(QObject):
     """Owns the state, the loaded model's description, both runs and the current session."""
 
@@ -78,7 +66,6 @@ class SessionModel(QObject):
     model_inspected = Signal(object)
     inspection_failed = Signal(object)
     calibration_saved = Signal(object)
-    became_idle = Signal()
     content_changed = Signal()
     session_changed = Signal()
     run_accepted = Signal(object)
@@ -87,8 +74,9 @@ class SessionModel(QObject):
     model_failed = Signal(object)
     failed = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, jobs: JobsModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self.jobs = jobs
         self.state = State.NO_MODEL
         self.model: ModelInfo | None = None
         # What was asked for when `model` was loaded, and what is loading now.
@@ -99,19 +87,12 @@ class SessionModel(QObject):
         self._runs = RunPair(self)
         self.baseline, self.bh = self._runs.baseline, self._runs.bh
         self._runs.changed.connect(self.content_changed)
-        self._engine: EnginePort | None = None
-        # What was asked for and has not ended, by job; the load or run among them that Stop is for.
-        self._jobs: dict[int, Body] = {}
-        self._last_job = 0
+        # The job of the load or run that Stop is for.
         self._stoppable: int | None = None
         # The run that was asked for, until the engine has accepted its prompt.
         self._awaited: Comparison | None = None
 
     # --- what the user asks for ---
-
-    def attach(self, engine: EnginePort | None) -> None:
-        """Ask `engine` from now on; None takes it away."""
-        self._engine = engine
 
     @property
     def first_difference(self) -> int | None:
@@ -141,7 +122,7 @@ class SessionModel(QObject):
     @property
     def is_idle(self) -> bool:
         """Whether the engine has nothing to do."""
-        return self._engine is not None and self.is_settled and not self._jobs
+        return self.jobs.is_idle and self.is_settled
 
     def load(self, source: str) -> None:
         """Load the model `source` as the engine thinks best, in place of the one there is."""
@@ -149,13 +130,12 @@ class SessionModel(QObject):
 
     def load_with(self, request: LoadModel) -> None:
         """Load a model in place of the one there is; that one stays until the engine lets it go."""
-        if self._engine is None or not self.is_settled:
+        if not self.jobs.has_engine or not self.is_settled:
             return
         self.loading = request
-        self._stoppable = self._number(request)
+        self._stoppable = self.jobs.ask(request, partial(self._apply_to_load, request))
         self._set_state(State.LOADING)
         self._progress(LoadProgress("Waiting for the engine"))
-        self._engine.submit(Request(self._stoppable, request))
 
     def load_anyway(self, refused: LoadRefused) -> None:
         """Load what was refused for want of memory."""
@@ -164,19 +144,19 @@ class SessionModel(QObject):
     @Slot()
     def unload(self) -> None:
         """Give the memory of the loaded model back; ignored unless the state is ready."""
-        if self._engine is not None and self.state is State.READY:
+        if self.jobs.has_engine and self.state is State.READY:
             self._set_state(State.UNLOADING)
-            self._send(UnloadModel())
+            self.jobs.ask(UnloadModel(), self._apply_to_unload)
 
     def inspect(self, request: InspectModel) -> None:
         """Ask what a model is and needs; ignored unless the engine is idle."""
         if self.is_idle:
-            self._send(request)
+            self.jobs.ask(request, self._apply_to_inspection)
 
     def save_calibration(self, path: Path) -> None:
         """Write what the nulls are fitted on to a file; ignored unless the state is ready."""
-        if self._engine is not None and self.state is State.READY:
-            self._send(SaveCalibration(path))
+        if self.jobs.has_engine and self.state is State.READY:
+            self.jobs.ask(SaveCalibration(path), self._apply_to_saving)
 
     def run(
         self,
@@ -189,22 +169,21 @@ class SessionModel(QObject):
 
         conversation: what precedes it; None continues it as plain text.
         """
-        if self._engine is None or self.state is not State.READY or self.model is None:
+        if not self.jobs.has_engine or self.state is not State.READY or self.model is None:
             return
         # What is on screen stays until the engine takes the prompt: it may refuse it.
         self._awaited = Comparison(
             prompt=prompt, sides=(None, rule), generation=generation, conversation=conversation
         )
-        self._stoppable = self._number(self._awaited)
+        self._stoppable = self.jobs.ask(self._awaited, self._apply_to_run)
         self._set_state(State.RUNNING)
-        self._engine.submit(Request(self._stoppable, self._awaited))
 
     @Slot()
     def stop(self) -> None:
         """Ask for the end of what is in flight; the engine's answer makes it final."""
-        if not self.can_stop or self._stoppable is None or self._engine is None:
+        if not self.can_stop or self._stoppable is None:
             return
-        self._engine.cancel(self._stoppable)
+        self.jobs.cancel(self._stoppable)
         self._stoppable = None
         if self.state is State.RUNNING:
             self._set_state(State.CANCELLING)
@@ -234,138 +213,115 @@ class SessionModel(QObject):
 
     # --- what the engine reports ---
 
-    @Slot(object)
-    def apply(self, report: Report) -> None:
-        """Take one event from the engine; events of a job that has ended are dropped."""
-        job, event = report
-        body = self._jobs.get(job)
-        if body is None:
-            _log.warning("Dropped what is about no job: %s", type(event).__name__)
-        elif isinstance(event, Notice):
-            _log.info("%s", event.text)
-        elif isinstance(event, Waiting):
-            _log.debug("Job %d waits for job %d.", job, event.behind)
-        elif isinstance(event, Failed):
-            self._apply_failure(job, body, event)
-        elif isinstance(body, Comparison):
-            self._apply_to_run(job, event)
-        elif isinstance(event, LoadProgress):
-            self._progress(event)
-        elif isinstance(event, ModelUnloaded) and isinstance(body, LoadModel):
-            # The former model goes before the new one is read.
-            self.model = self.loaded = None
-            self.model_changed.emit()
-        else:
-            self._apply_answer(job, body, event)
-
-    def _apply_answer(self, job: int, body: Body, event: Event) -> None:
-        """Take what ends a job other than a run."""
-        self._end_job(job)
+    def _apply_to_load(self, request: LoadModel, event: Event) -> None:
         match event:
+            case LoadProgress():
+                self._progress(event)
+            case ModelUnloaded():
+                # The former model goes before the new one is read.
+                self.model = self.loaded = None
+                self.model_changed.emit()
             case ModelLoaded(model):
-                self.model = model
-                self.loaded = body if isinstance(body, LoadModel) else None
+                self._end_load()
+                self.model, self.loaded = model, request
                 self._set_state(State.READY)
                 self.model_changed.emit()
+            case LoadRefused():
+                self._end_load()
+                self._settle()
+                self.load_refused.emit(event)
+            case JobCancelled():
+                self._end_load()
+                self._settle()
+            case Failed():
+                self._end_load()
+                self._settle()
+                self._tell_model_failure(event)
+
+    def _apply_to_unload(self, event: Event) -> None:
+        match event:
             case ModelUnloaded():
                 self.model = self.loaded = None
                 self._set_state(State.NO_MODEL)
                 self.model_changed.emit()
-            case LoadRefused():
+            case Failed():
                 self._settle()
-                self.load_refused.emit(event)
-            case JobCancelled():
-                if isinstance(body, LoadModel):
-                    self._settle()
+                self._tell_model_failure(event)
+
+    def _apply_to_inspection(self, event: Event) -> None:
+        match event:
             case ModelInspected():
                 self.model_inspected.emit(event)
+            case Failed():
+                # Asked by the window on its own account; it says so where the answer would be.
+                self.inspection_failed.emit(event)
+
+    def _apply_to_saving(self, event: Event) -> None:
+        match event:
             case CalibrationSaved(path):
                 self.calibration_saved.emit(path)
-        self._tell_if_idle()
+            case Failed():
+                self._tell_model_failure(event)
 
-    def _apply_to_run(self, job: int, event: Event) -> None:
-        if isinstance(event, JobCancelled):
-            self._lose_run(job)
-            return
-        awaited = self._awaited
-        if awaited is not None and self.model is not None:
-            self._awaited = None
-            (rule,) = (side for side in awaited.sides if side is not None)
-            run = (rule, awaited.generation, self.model, awaited.conversation)
-            self._runs.begin(awaited.prompt, *run)
-            self._set_session(None)
-            self.run_accepted.emit(awaited)
+    def _apply_to_run(self, event: Event) -> None:
         match event:
+            case Progress():
+                self._accept_run()
+            case Notice(text):
+                _log.info("%s", text)
             case TokenGenerated():
                 self._runs.append(event)
             case SideFinished():
                 self._runs.finish(event)
             case Finished(session):
                 self._runs.replace(session)
-                self._end_run(job)
+                self._end_run()
                 self._set_session(session)
                 self.run_finished.emit(session)
+            case JobCancelled():
+                self._lose_run()
+            case Failed():
+                self._lose_run()
+                _log.info("Failed: %s", event.message)
+                self.failed.emit(event)
 
-    def _apply_failure(self, job: int, body: Body, failure: Failed) -> None:
-        if isinstance(body, InspectModel):
-            # Asked by the window on its own account; it says so where the answer would be.
-            self._end_job(job)
-            self.inspection_failed.emit(failure)
-            self._tell_if_idle()
+    def _accept_run(self) -> None:
+        """The first step of a run says that its prompt was accepted."""
+        awaited = self._awaited
+        if awaited is None or self.model is None:
             return
-        if isinstance(body, Comparison):
-            self._lose_run(job)
-        else:
-            self._end_job(job)
-        if isinstance(body, LoadModel | UnloadModel):
-            self._settle()
-        if not isinstance(body, Comparison):
-            self.model_failed.emit(failure)
-        # The engine has logged the details where they arose.
-        _log.info("Failed: %s", failure.message)
-        self.failed.emit(failure)
-        self._tell_if_idle()
+        self._awaited = None
+        (rule,) = (side for side in awaited.sides if side is not None)
+        run = (rule, awaited.generation, self.model, awaited.conversation)
+        self._runs.begin(awaited.prompt, *run)
+        self._set_session(None)
+        self.run_accepted.emit(awaited)
 
-    def _lose_run(self, job: int) -> None:
+    def _lose_run(self) -> None:
         """A run has ended without a session; one that was never accepted leaves no trace."""
         is_accepted = self._awaited is None
         if is_accepted:
             self._runs.fail()
-        self._end_run(job)
+        self._end_run()
         if is_accepted:
             self.run_lost.emit()
 
-    def _end_run(self, job: int) -> None:
-        self._end_job(job)
-        self._awaited = None
+    def _end_run(self) -> None:
+        self._stoppable = self._awaited = None
         self._set_state(State.READY)
-        self._tell_if_idle()
 
-    def _send(self, body: Body) -> None:
-        assert self._engine is not None
-        self._engine.submit(Request(self._number(body), body))
+    def _end_load(self) -> None:
+        self._stoppable = self.loading = self.load_progress = None
 
-    def _number(self, body: Body) -> int:
-        """The number of the new job that `body` is for."""
-        self._last_job += 1
-        self._jobs[self._last_job] = body
-        return self._last_job
-
-    def _end_job(self, job: int) -> None:
-        body = self._jobs.pop(job)
-        if isinstance(body, LoadModel):
-            self.loading = None
-            self.load_progress = None
-        if self._stoppable == job:
-            self._stoppable = None
+    def _tell_model_failure(self, failure: Failed) -> None:
+        # The engine has logged the details where they arose.
+        _log.info("Failed: %s", failure.message)
+        self.model_failed.emit(failure)
+        self.failed.emit(failure)
 
     def _settle(self) -> None:
         """A load or an unload has ended: what answers now is what there was, or nothing."""
         self._set_state(State.NO_MODEL if self.model is None else State.READY)
-
-    def _tell_if_idle(self) -> None:
-        if self.is_idle:
-            self.became_idle.emit()
 
     def _progress(self, progress: LoadProgress) -> None:
         self.load_progress = progress

@@ -1,4 +1,4 @@
-"""Jobs on a real model: several in flight, whose events never cross and whose numbers hold."""
+"""JobsModel on a real model: several in flight, whose events never cross and whose numbers hold."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from bh_studio.engine.protocol.events import Failed, Finished, SideFinished, Tok
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
+from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.run_pair import ANALYZE_NOTE
 from bh_studio.ui.state.session_model import SessionModel, State
 from tests.fake_engine import FakeEngine
@@ -25,9 +26,9 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def model(engine: FakeEngine) -> SessionModel:
-    model = SessionModel()
-    engine.reported.connect(model.apply)
-    model.attach(engine)
+    model = SessionModel(JobsModel())
+    engine.reported.connect(model.jobs.apply)
+    model.jobs.attach(engine)
     return model
 
 
@@ -197,7 +198,7 @@ def test_a_session_is_shown_without_a_model(model: SessionModel, engine: FakeEng
         engine.token(0, word, 8)
         engine.token(1, word, *engine.random_counts())
     session: Session = engine.finish()
-    other = SessionModel()
+    other = SessionModel(JobsModel())
     other.show_session(session)
     assert other.state is State.NO_MODEL
     assert other.bh.token_texts == [" a", " b"]
@@ -261,7 +262,7 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
 
 
 def test_nothing_is_asked_of_an_engine_that_is_not_there() -> None:
-    model = SessionModel()
+    model = SessionModel(JobsModel())
     model.load("embedded")
     model.run("Once", RULE, GENERATION)
     model.stop()
