@@ -1,4 +1,4 @@
-"""JobsModel one at a time, in one thread: who goes first, who gives way, who pauses.
+"""Jobs one at a time, in one thread: who goes first, who gives way, who pauses.
 
 Knows no model and no request; a job is steps that give events.
 """

@@ -1,4 +1,4 @@
-"""JobsModel on a real model: several in flight, whose events never cross and whose numbers hold."""
+"""Jobs on a real model: several in flight, whose events never cross and whose numbers hold."""
 
 from __future__ import annotations
 
