@@ -23,7 +23,7 @@ from bh_studio.engine.protocol.events import (
     SideFinished,
     TokenGenerated,
 )
-from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.experiments import Comparison, conversation_of
 from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
@@ -280,7 +280,7 @@ class FakeEngine(QObject):
             sides=self.run.sides,
             generation=self.run.generation,
             prompt=self.run.prompt,
-            conversation=self.run.conversation,
+            conversation=conversation_of(self.run, self.model),
             records=tuple(said.record() for said in self.sides.values()),
             environment={"python": "3.11"},
             started_at="2025-01-02T03:04:05+00:00",

@@ -232,12 +232,12 @@ def test_the_system_prompt_counts_from_the_next_turn_on(chat_desk: Desk) -> None
     controls.show_system("Be kind.")
     turn(desk, "Why?", [" So"], [" No"])
     conversation = desk.engine.run.conversation
-    assert conversation is not None
+    assert isinstance(conversation, Conversation)
     assert (conversation.system, len(conversation.turns)) == ("Be kind.", 1)
     controls.show_system("  \n")
     turn(desk, "And?", [" a"], [" b"])
     conversation = desk.engine.run.conversation
-    assert conversation is not None
+    assert isinstance(conversation, Conversation)
     assert conversation.system == ""
 
 

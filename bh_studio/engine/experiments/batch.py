@@ -15,7 +15,7 @@ from bh_studio.engine.experiments.sides import (
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
-from bh_studio.engine.protocol.experiments import Batch
+from bh_studio.engine.protocol.experiments import Batch, conversation_of
 from bh_studio.engine.records.rows import (
     Answer,
     BatchResult,
@@ -36,6 +36,7 @@ class BatchLaboratory:
     def __init__(self, loaded: LoadedModel, definition: Batch) -> None:
         self._loaded, self._definition = loaded, definition
         self._routings = routings_of(loaded, definition.sides)
+        self._conversation = conversation_of(definition, loaded.info)
 
     def stages(self, rows: Mapping[str, PromptRow | SkippedRow]) -> Iterator[Stage]:
         """All prompts at once: none depends on another."""
@@ -51,7 +52,7 @@ class BatchLaboratory:
         definition = self._definition
         try:
             prompt_ids = prompt_ids_of(
-                self._loaded, asked.prompt, definition.conversation, len(definition.sides)
+                self._loaded, asked.prompt, self._conversation, len(definition.sides)
             )
         except EngineError as error:
             return SkippedRow(asked.line, error.message)

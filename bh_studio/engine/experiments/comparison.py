@@ -17,7 +17,7 @@ from bh_studio.engine.experiments.sides import (
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
-from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.experiments import Comparison, conversation_of
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import FinishReason
 
@@ -32,8 +32,9 @@ class ComparisonLaboratory:
     def __init__(self, loaded: LoadedModel, definition: Comparison) -> None:
         self._loaded, self._definition = loaded, definition
         self._started_at = _now()
+        self._conversation = conversation_of(definition, loaded.info)
         self._prompt_ids = prompt_ids_of(
-            loaded, definition.prompt, definition.conversation, len(definition.sides)
+            loaded, definition.prompt, self._conversation, len(definition.sides)
         )
         self._routings = routings_of(loaded, definition.sides)
         self._session: Session | None = None
@@ -58,7 +59,7 @@ class ComparisonLaboratory:
             sides=definition.sides,
             generation=definition.generation,
             prompt=definition.prompt,
-            conversation=definition.conversation,
+            conversation=self._conversation,
             records=records,
             environment=describe_environment(),
             started_at=self._started_at,

@@ -16,7 +16,7 @@ from bh_studio.engine.experiments.sides import prompt_ids_of, routings_of, short
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
-from bh_studio.engine.protocol.experiments import Sweep
+from bh_studio.engine.protocol.experiments import Sweep, conversation_of
 from bh_studio.engine.records.rows import Answer
 from bh_studio.engine.records.sweep import SweepResult, sweep_key
 
@@ -41,12 +41,13 @@ class SweepLaboratory:
         self._loaded, self._definition = loaded, definition
         # All of them now: a rule that does not fit should end the sweep before the work, not after.
         self._routings = routings_of(loaded, definition.sides)
+        conversation = conversation_of(definition, loaded.info)
         self._prompt_ids: dict[int, list[list[int]]] = {}
         self._refused: dict[int, str] = {}
         for number, prompt in enumerate(definition.prompts):
             try:
                 self._prompt_ids[number] = prompt_ids_of(
-                    loaded, prompt, definition.conversation, len(definition.sides)
+                    loaded, prompt, conversation, len(definition.sides)
                 )
             except EngineError as error:
                 if len(definition.prompts) == 1:

@@ -35,6 +35,7 @@ def save_definition(definition: Experiment, path: Path, sources: Mapping[str, Pa
     fields = {
         name: _plain(getattr(definition, name), sources, path.parent)
         for name in definition.__struct_fields__
+        if getattr(definition, name) is not msgspec.UNSET
     }
     document = {"schema_version": SCHEMA_VERSION, "kind": kind_of(definition), **fields}
     write_atomically(path, encode(document, indent=1) + b"\n")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from bh_studio.engine.errors import CancelToken, EngineError
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
@@ -67,8 +68,7 @@ class BenchRequest:
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
     """Answer `prompt` with each of `sides`, which take turns token by token.
 
-    sides: the model's own routing, None, and a rule. conversation: what precedes the prompt,
-    written with the model's chat template; None continues it as plain text.
+    sides: the model's own routing, None, and a rule. conversation: see conversation_of.
 
     Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
@@ -76,7 +76,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", ta
     prompt: str
     sides: tuple[RuleParameters | None, ...]
     generation: GenerationParameters
-    conversation: Conversation | None = None
+    conversation: Conversation | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         _check_pair(self.sides, self.conversation)
@@ -84,11 +84,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", ta
     def check_model(self, model: ModelInfo) -> None:
         """Raise ValueError or EngineError for what does not fit `model`."""
         _check_rules(model, self.sides)
-        if self.conversation is not None:
+        if conversation_of(self, model) is not None:
             model.check_chat_template()
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the session, but for the model."""
+        """All that decides the session, but for the model and what is left open to it."""
         return {
             "prompt": self.prompt,
             "rules": _rule_texts(self.sides),
@@ -101,8 +101,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
     """Answer each of `prompts` with each of `sides`, one answer after the other.
 
     sides: the model's own routing, None, and then rules, no two alike. seeds: how often each is
-    answered, with the seed of `generation` and those after it. conversation: what precedes each
-    prompt; None continues it as plain text.
+    answered, with the seed of `generation` and those after it. conversation: see conversation_of.
 
     Raises ValueError for no prompts, other sides, less than one seed, and for earlier turns that
     other sides have answered.
@@ -112,7 +111,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
     sides: tuple[RuleParameters | None, ...]
     generation: GenerationParameters
     seeds: int = 1
-    conversation: Conversation | None = None
+    conversation: Conversation | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -130,11 +129,11 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
     def check_model(self, model: ModelInfo) -> None:
         """Raise ValueError or EngineError for what does not fit `model`."""
         _check_rules(model, self.sides)
-        if self.conversation is not None:
+        if conversation_of(self, model) is not None:
             model.check_chat_template()
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the rows, but for the model."""
+        """All that decides the rows, but for the model and what is left open to it."""
         return {
             "prompts": list(self.prompts),
             "rules": _rule_texts(self.sides),
@@ -148,7 +147,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     """Answer each of `prompts` with the model's own routing and with a rule, in turns.
 
     sides: the model's own routing, None, and a rule. prompts_sha256: of the file that the prompts
-    are from. conversation: what precedes each prompt; None continues it as plain text.
+    are from. conversation: see conversation_of.
 
     Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
@@ -157,7 +156,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     prompts_sha256: str
     sides: tuple[RuleParameters | None, ...]
     generation: GenerationParameters
-    conversation: Conversation | None = None
+    conversation: Conversation | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         _check_pair(self.sides, self.conversation)
@@ -165,11 +164,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     def check_model(self, model: ModelInfo) -> None:
         """Raise ValueError or EngineError for what does not fit `model`."""
         _check_rules(model, self.sides)
-        if self.conversation is not None:
+        if conversation_of(self, model) is not None:
             model.check_chat_template()
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the rows, but for the model."""
+        """All that decides the rows, but for the model and what is left open to it."""
         return {
             "prompts_sha256": self.prompts_sha256,
             "rules": _rule_texts(self.sides),
@@ -299,7 +298,7 @@ def _check_rules(model: ModelInfo, rules: Sequence[RuleParameters | None]) -> No
 
 
 def _check_pair(
-    sides: tuple[RuleParameters | None, ...], conversation: Conversation | None
+    sides: tuple[RuleParameters | None, ...], conversation: Conversation | UnsetType | None
 ) -> None:
     if len(sides) != 2 or sides[0] is not None or sides[1] is None:
         raise ValueError("One rule is compared with the model's own routing, the first side.")
@@ -307,19 +306,42 @@ def _check_pair(
 
 
 def _check_turns(
-    sides: tuple[RuleParameters | None, ...], conversation: Conversation | None
+    sides: tuple[RuleParameters | None, ...], conversation: Conversation | UnsetType | None
 ) -> None:
-    turns = () if conversation is None else conversation.turns
+    turns = conversation.turns if isinstance(conversation, Conversation) else ()
     if any(len(turn.answers) != len(sides) for turn in turns):
         raise ValueError(f"Each earlier turn needs the answers of {len(sides)} sides.")
+
+
+def conversation_of(
+    definition: Comparison | Sweep | Batch, model: ModelInfo
+) -> Conversation | None:
+    """What precedes each prompt to `model`; None continues it as plain text.
+
+    What the definition leaves open, the model says: a prompt is a message to one that has a chat
+    template.
+    """
+    if definition.conversation is not UNSET:
+        return definition.conversation
+    return Conversation() if model.has_chat_template else None
+
+
+def settled(definition: Experiment, model: ModelInfo) -> Experiment:
+    """`definition` with what it leaves open as it is with `model`: all its settings are known."""
+    if not isinstance(definition, Comparison | Sweep | Batch):
+        return definition
+    conversation = conversation_of(definition, model)
+    return msgspec.structs.replace(definition, conversation=conversation)
 
 
 def _rule_texts(sides: tuple[RuleParameters | None, ...]) -> list[str]:
     return [format_rule(rule) for rule in sides if rule is not None]
 
 
-def _precedes(conversation: Conversation | None) -> dict[str, Any]:
-    """What precedes every prompt, in words that can be told apart in a sentence."""
+def _precedes(conversation: Conversation | UnsetType | None) -> dict[str, Any]:
+    """What precedes every prompt, in words that can be told apart in a sentence; if it is known."""
+    if conversation is UNSET:
+        return {}
     if conversation is None:
         return {"prompt_format": "plain text"}
     said = {"prompt_format": "chat", "system_prompt": conversation.system}

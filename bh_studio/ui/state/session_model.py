@@ -29,7 +29,7 @@ from bh_studio.engine.protocol.events import (
     SideFinished,
     TokenGenerated,
 )
-from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.experiments import Comparison, conversation_of
 from bh_studio.engine.protocol.requests import (
     InspectModel,
     LoadModel,
@@ -292,7 +292,8 @@ class SessionModel(QObject):
             return
         self._awaited = None
         (rule,) = (side for side in awaited.sides if side is not None)
-        run = (rule, awaited.generation, self.model, awaited.conversation)
+        precedes = conversation_of(awaited, self.model)
+        run = (rule, awaited.generation, self.model, precedes)
         self._runs.begin(awaited.prompt, *run)
         self._set_session(None)
         self.run_accepted.emit(awaited)
