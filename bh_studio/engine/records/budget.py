@@ -176,6 +176,11 @@ class BudgetResult:
     environment: dict[str, Any]
 
     @property
+    def is_complete(self) -> bool:
+        """Always: a level that is not found yet is none."""
+        return True
+
+    @property
     def solutions(self) -> tuple[Solution, ...]:
         """One level, then by layer if there is that."""
         return (self.one_level,) if self.by_layer is None else (self.one_level, self.by_layer)

@@ -142,6 +142,14 @@ class SweepResult:
             for side, rule in enumerate(self.sides)
         ]
 
+    def to_json(self) -> dict[str, Any]:
+        """The result by name, the rows of all answers there are with it."""
+        return {
+            "summaries": [summary.to_json() for summary in self.summaries()],
+            "refused": {str(place): reason for place, reason in self.refused.items()},
+            "rows": [row.to_json() for row in self.rows()],
+        }
+
 
 def _experts(rows: Sequence[SweepRow], side: int) -> float:
     """Mean experts over the tokens and layers of one side's answers."""
