@@ -6,10 +6,15 @@ An instruct model chats and a base model continues, unless the options say other
 from __future__ import annotations
 
 import argparse
+from typing import TypeVar
+
+import msgspec
 
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
+from bh_studio.engine.protocol.experiments import Batch, Sweep
 from bh_studio.engine.records.terms import Conversation, ModelInfo
 
+D = TypeVar("D", Sweep, Batch)
 _CHAT = "Chat: a prompt is a message, in the model's chat template; --no-chat continues it as text."
 _PLAIN = "Plain text: the model continues the prompt, without its chat template."
 
@@ -62,3 +67,10 @@ def conversation(arguments: argparse.Namespace, model: ModelInfo) -> Conversatio
     if model.has_chat_template:
         say(_CHAT if chats else _PLAIN)
     return Conversation(system_prompt(arguments)) if chats else None
+
+
+def settled(arguments: argparse.Namespace, definition: D, model: ModelInfo) -> D:
+    """`definition` with what precedes its prompts as the options say, if it leaves that open."""
+    if definition.conversation is not msgspec.UNSET:
+        return definition
+    return msgspec.structs.replace(definition, conversation=conversation(arguments, model))

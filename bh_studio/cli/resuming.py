@@ -1,6 +1,6 @@
-"""What the commands that run an experiment have in common: its journal, its events, its end.
+"""Where the result of an experiment is kept: what commands say of it before and after they run one.
 
-Knows no command; what a row says, only they know.
+Knows no command. What is kept of an experiment and how, the engine knows.
 """
 
 from __future__ import annotations
@@ -9,29 +9,21 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bh_studio.cli.terminal.interrupt import stop_on_interrupt
-from bh_studio.cli.terminal.notices import Notices
-from bh_studio.cli.terminal.progress import Progress as ProgressLine
-from bh_studio.cli.terminal.streams import EXIT_INTERRUPTED, EXIT_USAGE, CommandError, say
-from bh_studio.engine.errors import CancelToken
-from bh_studio.engine.protocol.events import (
-    ExperimentEvent,
-    Finished,
-    Notice,
-    Progress,
-    RowReady,
+from bh_studio.cli.terminal.streams import (
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    CommandError,
+    print_result,
+    say,
 )
+from bh_studio.engine.protocol.events import Progress
 from bh_studio.engine.protocol.experiments import Experiment, kind_of
-from bh_studio.engine.records.journal import SCHEMA_VERSION, Journal, with_rows
+from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.result_document import Result, file_of, result_document
 from bh_studio.engine.units import counted
-
-if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
 
 ENDINGS = (".json", ".csv")
 
@@ -45,26 +37,28 @@ def add_restart_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def before_loading(settings: dict[str, Any]) -> dict[str, Any]:
-    """`settings` but for what only the model says: whether its prompts are messages."""
-    later = ("prompt_format", "system_prompt")
-    return {name: value for name, value in settings.items() if name not in later}
-
-
 @contextmanager
 def open_journal(
-    arguments: argparse.Namespace, kind: str, settings: dict[str, Any], *, replaces: bool = False
+    arguments: argparse.Namespace,
+    definition: Experiment,
+    endings: tuple[str, ...] = ENDINGS,
+    *,
+    replaces: bool = False,
 ) -> Iterator[Journal]:
-    """The journal of --out, if what is there was made with `settings`, which may lack some.
+    """The journal of --out, if what is there was made with the settings that `definition` has yet.
 
-    replaces: a finished result there is written anew.
-    Says what is kept if the block ends with an error. Raises CommandError for --restart alone,
-    InputError if what is there was made with other settings or is no result at all.
+    endings: that its result may have. replaces: a finished result there is written anew.
+    Says what is kept if the block ends with an error. Raises CommandError for --restart alone and
+    another ending, InputError if what is there was made with other settings or is no result at all.
     """
     if arguments.restart and arguments.out is None:
         raise CommandError("--restart needs --out.", EXIT_USAGE)
+    if arguments.out is not None and arguments.out.suffix not in endings:
+        raise CommandError(
+            f"{arguments.out}: use {' or '.join(endings)} as the ending.", EXIT_USAGE
+        )
     journal = Journal(arguments.out, arguments.restart, replaces)
-    journal.check(kind, settings)
+    journal.check(kind_of(definition), definition.settings())
     with journal:
         try:
             yield journal
@@ -75,126 +69,41 @@ def open_journal(
             raise
 
 
-def begin(journal: Journal, definition: Experiment, loaded: LoadedModel) -> dict[str, Any]:
-    """The rows that are there already. Sums are rounded from now on as they were for those.
-
-    Raises InputError if they were made with other settings or another model, EngineError if this
-    machine cannot compute as that one did.
-    """
-    from bh_studio.engine.experiments.environment import (
-        describe_computation,
-        describe_environment,
-        use_computation,
-    )
-
-    header = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind_of(definition),
-        "settings": definition.settings(),
-        "model": asdict(loaded.info),
-        "computation": describe_computation(),
-        "environment": describe_environment(),
-        "started_at": _now(),
-    }
-    rows = journal.begin(header)
-    computation = journal.header.get("computation")
-    if rows and computation is not None and not journal.is_finished:
-        use_computation(computation)
-    return rows
-
-
-def carried_out(
-    loaded: LoadedModel,
-    definition: Experiment,
+def write_and_print(
+    arguments: argparse.Namespace,
     journal: Journal,
-    cancel: CancelToken,
-) -> Iterator[ExperimentEvent]:
-    """What happens while `definition` runs from where `journal` is; every row is kept first."""
-    from bh_studio.engine.experiments.runner import run
+    result: Result,
+    to_text: Callable[[], str],
+    to_csv: Callable[[], bytes] | None = None,
+) -> None:
+    """Write `result` at --out if it is complete, and print it.
 
-    notices = Notices()
-    for event in run(loaded, definition, dict(journal.rows), cancel):
-        if isinstance(event, RowReady):
-            journal.add(event.key, event.row)
-        if isinstance(event, Notice):
-            notices.say(event)
-            continue
-        yield event
-
-
-def read_to_end(
-    arguments: argparse.Namespace, loaded: LoadedModel, definition: Experiment, journal: Journal
-) -> Any:
-    """What comes of an experiment that reads texts, from where `journal` is, with its progress.
-
-    Raises Cancelled after Ctrl+C where nothing can be said yet, and what `begin` raises.
+    to_text, to_csv: what is printed without --json, and what a .csv holds.
     """
-    goes_on, cancel = bool(begin(journal, definition, loaded)), CancelToken()
-    lines: dict[str, ProgressLine] = {}
-    try:
-        with stop_on_interrupt(cancel):
-            for event in carried_out(loaded, definition, journal, cancel):
-                if isinstance(event, Finished):
-                    return event.document
-                if not isinstance(event, Progress):
-                    continue
-                if event.stage not in lines:
-                    lines[event.stage] = ProgressLine(1, 0, f"window passes ({event.stage})")
-                    if goes_on and event.done:
-                        say_taken_over(arguments.out, event.done, event.total, "window passes")
-                lines[event.stage].fraction(event.done, event.total)
-    finally:
-        for line in lines.values():
-            line.clear()
-    raise AssertionError("An experiment always ends with Finished.")
-
-
-def document(journal: Journal, complete: bool, content: dict[str, Any]) -> dict[str, Any]:
-    """The whole result, ready for json.dump; what the header says of the run holds."""
-    finished_at = journal.header.get("finished_at", _now())
-    return {**content, **journal.header, "finished_at": finished_at, "complete": complete}
+    document = result_document(journal, result)
+    if result.is_complete and arguments.out is not None:
+        write_result(journal, arguments.out, document, to_csv)
+    print_result(json.dumps(document, allow_nan=False) if arguments.json else to_text())
 
 
 def write_result(
-    journal: Journal, out: Path | None, whole: dict[str, Any], to_csv: Callable[[], bytes]
+    journal: Journal, out: Path, document: dict[str, Any], to_csv: Callable[[], bytes] | None
 ) -> None:
-    """Write the complete result at --out, and say so. whole: with its rows by key under "rows"."""
-    if out is None:
-        return
-    if out.suffix == ".csv":
+    """Write the whole `document`, or the table that a .csv holds, at `out`, and say so."""
+    if to_csv is not None and out.suffix == ".csv":
         is_new = journal.finish(to_csv(), holds_rows=False)
     else:
-        rows = {row["key"]: row for row in whole["rows"]}
-        rest = {name: value for name, value in whole.items() if name != "rows"}
-        is_new = journal.finish(with_rows(rest, rows), holds_rows=True)
+        is_new = journal.finish(file_of(document), holds_rows=True)
     if is_new:
         say(f"Saved {out}")
 
 
-def keyed(journal: Journal) -> list[dict[str, Any]]:
-    """The rows of the journal, each with its key."""
-    return [{"key": key, **row} for key, row in journal.rows.items()]
-
-
-def json_text(whole: dict[str, Any]) -> str:
-    """A document on one line, as --json prints it."""
-    return json.dumps(whole, allow_nan=False)
-
-
-def say_taken_over(out: Path | None, done: int, total: int, what: str) -> None:
-    """Say what an earlier run has done already."""
-    if done and done == total:
-        say(f"{out} has all {total} {what} already.")
-    elif done:
-        say(f"{done} of {total} {what} taken over from {out}.")
-
-
-def stopped(out: Path | None, done: int, total: int, what: str) -> int:
+def stopped(out: Path | None, progress: Progress) -> int:
     """Say what an interrupted run has done, and how to go on; the exit code."""
     kept = "They are kept; the same command goes on from there."
     lost = "With --out they would have been kept."
-    advice = "" if done == 0 else kept if out else lost
-    say(f"Stopped after {done} of {total} {what}. {advice}".rstrip())
+    advice = "" if progress.done == 0 else kept if out else lost
+    say(f"Stopped after {progress.done} of {progress.total} {progress.stage}. {advice}".rstrip())
     return EXIT_INTERRUPTED
 
 
@@ -203,7 +112,3 @@ def say_interrupted(out: Path | None) -> int:
     kept = "What was read is kept; the same command goes on from there."
     say(f"Stopped. {kept if out else 'With --out what was read would have been kept.'}")
     return EXIT_INTERRUPTED
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")

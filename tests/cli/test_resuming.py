@@ -10,12 +10,24 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.cli.resuming import open_journal, write_result
+from bh_studio.engine.protocol.experiments import Sweep
 from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.rules.parameters import RuleParameters
 
-SETTINGS: dict[str, Any] = {"prompts": ["Once"]}
+
+def sweep(prompt: str) -> Sweep:
+    return Sweep(
+        prompts=(prompt,), sides=(None, RuleParameters()), generation=GenerationParameters()
+    )
+
+
+ONCE = sweep("Once")
 HEADER: dict[str, Any] = {
-    "kind": "sweep", "settings": SETTINGS, "model": {"fingerprint": "f", "expert_path": "e"},
-}  # fmt: skip
+    "kind": "sweep",
+    "settings": {**ONCE.settings(), "prompt_format": "plain text"},
+    "model": {"fingerprint": "f", "expert_path": "e"},
+}
 
 
 def arguments(out: Path | None, **values: Any) -> argparse.Namespace:
@@ -25,7 +37,7 @@ def arguments(out: Path | None, **values: Any) -> argparse.Namespace:
 def leave_a_row(out: Path) -> None:
     """What a run leaves that an error ends after its first row."""
     given = arguments(out)
-    with pytest.raises(MemoryError), open_journal(given, "sweep", SETTINGS) as journal:  # noqa: PT012
+    with pytest.raises(MemoryError), open_journal(given, ONCE) as journal:  # noqa: PT012
         journal.begin(HEADER)
         journal.add("x", {"a": 1})
         raise MemoryError
@@ -40,7 +52,7 @@ def test_an_error_before_the_first_row_keeps_nothing_and_says_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments(tmp_path / "r.json")
-    with pytest.raises(MemoryError), open_journal(given, "sweep", SETTINGS):
+    with pytest.raises(MemoryError), open_journal(given, ONCE):
         raise MemoryError
     assert capsys.readouterr().err == ""
     assert list(tmp_path.iterdir()) == []
@@ -52,7 +64,7 @@ def test_a_result_is_said_to_be_saved_once(
 ) -> None:
     out = tmp_path / name
     for said in (f"Saved {out}\n", ""):
-        with open_journal(arguments(out), "sweep", SETTINGS) as journal:
+        with open_journal(arguments(out), ONCE) as journal:
             journal.begin(HEADER)
             whole = {**journal.header, "rows": [{"key": "x", "a": 1}]}
             write_result(journal, out, whole, lambda: b"a\n")
@@ -65,7 +77,7 @@ def test_a_result_of_other_settings_is_a_mistake_of_usage(
     leave_a_row(tmp_path / "r.json")
 
     def command(given: argparse.Namespace) -> int:
-        with open_journal(given, "sweep", {"prompts": ["Twice"]}) as journal:
+        with open_journal(given, sweep("Twice")) as journal:
             assert isinstance(journal, Journal)
             return 0
 
@@ -74,3 +86,15 @@ def test_a_result_of_other_settings_is_a_mistake_of_usage(
     assert cli.run(arguments(tmp_path / "r.json", run=command, restart=True)) == 0
     assert cli.run(arguments(None, run=command, restart=True)) == 2
     assert "--restart needs --out." in capsys.readouterr().err
+
+
+def test_an_ending_that_a_result_cannot_have_is_a_mistake_of_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(given: argparse.Namespace) -> int:
+        with open_journal(given, ONCE, (".json",)):
+            return 0
+
+    assert cli.run(arguments(tmp_path / "r.csv", run=command)) == 2
+    assert "r.csv: use .json as the ending." in capsys.readouterr().err
+    assert cli.run(arguments(tmp_path / "r.json", run=command)) == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bh_studio.cli.tables.answer_columns import legend, rule_column
-from bh_studio.cli.tables.batch_summary import PromptSummary
+from bh_studio.cli.tables.batch_summary import summary_text
+from bh_studio.engine.records.batch import PromptSummary
 from bh_studio.engine.rules import Mode, parse_rule
 
 
@@ -18,7 +19,9 @@ def test_a_rule_gives_its_column_a_title_of_limited_width() -> None:
 
 def test_the_summary_of_many_prompts_says_whose_it_is() -> None:
     summary = PromptSummary.of([], skipped=0)
-    usual, other = (summary.text(*title).splitlines() for title in ((), ("min-p:0.29512",)))
+    usual, other = (
+        summary_text(summary, *title).splitlines() for title in ((), ("min-p:0.29512",))
+    )
     assert usual[1].split() == ["baseline", "BH"]
     assert "BH, mean experts of each layer (from 0):" in usual
     assert other[1].split() == ["baseline", "min-p:0.29512"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     add_calibration_option,
@@ -16,13 +16,9 @@ from bh_studio.cli.options import (
 )
 from bh_studio.cli.resuming import (
     add_restart_option,
-    document,
-    json_text,
-    keyed,
     open_journal,
-    read_to_end,
     say_interrupted,
-    write_result,
+    write_and_print,
 )
 from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.tables.budget import report
@@ -30,17 +26,15 @@ from bh_studio.cli.terminal.streams import (
     EXIT_OK,
     EXIT_USAGE,
     CommandError,
-    print_result,
     say,
 )
 from bh_studio.engine.errors import Cancelled
-from bh_studio.engine.protocol.experiments import Budget, kind_of
+from bh_studio.engine.protocol.experiments import Budget
 from bh_studio.engine.protocol.texts import read_texts
 from bh_studio.engine.records.budget import BudgetResult
 from bh_studio.engine.rules.parameters import RuleParameters
 
-if TYPE_CHECKING:
-    pass
+ENDINGS = (".json",)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -91,7 +85,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_calibration_option(parser)
     parser.add_argument(
         "--out",
-        type=output_file((".json",)),
+        type=output_file(ENDINGS),
         metavar="FILE.json",
         help="keep the result, and what was read for it as soon as it is read; after an "
         "interruption the same command goes on",
@@ -103,22 +97,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bh_studio.engine.experiments.budget.budget import planned_passes
-
-    definition = _definition(arguments)
-    kind, settings = kind_of(definition), definition.settings()
-    with open_journal(arguments, kind, settings) as journal:
-        loaded = load(arguments, arguments.calibration)
-        passes = planned_passes(loaded.shape.layers, definition.by_layer)
-        say(f"The fit reads its text about {passes} times.")
-        try:
-            budget: BudgetResult = read_to_end(arguments, loaded, definition, journal)
-        except Cancelled:
-            return say_interrupted(arguments.out)
-        whole = document(journal, True, {**budget.to_json(), "rows": keyed(journal)})
-        write_result(journal, arguments.out, whole, bytes)
-        print_result(json_text(whole) if arguments.json else report(budget))
-        return EXIT_OK
+    return carry_out(arguments, _definition(arguments))
 
 
 def _definition(arguments: argparse.Namespace) -> Budget:
@@ -133,6 +112,22 @@ def _definition(arguments: argparse.Namespace) -> Budget:
         )
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
+
+
+def carry_out(arguments: argparse.Namespace, definition: Budget) -> int:
+    """Run `definition` with the model and the --out of `arguments`, and print it; the exit code."""
+    from bh_studio.engine.experiments.budget.budget import planned_passes
+
+    with open_journal(arguments, definition, ENDINGS) as journal:
+        loaded = load(arguments, arguments.calibration)
+        passes = planned_passes(loaded.shape.layers, definition.by_layer)
+        say(f"The fit reads its text about {passes} times.")
+        try:
+            budget: BudgetResult = read_to_end(arguments, loaded, definition, journal)
+        except Cancelled:
+            return say_interrupted(arguments.out)
+        write_and_print(arguments, journal, budget, lambda: report(budget))
+    return EXIT_OK
 
 
 def _mean(text: str) -> float:

@@ -8,18 +8,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import add_model_option, output_file, write_output
 from bh_studio.cli.resuming import (
     add_restart_option,
     open_journal,
-    read_to_end,
     say_interrupted,
 )
 from bh_studio.cli.tables.calibration import table
 from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
 from bh_studio.engine.errors import Cancelled
-from bh_studio.engine.protocol.experiments import Calibration, kind_of
+from bh_studio.engine.protocol.experiments import Calibration
 from bh_studio.engine.protocol.texts import Text, read_texts
 from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
     from bh_studio.engine.routing.recordings import Recording
 
+ENDINGS = (".npz",)
 SCHEMA_VERSION = 1
 
 
@@ -46,7 +47,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_model_option(parser)
     parser.add_argument(
         "--out",
-        type=output_file((".npz",)),
+        type=output_file(ENDINGS),
         metavar="FILE.npz",
         help="keep the recording, each window as soon as it is read; any null can be fitted on it "
         "later. After an interruption the same command goes on",
@@ -94,34 +95,57 @@ def _run(arguments: argparse.Namespace) -> int:
     recording = loaded.recording
     try:
         if texts or (arguments.check is None and parameters.score.has_factor):
-            recording = _recorded(arguments, loaded, texts, parameters.score)
+            recording = _recorded(arguments, loaded, _definition(texts, parameters.score))
         elif arguments.out is not None:
             _save(recording, arguments.out)
             say(f"Saved {arguments.out}")
     except Cancelled:
         return say_interrupted(arguments.out)
     # Saved before it is judged: the recording is good whatever null cannot be fitted on it.
-    _judge(arguments, parameters, loaded, recording, [text.name for text in texts])
+    _judge(arguments, parameters, loaded, recording, texts)
+    return EXIT_OK
+
+
+def _definition(texts: tuple[Text, ...], score: ScoreName) -> Calibration:
+    """What records `texts`, or the text that ships without any, with the factors of `score`."""
+    from bh_studio.engine.calibration.recorder import calibration_text
+
+    return Calibration(
+        texts=texts or (Text("calibration.txt", calibration_text()),),
+        factors=(score,) if score.has_factor else (),
+    )
+
+
+def carry_out(arguments: argparse.Namespace, definition: Calibration) -> int:
+    """Record what `definition` says, keep it at --out and print what it is of; the exit code.
+
+    No null is judged. Raises CommandError for an --out that is no .npz or not given.
+    """
+    if arguments.out is None or arguments.out.suffix not in ENDINGS:
+        raise CommandError("A recording is kept in a file; give --out FILE.npz.", EXIT_USAGE)
+    loaded = load(arguments)
+    try:
+        recording = _recorded(arguments, loaded, definition)
+    except Cancelled:
+        return say_interrupted(arguments.out)
+    if arguments.json:
+        print_result(_json_text(loaded, recording, definition.texts))
+    else:
+        layers, tokens, experts = recording.logits.shape
+        print_result(f"{tokens:,} tokens a layer, {layers} layers of {experts} experts.")
     return EXIT_OK
 
 
 def _recorded(
-    arguments: argparse.Namespace, loaded: LoadedModel, texts: tuple[Text, ...], score: ScoreName
+    arguments: argparse.Namespace, loaded: LoadedModel, definition: Calibration
 ) -> Recording:
-    """A recording of `texts`, or without any of the text that ships, with the factors of `score`.
+    """The recording, saved to --out, from where it goes on after an interruption.
 
-    Saved to --out, from where it goes on after an interruption. Raises EngineError for texts that
-    are too short, Cancelled after Ctrl+C.
+    Raises EngineError for texts that are too short, Cancelled after Ctrl+C.
     """
-    from bh_studio.engine.calibration.recorder import calibration_text
     from bh_studio.engine.routing.recordings import packed
 
-    definition = Calibration(
-        texts=texts or (Text("calibration.txt", calibration_text()),),
-        factors=(score,) if score.has_factor else (),
-    )
-    kind, settings = kind_of(definition), definition.settings()
-    with open_journal(arguments, kind, settings, replaces=True) as journal:
+    with open_journal(arguments, definition, ENDINGS, replaces=True) as journal:
         recording: Recording = read_to_end(arguments, loaded, definition, journal)
         # It is all that its rows are, so they need not stay beside it.
         if journal.finish(packed(recording), holds_rows=True):
@@ -140,26 +164,33 @@ def _judge(
     parameters: RuleParameters,
     loaded: LoadedModel,
     recording: Recording,
-    names: list[str],
+    texts: tuple[Text, ...],
 ) -> None:
     """Print the diagnostics. Raises NullError where the null cannot be fitted."""
     from bh_studio.engine.calibration.diagnostics import diagnose
 
     diagnostics = diagnose(recording, parameters.null, parameters.score, arguments.alpha)
-    if not arguments.json:
+    if arguments.json:
+        print_result(_json_text(loaded, recording, texts, diagnostics=diagnostics.to_dict()))
+    else:
         print_result(table(diagnostics, recording.logits.shape[2], recording.origin.top_k))
-        return
+
+
+def _json_text(
+    loaded: LoadedModel, recording: Recording, texts: tuple[Text, ...], **more: Any
+) -> str:
+    """What was recorded of which model, and `more`, as --json prints it."""
     info = replace(loaded.info, null_sha256=recording.sha256, null_samples=recording.samples)
     layers, _, experts = recording.logits.shape
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "model": asdict(info),
         "recording": {
-            "texts": names,
+            "texts": [text.name for text in texts],
             "layers": layers,
             "experts": experts,
             **asdict(recording.origin),
         },
-        "diagnostics": diagnostics.to_dict(),
+        **more,
     }
-    print_result(json.dumps(document, allow_nan=False))
+    return json.dumps(document, allow_nan=False)

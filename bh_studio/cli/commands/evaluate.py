@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     add_calibration_option,
@@ -16,13 +16,9 @@ from bh_studio.cli.options import (
 from bh_studio.cli.resuming import (
     ENDINGS,
     add_restart_option,
-    document,
-    json_text,
-    keyed,
     open_journal,
-    read_to_end,
     say_interrupted,
-    write_result,
+    write_and_print,
 )
 from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.tables.evaluation import csv_text, table
@@ -31,17 +27,13 @@ from bh_studio.cli.terminal.streams import (
     EXIT_OK,
     EXIT_USAGE,
     CommandError,
-    print_result,
     say,
 )
 from bh_studio.engine.errors import Cancelled
-from bh_studio.engine.protocol.experiments import Evaluation, kind_of
+from bh_studio.engine.protocol.experiments import Evaluation
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, read_texts
 from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.rules.parameters import RuleParameters
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,22 +103,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    definition = _definition(arguments)
-    kind, settings = kind_of(definition), definition.settings()
-    with open_journal(arguments, kind, settings) as journal:
-        loaded = load(arguments, arguments.calibration)
-        try:
-            result: EvaluationResult = read_to_end(arguments, loaded, definition, journal)
-        except Cancelled:
-            say("Stopped before anything was known.")
-            return EXIT_INTERRUPTED
-        whole = document(journal, result.is_complete, {**result.to_json(), "rows": keyed(journal)})
-        if result.is_complete:
-            write_result(journal, arguments.out, whole, lambda: csv_text(result).encode())
-        print_result(json_text(whole) if arguments.json else table(result))
-        if result.is_complete:
-            return EXIT_OK
-        return say_interrupted(arguments.out)
+    return carry_out(arguments, _definition(arguments))
 
 
 def _definition(arguments: argparse.Namespace) -> Evaluation:
@@ -142,3 +119,18 @@ def _definition(arguments: argparse.Namespace) -> Evaluation:
         )
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
+
+
+def carry_out(arguments: argparse.Namespace, definition: Evaluation) -> int:
+    """Run `definition` with the model and the --out of `arguments`, and print it; the exit code."""
+    with open_journal(arguments, definition) as journal:
+        loaded = load(arguments, arguments.calibration)
+        try:
+            result: EvaluationResult = read_to_end(arguments, loaded, definition, journal)
+        except Cancelled:
+            say("Stopped before anything was known.")
+            return EXIT_INTERRUPTED
+        write_and_print(
+            arguments, journal, result, lambda: table(result), lambda: csv_text(result).encode()
+        )
+    return EXIT_OK if result.is_complete else say_interrupted(arguments.out)

@@ -16,9 +16,9 @@ from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
 from bh_studio.engine.protocol.experiments import Batch, conversation_of
+from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.rows import (
     Answer,
-    BatchResult,
     FilePrompt,
     PromptRow,
     SkippedRow,
@@ -68,8 +68,15 @@ class BatchLaboratory:
         self, rows: Mapping[str, PromptRow | SkippedRow], is_complete: bool
     ) -> BatchResult | None:
         """The rows there are, in the order of the prompts."""
-        found = [rows.get(str(asked.line)) for asked in self._definition.prompts]
-        return BatchResult(tuple(row for row in found if row is not None), is_complete)
+        definition = self._definition
+        found = [rows.get(str(asked.line)) for asked in definition.prompts]
+        return BatchResult(
+            definition.prompts_name,
+            definition.prompts_sha256,
+            definition.unusable,
+            tuple(row for row in found if row is not None),
+            is_complete,
+        )
 
     def row_from_json(self, values: dict[str, Any]) -> PromptRow | SkippedRow:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from bh_studio.engine.errors import CancelToken, EngineError
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
-from bh_studio.engine.records.rows import FilePrompt
+from bh_studio.engine.records.rows import FilePrompt, SkippedRow
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
 
@@ -146,8 +146,9 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
 class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
     """Answer each of `prompts` with the model's own routing and with a rule, in turns.
 
-    sides: the model's own routing, None, and a rule. prompts_sha256: of the file that the prompts
-    are from. conversation: see conversation_of.
+    sides: the model's own routing, None, and a rule. prompts_sha256, prompts_name: of the file that
+    the prompts are from. unusable: rows of it that hold no prompt; nothing is asked there.
+    conversation: see conversation_of.
 
     Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
@@ -157,6 +158,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     sides: tuple[RuleParameters | None, ...]
     generation: GenerationParameters
     conversation: Conversation | UnsetType | None = UNSET
+    prompts_name: str = ""
+    unusable: tuple[SkippedRow, ...] = ()
 
     def __post_init__(self) -> None:
         _check_pair(self.sides, self.conversation)

@@ -195,20 +195,3 @@ def prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
     answers = [Answer.from_json(row["sides"][side]) for side in SIDE_NAMES]
     asked = FilePrompt(int(row["line"]), str(row["prompt"]), dict(row["fields"]))
     return PromptRow.of(asked, answers)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """The rows of a batch, in the order of its prompts."""
-
-    rows: tuple[PromptRow | SkippedRow, ...]
-    is_complete: bool
-
-    @property
-    def answered(self) -> tuple[PromptRow, ...]:
-        return tuple(row for row in self.rows if isinstance(row, PromptRow))
-
-    @property
-    def refused(self) -> tuple[SkippedRow, ...]:
-        """Prompts that the model cannot answer."""
-        return tuple(row for row in self.rows if isinstance(row, SkippedRow))

@@ -14,7 +14,7 @@ import pytest
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from tests.cli.conftest import Start, version
-from tests.tiny_olmoe import LAYERS, TOP_K
+from tests.tiny_olmoe import CONTEXT, LAYERS, TOP_K
 
 PROMPT = "Once upon a time"
 
@@ -149,6 +149,20 @@ def test_a_finished_sweep_is_only_printed(
         "Loading the model ...", f"{out} has all 5 answers already."
     ]  # fmt: skip
     assert version(out) == before
+
+
+def test_prompts_that_are_refused_are_not_counted_as_answers_to_come(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, out = tmp_path / "p.txt", tmp_path / "r.json"
+    prompts.write_text("x" * CONTEXT + "\nThe king")
+    arguments = ["sweep", "--prompts-file", str(prompts), "--max-new-tokens", "4"]
+    arguments += ["--model", checkpoint, "--alphas", "0.1", "--out", str(out)]
+    for said in (["1 of 2 answers", "2 of 2 answers", f"Saved {out}"],
+                 [f"{out} has all 2 answers already."]):  # fmt: skip
+        assert cli.run(build_parser().parse_args(arguments)) == 0
+        assert capsys.readouterr().err.splitlines()[1:] == said
+    assert list(json.loads(out.read_text())["refused"]) == ["0"]
 
 
 def test_other_settings_are_refused_before_the_model_is_loaded(

@@ -1,0 +1,108 @@
+"""What many prompts with both routings came to: the rows, and the numbers over all of them.
+
+Knows no model, no file and no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from bh_studio.engine.records.rows import AnswersSummary, PromptRow, SkippedRow
+from bh_studio.engine.records.terms import SIDE_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSummary:
+    """Many prompts taken together; every token weighs the same, so a long answer weighs more.
+
+    identical: prompts with the same answer twice. matching, positions: see Agreement.
+    """
+
+    prompts: int
+    skipped: int
+    sides: tuple[AnswersSummary, ...]
+    matching: int
+    positions: int
+    identical: int
+
+    @classmethod
+    def of(cls, rows: Sequence[PromptRow], skipped: int) -> Self:
+        """The summary of `rows`."""
+        agreements = [row.agreement for row in rows]
+        return cls(
+            prompts=len(rows),
+            skipped=skipped,
+            sides=tuple(
+                AnswersSummary.of([row.answers[side] for row in rows])
+                for side in range(len(SIDE_NAMES))
+            ),
+            matching=sum(agreement.matching for agreement in agreements),
+            positions=sum(agreement.positions for agreement in agreements),
+            identical=sum(agreement.matching == agreement.positions for agreement in agreements),
+        )
+
+    @property
+    def agreement(self) -> float | None:
+        return self.matching / self.positions if self.positions else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers by name."""
+        return {
+            "prompts": self.prompts,
+            "skipped": self.skipped,
+            "agreement": self.agreement,
+            "matching_tokens": self.matching,
+            "identical_answers": self.identical,
+            "sides": {
+                name: side.to_json() for name, side in zip(SIDE_NAMES, self.sides, strict=True)
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The rows of a batch, in the order of its prompts.
+
+    prompts_name, prompts_sha256: of the file that the prompts are from. unusable: rows of that file
+    that hold no prompt, so that nothing was asked.
+    """
+
+    prompts_name: str
+    prompts_sha256: str
+    unusable: tuple[SkippedRow, ...]
+    rows: tuple[PromptRow | SkippedRow, ...]
+    is_complete: bool
+
+    @property
+    def answered(self) -> tuple[PromptRow, ...]:
+        return tuple(row for row in self.rows if isinstance(row, PromptRow))
+
+    @property
+    def refused(self) -> tuple[SkippedRow, ...]:
+        """Prompts that the model cannot answer."""
+        return tuple(row for row in self.rows if isinstance(row, SkippedRow))
+
+    @property
+    def skipped(self) -> tuple[SkippedRow, ...]:
+        """All rows of the file that have no answer, in its order."""
+        return tuple(sorted((*self.unusable, *self.refused), key=lambda row: row.line))
+
+    @property
+    def summary(self) -> PromptSummary:
+        """The numbers over all rows."""
+        return PromptSummary.of(self.answered, len(self.skipped))
+
+    def to_json(self) -> dict[str, Any]:
+        """The result by name; rows that the model has seen with their keys."""
+        refused = {row.line for row in self.refused}
+        return {
+            "prompts_file": {"name": self.prompts_name, "sha256": self.prompts_sha256},
+            "overall": self.summary.to_json(),
+            "rows": [{"key": str(row.line), **row.to_json()} for row in self.answered],
+            "skipped": [
+                {"key": str(row.line), **row.to_json()} if row.line in refused else row.to_json()
+                for row in self.skipped
+            ],
+        }
