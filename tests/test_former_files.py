@@ -27,6 +27,7 @@ from bh_studio.engine.hub.snapshots import SnapshotRecord, load_records, recorde
 from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.hub.status import HubState, hub_folder, hub_status
 from bh_studio.engine.protocol.prompts_file import read_prompts
+from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
 from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.terms import (
     Conversation,
@@ -34,12 +35,7 @@ from bh_studio.engine.records.terms import (
     GenerationParameters,
     Turn,
 )
-from bh_studio.engine.routing.recordings import (
-    RecordingError,
-    RecordingOrigin,
-    load_recording,
-    load_router_logits,
-)
+from bh_studio.engine.routing.recordings import load_recording, load_router_logits
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters, ScoreName
 from bh_studio.engine.rules.text import parse_rule
 from bh_studio.paths import data_dir

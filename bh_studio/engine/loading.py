@@ -29,8 +29,9 @@ from bh_studio.engine.moe.fingerprint import OTHER_MODEL, check_recording
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.protocol.events import LoadProgress
+from bh_studio.engine.records.recording import RecordingError
 from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
-from bh_studio.engine.routing.recordings import Recording, RecordingError, load_recording
+from bh_studio.engine.routing.recordings import Recording, load_recording
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,9 @@ from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.protocol.experiments import Budget, Comparison, Evaluation
 from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.recording import RecordingError
 from bh_studio.engine.records.terms import GenerationParameters
-from bh_studio.engine.routing.recordings import Recording, RecordingError
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import (
     MixingWeights,
     Mode,

@@ -24,13 +24,8 @@ from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.records.calibration import FisherRow, LogitsRow
-from bh_studio.engine.routing.recordings import (
-    Recording,
-    RecordingError,
-    RecordingOrigin,
-    load_recording,
-    save_recording,
-)
+from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
+from bh_studio.engine.routing.recordings import Recording, load_recording, save_recording
 from bh_studio.engine.rules.parameters import ScoreName
 
 log = logging.getLogger(__name__)

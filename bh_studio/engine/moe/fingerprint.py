@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bh_studio.engine.moe.routers import find_routers, router_shape, router_weight
-from bh_studio.engine.routing.recordings import Recording, RecordingError
+from bh_studio.engine.records.recording import RecordingError
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape
 
 OTHER_MODEL = "This recording is of another model, or of this one in another dtype."

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bh_studio.engine.routing.recordings import Recording, RecordingOrigin, checked_logits
+from bh_studio.engine.records.recording import RecordingOrigin
+from bh_studio.engine.routing.recordings import Recording, checked_logits
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bh_studio.engine.calibration.diagnostics import diagnose, ks_distance
 from bh_studio.engine.records.diagnostics import BINS, NullDiagnostics
+from bh_studio.engine.records.recording import RecordingOrigin
 from bh_studio.engine.routing.nulls import NullError
-from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import NullName, ScoreName
 
 TOP_K = 2

@@ -15,7 +15,8 @@ from transformers import DynamicCache, OlmoeForCausalLM
 from bh_studio.engine.moe.fingerprint import model_fingerprint
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
-from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
+from bh_studio.engine.records.recording import RecordingOrigin
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule, own_tables
 from bh_studio.engine.rules.parameters import Mode, RouterShape, RuleParameters, ScoreName
 from bh_studio.engine.rules.text import parse_rule

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from bh_studio.engine.experiments.evaluation.controls import ShuffledCounts
-from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
+from bh_studio.engine.records.recording import RecordingOrigin
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.selection import RoutingRule, Selection, SelectionTables, own_tables
 from bh_studio.engine.rules.parameters import Mode, RouterShape, ScoreName
 from bh_studio.engine.rules.text import parse_rule

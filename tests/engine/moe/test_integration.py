@@ -13,10 +13,11 @@ from transformers import BertConfig, BertModel, OlmoeForCausalLM, PreTrainedToke
 from bh_studio.engine import BHRoutingIntegration
 from bh_studio.engine.moe.experts import use_selected_experts
 from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.records.recording import RecordingError
 from bh_studio.engine.routing import selection
 from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import null_model
-from bh_studio.engine.routing.recordings import Recording, RecordingError
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
 from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bh_studio.engine.records.recording import RecordingOrigin
 from bh_studio.engine.routing.counters import COUNTERS, Counter, CounterContext
 from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import EmpiricalNull, null_model
-from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules import (
     CATALOGUE,

@@ -12,6 +12,7 @@ import torch
 from scipy.stats import median_abs_deviation, norm
 from torch import Tensor
 
+from bh_studio.engine.records.recording import RecordingOrigin
 from bh_studio.engine.routing.fdr import step_up_rejections
 from bh_studio.engine.routing.nulls import (
     EmpiricalNull,
@@ -21,7 +22,7 @@ from bh_studio.engine.routing.nulls import (
     central_matching,
     null_model,
 )
-from bh_studio.engine.routing.recordings import Recording, RecordingOrigin
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.rules.parameters import NullName, ScoreName
 

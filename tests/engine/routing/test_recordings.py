@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +23,13 @@ from bh_studio.engine.calibration.recorder import (
 )
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
+from bh_studio.engine.records.recording import RecordingError
 from bh_studio.engine.routing.nulls import EmpiricalNull, null_model
 from bh_studio.engine.routing.recordings import (
     Recording,
-    RecordingError,
+    checked_logits,
     load_recording,
+    load_router_logits,
     save_recording,
 )
 from bh_studio.engine.routing.scores import Scorer
@@ -85,6 +88,38 @@ def test_a_null_survives_its_file(recording: Recording, tmp_path: Path) -> None:
     assert again.origin == recording.origin
     assert again.sha256 == recording.sha256
     torch.testing.assert_close(again.logits, recording.logits, rtol=0, atol=0)
+
+
+def test_its_logits_can_be_replayed(recording: Recording, tmp_path: Path) -> None:
+    save_recording(recording, tmp_path / "null.npz")
+    found = load_router_logits(tmp_path / "null.npz")
+    assert torch.equal(found.logits, recording.logits)
+    assert found.recording is not None
+    assert found.recording.sha256 == recording.sha256
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_bare_array_becomes_float32(dtype: str, order: Any, tmp_path: Path) -> None:
+    logits = np.asarray(np.arange(24).reshape(2, 3, 4), dtype, order=order)
+    np.savez(tmp_path / "bare.npz", logits=logits)
+    found = load_router_logits(tmp_path / "bare.npz")
+    assert found.recording is None
+    assert found.logits.dtype == torch.float32
+    assert found.logits.is_contiguous()
+    assert found.logits.tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_logits_of_a_model_in_any_format_become_float32(dtype: torch.dtype) -> None:
+    logits = torch.arange(24, dtype=dtype).reshape(2, 3, 4)
+    assert checked_logits(logits).dtype == torch.float32
+    assert torch.equal(checked_logits(logits), logits.float())
+    with pytest.raises(ValueError, match=r"got int32 \(2, 3, 4\)"):
+        checked_logits(logits.int())
+    logits[1, 2, 3] = torch.nan
+    with pytest.raises(ValueError, match="1 router logits are not finite"):
+        checked_logits(logits)
 
 
 def test_what_scores_multiply_with_survives_its_file(recording: Recording, tmp_path: Path) -> None:

@@ -11,18 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from bh_studio.engine.routing import recordings
-from bh_studio.engine.routing.recordings import (
-    Recording,
+from bh_studio.engine.records import recording as recorded
+from bh_studio.engine.records.recording import (
+    RecordedLogits,
+    RecordingOrigin,
     checked_logits,
-    load_router_logits,
-    save_recording,
+    read_router_logits,
 )
+from bh_studio.engine.rules.parameters import ScoreName
 from tests.damaged_arrays import WAYS, bomb, little_memory, unpacks_to_more_than_it_says
 
 LOGITS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+RECORDED = RecordedLogits(
+    LOGITS,
+    RecordingOrigin("model", "text", 3, 0, 16, 2),
+    {ScoreName.OUTPUT: np.ones((2, 4), np.float32)},
+)
 
 
 def write(path: Path, **arrays: Any) -> Path:
@@ -32,7 +37,7 @@ def write(path: Path, **arrays: Any) -> Path:
 
 def refused(path: Path, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        load_router_logits(path)
+        read_router_logits(path)
 
 
 def npy(array: np.ndarray, **header: Any) -> bytes:
@@ -49,22 +54,27 @@ def write_member(path: Path, data: bytes, name: str = "logits.npy") -> Path:
     return path
 
 
-def test_a_saved_recording_is_its_own(recording: Recording, tmp_path: Path) -> None:
-    save_recording(recording, tmp_path / "null.npz")
-    found = load_router_logits(tmp_path / "null.npz")
-    assert torch.equal(found.logits, recording.logits)
-    assert found.recording is not None
-    assert found.recording.sha256 == recording.sha256
+def test_a_recording_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "null.npz"
+    path.write_bytes(RECORDED.packed())
+    found = read_router_logits(path)
+    assert found.logits.tolist() == LOGITS.tolist()
+    assert found.origin == RECORDED.origin
+    assert found.factors[ScoreName.OUTPUT].tolist() == [[1.0] * 4] * 2
+    assert found.sha256 == RECORDED.sha256
+    # Sessions name it, so it may never change.
+    assert found.sha256 == "6f7a389736acf1ae82eb4b98b1a0914f682bd1762c2602ffee634d71217c2040"
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_bare_array_becomes_float32(dtype: str, order: Any, tmp_path: Path) -> None:
+def test_a_bare_array_stays_what_it_is(dtype: str, order: Any, tmp_path: Path) -> None:
     path = write(tmp_path / "bare.npz", logits=np.asarray(LOGITS, dtype, order=order), note="a")
-    recording = load_router_logits(path)
-    assert recording.recording is None
-    assert recording.logits.dtype == torch.float32
-    assert recording.logits.numpy().tolist() == LOGITS.tolist()
+    found = read_router_logits(path)
+    assert found.origin is None
+    assert not found.factors
+    assert found.logits.dtype == np.dtype(dtype).newbyteorder("=")
+    assert found.logits.tolist() == LOGITS.tolist()
 
 
 def test_what_is_not_such_a_file_is_refused(tmp_path: Path) -> None:
@@ -82,9 +92,9 @@ def test_what_is_not_such_a_file_is_refused(tmp_path: Path) -> None:
     refused(write(path, logits=LOGITS[:, :0]), "at least one token, and 2 to 255 experts; got 2, 0")
     refused(write(path, logits=LOGITS, header="{}"), "other.npz is not a recording of BH Studio")
     with pytest.raises(FileNotFoundError):
-        load_router_logits(tmp_path / "none.npz")
+        read_router_logits(tmp_path / "none.npz")
     with pytest.raises(IsADirectoryError):
-        load_router_logits(tmp_path)
+        read_router_logits(tmp_path)
 
 
 def test_nothing_pickled_is_read(tmp_path: Path) -> None:
@@ -105,7 +115,7 @@ def test_an_array_that_claims_another_size_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_unpacks_to_too_much_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recordings, "_MAX_BYTES", 2**30)
+    monkeypatch.setattr(recorded, "_MAX_BYTES", 2**30)
     path = write_member(tmp_path / "bomb.npz", npy(LOGITS))
     data = path.read_bytes()
     # The size that the directory of the archive states for its only member.
@@ -145,14 +155,12 @@ def test_arrays_are_unpacked_no_further_than_they_say(tmp_path: Path) -> None:
     path = write(tmp_path / "bare.npz", logits=LOGITS)
     path.write_bytes(unpacks_to_more_than_it_says(path.read_bytes(), "logits.npy"))
     with little_memory():
-        assert load_router_logits(path).logits.tolist() == LOGITS.tolist()
+        assert read_router_logits(path).logits.tolist() == LOGITS.tolist()
 
 
-def test_a_null_with_a_header_of_other_types_is_refused(
-    recording: Recording, tmp_path: Path
-) -> None:
+def test_a_null_with_a_header_of_other_types_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "null.npz"
-    save_recording(recording, path)
+    path.write_bytes(RECORDED.packed())
     with np.load(path) as file:
         header, logits = json.loads(str(file["header"])), file["logits"]
     write(path, header=np.array(json.dumps({**header, "top_k": "4"})), logits=logits)
