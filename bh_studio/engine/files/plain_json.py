@@ -105,7 +105,12 @@ def _unknown(given: Any, made: Any, place: str) -> str:
             inside.append((where, value, made[key]))
     elif isinstance(given, list) and isinstance(made, list | tuple):
         pairs = zip(given, made, strict=False)
-        inside = [(f"{place}[{n}]", one, other) for n, (one, other) in enumerate(pairs)]
+        inside = [
+            (f"{place}[{n}]", one, other)
+            for n, (one, other) in enumerate(pairs)
+            # Most lists are of numbers, which hold no names.
+            if isinstance(one, dict | list)
+        ]
     found = (_unknown(value, counterpart, where) for where, value, counterpart in inside)
     return next(filter(None, found), "")
 
