@@ -13,6 +13,7 @@ from bh_studio.cli.tables.replay import NOTE, csv_text, table
 from bh_studio.cli.terminal.progress import Progress
 from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
 from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.records.replays import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from bh_studio.engine.records.replays import ArenaRow
     from bh_studio.engine.routing.recordings import Recording, RouterLogits
 
-SCHEMA_VERSION = 1
 _DEFAULT_TOP_K = 8
 
 

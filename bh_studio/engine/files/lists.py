@@ -9,8 +9,11 @@ import numpy as np
 
 def finite_array(values: Any, axes: int) -> np.ndarray:
     """Nested lists of numbers as float64 with `axes` axes. Raises ValueError for anything else."""
-    array = np.array(values, dtype=np.float64)
-    if array.ndim != axes or not np.isfinite(array).all():
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError):  # among them lists of different lengths
+        array = None
+    if array is None or array.ndim != axes or not np.isfinite(array).all():
         raise ValueError(f"{axes} axes of finite numbers were expected.")
     return array
 

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from bh_studio.engine.records.rows import AnswersSummary, PromptRow, SkippedRow
+from bh_studio.engine.files.plain_json import convert
+from bh_studio.engine.records.rows import (
+    AnswersSummary,
+    PromptRow,
+    SkippedRow,
+    prompt_row_from_json,
+)
 from bh_studio.engine.records.terms import SIDE_NAMES
 
 
@@ -74,6 +80,25 @@ class BatchResult:
     unusable: tuple[SkippedRow, ...]
     rows: tuple[PromptRow | SkippedRow, ...]
     is_complete: bool
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """What is in a file that holds its rows. Raises KeyError, TypeError or ValueError.
+
+        Files of schema version 1 do not tell prompts that the model could not answer from lines
+        without a prompt; there both are refused.
+        """
+        rows = [prompt_row_from_json(row) for row in document["rows"]]
+        seen = {row.line for row in rows}
+        skipped = [prompt_row_from_json(row) for row in document.get("skipped", ())]
+        unusable = [row for row in skipped if isinstance(row, SkippedRow) and row.line not in seen]
+        return cls(
+            convert(str, document["prompts_file"]["name"], "prompts_file.name"),
+            convert(str, document["prompts_file"]["sha256"], "prompts_file.sha256"),
+            tuple(unusable),
+            tuple(sorted(rows, key=lambda row: row.line)),
+            convert(bool, document["complete"], "complete"),
+        )
 
     @property
     def answered(self) -> tuple[PromptRow, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.benchmark_result import (
     BASELINE,
     BH_MEAN,
@@ -12,12 +14,14 @@ from bh_studio.engine.records.benchmark_result import (
     STOCK,
     BenchResult,
     ContenderResult,
+    MeanLevel,
     MemoryLimit,
     PrefillResult,
     RouterTimes,
     ratio,
     spread,
 )
+from bh_studio.engine.records.terms import ModelInfo
 
 
 def document(result: BenchResult) -> dict[str, Any]:
@@ -49,6 +53,84 @@ def document(result: BenchResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "environment": result.environment,
     }
+
+
+def from_document(values: dict[str, Any]) -> BenchResult:
+    """The result that `document` wrote; the time of a pair is rounded.
+
+    Raises KeyError, TypeError or ValueError for others.
+    """
+    tokens = convert(int, values["tokens"], "tokens")
+    if tokens < 2:
+        raise ValueError(f"tokens is {tokens}.")
+    rounds = convert(int, values["rounds"], "rounds")
+    level, limit, prefill = values["mean_level"], values["memory_limit"], values["prefill"]
+    paths, blocks = values["paths"], values["router_call"]["blocks"]
+    return BenchResult(
+        model=convert(ModelInfo, values["model"], "model"),
+        device=convert(str, values["device"], "device"),
+        rounds=rounds,
+        rounds_asked=convert(int, values["rounds_asked"], "rounds_asked"),
+        tokens=tokens,
+        prompt_tokens=convert(int, values["prompt_tokens"], "prompt_tokens"),
+        decode_path=convert(str, paths["decoding"], "decoding"),
+        decode_path_reason=convert(str, paths["why"], "why"),
+        contenders=tuple(_contender_from(one, tokens, rounds) for one in values["contenders"]),
+        pair_seconds=_pair_from(values["both_sides"], tokens, rounds),
+        mean_level=None if level is None else convert(MeanLevel, level, "mean_level"),
+        memory_limit=None if limit is None else _limit_from(limit),
+        no_limit=convert(str, values["no_memory_limit"], "no_memory_limit"),
+        router_times=convert(RouterTimes, blocks, "blocks"),
+        prefill=None if prefill is None else _prefill_from(prefill),
+        left_out=convert(dict[str, str], values["left_out"], "left_out"),
+        notes=convert(tuple[str, ...], values["notes"], "notes"),
+        environment=convert(dict[str, Any], values["environment"], "environment"),
+    )
+
+
+def _contender_from(values: dict[str, Any], tokens: int, rounds: int) -> ContenderResult:
+    times = ("decode_seconds", "first_token_seconds", "answer_seconds")
+    plain = {
+        "tokens": tokens,
+        "expert_rows": values["expert_rows_per_token"],
+        "token_bytes": values["bytes_per_token"],
+        **{name: values[name] for name in ("name", "threads", "expert_path", "mean_experts")},
+        **{name: _of_rounds(values, name, rounds) for name in times},
+    }
+    return convert(ContenderResult, plain, "contender")
+
+
+def _of_rounds(values: dict[str, Any], name: str, rounds: int | None = None) -> tuple[float, ...]:
+    """What was measured in each of `rounds`; None for any number of them."""
+    found = convert(tuple[float, ...], values["rounds"][name], name)
+    if rounds not in (None, len(found)) or not all(0 < one < math.inf for one in found):
+        raise ValueError(f"{name} does not have a positive number for each round.")
+    return found
+
+
+def _pair_from(values: dict[str, Any] | None, tokens: int, rounds: int) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    steps = _of_rounds(values, "seconds_per_pair", rounds)
+    return tuple((tokens - 1) * step for step in steps)
+
+
+def _limit_from(values: dict[str, Any]) -> MemoryLimit:
+    return MemoryLimit(
+        way=convert(str, values["way"], "way"),
+        buffer_bytes=convert(int, values["buffer_bytes"], "buffer_bytes"),
+        bytes_per_second=_of_rounds(values, "bytes_per_second"),
+    )
+
+
+def _prefill_from(values: dict[str, Any]) -> PrefillResult:
+    return PrefillResult(
+        tokens=convert(int, values["tokens"], "tokens"),
+        stock_seconds=_of_rounds(values, "stock_seconds"),
+        our_seconds=_of_rounds(values, "our_seconds"),
+        stock_bytes=convert(int, values["stock_peak_growth_bytes"], "stock_peak_growth_bytes"),
+        our_bytes=convert(int, values["our_peak_growth_bytes"], "our_peak_growth_bytes"),
+    )
 
 
 def _contender(result: BenchResult, contender: ContenderResult) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from bh_studio.engine.files.lists import counted_array, finite_array
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.estimates import Estimate
 from bh_studio.engine.records.evaluation import EvaluationResult, Scores
 from bh_studio.engine.records.terms import ModelInfo
@@ -91,6 +92,23 @@ class Allocation:
     means: np.ndarray
     predicted_kl: float
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """What a solution's to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        points = finite_array(
+            [
+                [[point[name] for name in ("level", "mean_experts", "kl")] for point in of_layer]
+                for of_layer in values["curves"]
+            ],
+            3,
+        )
+        return cls(
+            levels=points[..., 0],
+            curves=points[..., 1:],
+            means=finite_array(values["means"], 1),
+            predicted_kl=convert(float, values["predicted_kl"], "predicted_kl"),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
@@ -147,6 +165,23 @@ class Solution:
             },
         }
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any], target: float) -> Self:
+        """The solution for `target` that to_json wrote.
+
+        Raises KeyError, TypeError or ValueError for others.
+        """
+        shared, shortage = values["allocation"], values["shortage"]
+        return cls(
+            parameters=convert(RuleParameters, values["parameters"], "parameters"),
+            target=target,
+            mean=convert(float, values["mean_experts"], "mean_experts"),
+            per_layer=convert(tuple[float, ...], values["per_layer_experts"], "per_layer_experts"),
+            passes=convert(int, values["passes"], "passes"),
+            shortage=None if shortage is None else convert(str, shortage, "shortage"),
+            allocation=None if shared is None else Allocation.from_json(shared),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FitText:
@@ -174,6 +209,29 @@ class BudgetResult:
     by_layer: Solution | None
     check: EvaluationResult | None
     environment: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """What is in a file that holds its rows.
+
+        Raises KeyError, TypeError or ValueError for others, as for schema version 1 with a check.
+        """
+        fit, check = document["fit"], document["check"]
+        one_level, *others = solutions_from_json(document)
+        found = cls(
+            model=convert(ModelInfo, document["model"], "model"),
+            target=one_level.target,
+            texts=convert(tuple[FitText, ...], fit["texts"], "texts"),
+            window=convert(int, fit["window"], "window"),
+            tokens=convert(int, fit["tokens"], "tokens"),
+            one_level=one_level,
+            by_layer=others[0] if others else None,
+            check=None if check is None else _check_from_json(check, document["rows"]),
+            environment=convert(dict[str, Any], document["environment"], "environment"),
+        )
+        for solution in found.solutions:
+            found.checked(solution)
+        return found
 
     @property
     def is_complete(self) -> bool:
@@ -244,6 +302,30 @@ class BudgetResult:
         }
 
 
+def solutions_from_json(document: dict[str, Any]) -> tuple[Solution, ...]:
+    """The solutions in the document of a budget, of any version: one level, then by layer.
+
+    Raises KeyError, TypeError or ValueError for others.
+    """
+    target = convert(float, document["target"], "target")
+    if not target > 0:
+        raise ValueError(f"target is {target}.")
+    found = (document["one_level"], document["by_layer"])
+    return tuple(Solution.from_json(values, target) for values in found if values is not None)
+
+
+def _check_from_json(check: dict[str, Any], rows: Sequence[dict[str, Any]]) -> EvaluationResult:
+    """The evaluation in `check`, whose rows stand among those of the budget."""
+    own = [
+        {**row, "key": row["key"].removeprefix(CHECK)}
+        for row in rows
+        if row["key"].startswith(CHECK)
+    ]
+    return EvaluationResult.from_json({**check["evaluation"], "rows": own})
+
+
+# What the keys of a check's rows begin with, beside those of the fit.
+CHECK = "check "
 # Near enough to the target to stop, and the most that a solution may miss it by; relative.
 TOLERANCE = 0.002
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
+
+from bh_studio.engine.files.plain_json import convert
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -30,6 +32,12 @@ class Estimate(NamedTuple):
         return {
             name: None if math.isnan(value) else value for name, value in self._asdict().items()
         }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, float | None]) -> Self:
+        """The estimate that to_dict wrote. Raises KeyError, TypeError or ValueError for others."""
+        found = ((name, values[name]) for name in cls._fields)
+        return cls(*(math.nan if v is None else convert(float, v, name) for name, v in found))
 
 
 class PairedBootstrap:

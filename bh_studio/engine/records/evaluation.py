@@ -14,7 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from bh_studio.engine.files.lists import finite_array
+from bh_studio.engine.files.lists import counted_array, finite_array
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.estimates import LEVEL, RESAMPLES, Estimate, PairedBootstrap, on_front
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -153,6 +154,54 @@ class Scores:
             "perplexity_change": self.perplexity_change.to_dict(),
         }
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The estimates that to_dict wrote. Raises KeyError, TypeError or ValueError for others."""
+        by_layer = values["per_layer_experts"]
+        found: dict[str, Any] = {
+            "per_layer_experts": convert(tuple[float, ...], by_layer, "per_layer_experts"),
+            **{name: convert(float, values[name], name) for name in ("std_experts", "expert_rows")},
+        }
+        estimates = [name for name in cls.__slots__ if name not in found]
+        found |= {name: Estimate.from_dict(values[name]) for name in estimates}
+        return cls(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class ContenderRow:
+    """A contender and its estimates, as the table has them.
+
+    on_front: whether no other contender has at most its mean experts and at most its nats.
+    """
+
+    contender: Contender
+    scores: Scores
+    on_front: bool
+
+
+def contender_rows(contenders: Sequence[dict[str, Any]]) -> tuple[ContenderRow, ...]:
+    """The "contenders" of the document of an evaluation, of any version.
+
+    Raises KeyError, TypeError or ValueError for others.
+    """
+    rows: list[ContenderRow] = []
+    for values in contenders:
+        given, scores = values["parameters"], Scores.from_dict(values["scores"])
+        parameters = None if given is None else convert(RuleParameters, given, "parameters")
+        control = None if values["control"] is None else Control(values["control"])
+        means: tuple[float, ...] = ()
+        if control in (Control.FIXED, Control.FIXED_BY_LAYER):
+            # A fixed control uses what its rule used, which stands before it.
+            of_rule = [row.scores for row in rows if row.contender == Contender(parameters)]
+            if not of_rule:
+                raise ValueError(f"{values['label']} stands before its rule.")
+            by_layer = of_rule[0].per_layer_experts
+            uniform = (of_rule[0].mean_experts.value,) * len(by_layer)
+            means = uniform if control is Control.FIXED else by_layer
+        on_the_front = convert(bool, values["on_front"], "on_front")
+        rows.append(ContenderRow(Contender(parameters, control, means), scores, on_the_front))
+    return tuple(rows)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationResult:
@@ -171,6 +220,43 @@ class EvaluationResult:
     sums: tuple[WindowSums, ...]
     is_complete: bool
     environment: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """What is in a file that holds its rows, the window sums.
+
+        Raises KeyError, TypeError or ValueError for others, as for schema version 1.
+        """
+        model = convert(ModelInfo, document["model"], "model")
+        contenders = tuple(row.contender for row in contender_rows(document["contenders"]))
+        tokens = counted_array(document["window_tokens"], 1)
+        sums = _window_sums(document["rows"], "rules")
+        if len(contenders) > len(sums):
+            # The second stage reads the baseline again, only to compare with it.
+            sums += _window_sums(document["rows"], "controls")[1:]
+        if not contenders or contenders[0] != Contender(None) or len(contenders) != len(sums):
+            raise ValueError("its rows are not those of its contenders.")
+        if not (len(tokens) and tokens.all()):
+            raise ValueError("its windows have no tokens.")
+        shapes = ((len(tokens), 3), (len(tokens), 5, model.layers))
+        if any((one.quality.shape, one.counts.shape) != shapes for one in sums):
+            raise ValueError("its rows are not those of its windows.")
+        if any(one.rows_read < 1 for one in sums):
+            raise ValueError("a contender has read nothing.")
+        return cls(
+            model=model,
+            texts=tuple(
+                (text.name, text.sha256, text.tokens)
+                for text in convert(tuple[_Text, ...], document["texts"], "texts")
+            ),
+            window=convert(int, document["window"], "window"),
+            stride=convert(int, document["stride"], "stride"),
+            tokens=tokens,
+            contenders=contenders,
+            sums=sums,
+            is_complete=convert(bool, document["is_complete"], "is_complete"),
+            environment=convert(dict[str, Any], document["environment"], "environment"),
+        )
 
     def scores(self) -> list[Scores]:
         """Estimates of each contender. Raises ValueError if no window was read."""
@@ -239,3 +325,23 @@ class EvaluationResult:
             "window_tokens": self.tokens.tolist(),
             "environment": self.environment,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text of an evaluation, as its document names it."""
+
+    name: str
+    sha256: str
+    tokens: int
+
+
+def _window_sums(rows: Sequence[dict[str, Any]], stage: str) -> tuple[WindowSums, ...]:
+    """The sums of each contender of `stage` over all windows; none if it has no rows."""
+    batches: dict[int, list[WindowSums]] = {}
+    for row in rows:
+        of_stage, first_window = str(row["key"]).rsplit(" ", 1)
+        if of_stage == stage:
+            batches[int(first_window)] = list(map(WindowSums.from_json, row["contenders"]))
+    in_order = [sums for _, sums in sorted(batches.items())]
+    return tuple(map(WindowSums.joined, zip(*in_order, strict=True)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.counts import CountStatistics
 from bh_studio.engine.rules.parameters import RuleParameters
-from bh_studio.engine.rules.text import format_rule
+from bh_studio.engine.rules.text import format_rule, parse_rule
+
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +49,11 @@ class ArenaRow:
             "on_front": self.on_front,
             "shortage": self.shortage,
         }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The row that to_dict wrote. Raises KeyError, TypeError or ValueError for others."""
+        statistics = {name: values[name] for name in CountStatistics.__slots__}
+        own = {name: values[name] for name in cls.__slots__ if name not in ("rule", "statistics")}
+        rule = asdict(parse_rule(convert(str, values["rule"], "rule")))
+        return convert(cls, {**own, "rule": rule, "statistics": statistics})

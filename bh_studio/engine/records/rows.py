@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.counts import (
     CountStatistics,
     count_statistics,
@@ -57,18 +58,7 @@ class Answer:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The answer that `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
-        statistics: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values["statistics"].items()
-        }
-        return cls(
-            str(values["text"]),
-            tuple(int(token) for token in values["token_ids"]),
-            values["tokens_per_second"],
-            values["time_to_first_token_s"],
-            FinishReason(values["finish_reason"]),
-            CountStatistics(**statistics),
-        )
+        return convert(cls, {name: values[name] for name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.estimates import Estimate, PairedBootstrap
 from bh_studio.engine.records.rows import Agreement, Answer
 from bh_studio.engine.rules.parameters import RuleName, RuleParameters
-from bh_studio.engine.rules.text import format_rule
+from bh_studio.engine.rules.text import format_rule, parse_rule
+
+# More than one machine answers in months; they are looked for one by one.
+_MOST_ANSWERS = 2**22
 
 
 def sweep_key(prompt: int, seed: int, side: int) -> str:
@@ -102,6 +106,29 @@ class SweepResult:
     answers: Mapping[str, Answer]
     refused: Mapping[int, str]
     is_complete: bool
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """What is in a file that holds its rows. Raises KeyError, TypeError or ValueError."""
+        settings = document["settings"]
+        prompts = convert(tuple[str, ...], settings["prompts"], "prompts")
+        rules = convert(tuple[str, ...], settings["rules"], "rules")
+        seeds = convert(int, settings["seeds"], "seeds")
+        said = convert(dict[str, str], document.get("refused", {}), "refused")
+        refused = {int(place): reason for place, reason in said.items()}
+        answers = {str(row["key"]): Answer.from_json(row) for row in document["rows"]}
+        is_complete = convert(bool, document["complete"], "complete")
+        asked = (len(prompts) - len(refused)) * seeds * (1 + len(rules))
+        if not 1 <= asked <= _MOST_ANSWERS:
+            raise ValueError(f"seeds is {seeds}.")
+        for key in answers:
+            prompt, seed, side = map(int, key.split(" "))
+            if not (prompt < len(prompts) and seed < seeds and side <= len(rules)):
+                raise ValueError(f"the answer {key!r} is to what was not asked.")
+        if is_complete and len(answers) < asked:
+            raise ValueError(f"{asked - len(answers)} of its {asked} answers are missing.")
+        sides = (None, *map(parse_rule, rules))
+        return cls(prompts, sides, seeds, answers, refused, is_complete)
 
     def rows(self, keys: Container[str] | None = None) -> Iterator[SweepRow]:
         """The answers, or those of `keys`, in the order of prompts, seeds and sides."""

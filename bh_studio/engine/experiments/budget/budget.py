@@ -20,10 +20,16 @@ from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
 from bh_studio.engine.protocol.experiments import Budget, Evaluation
-from bh_studio.engine.records.budget import BudgetResult, CurveRow, FitText, MeansRow, Solution
+from bh_studio.engine.records.budget import (
+    CHECK,
+    BudgetResult,
+    CurveRow,
+    FitText,
+    MeansRow,
+    Solution,
+)
 
 BudgetRow = MeansRow | CurveRow | BatchRow
-_CHECK = "check "
 
 
 def planned_passes(layers: int, by_layer: bool) -> int:
@@ -110,4 +116,4 @@ class BudgetLaboratory:
             with_controls=True,
             tokens=self._definition.tokens,
         )
-        return EvaluationLaboratory(self._loaded, definition, _CHECK)
+        return EvaluationLaboratory(self._loaded, definition, CHECK)
