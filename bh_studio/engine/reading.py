@@ -16,6 +16,7 @@ from bh_studio.engine.files.arrays import Archive, ArchiveError, NotAnArchiveErr
 from bh_studio.engine.files.plain_json import JsonError, convert, parsed
 from bh_studio.engine.files.text import read_bytes
 from bh_studio.engine.records import benchmark_result, budget, evaluation, journal, replays
+from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.benchmark_document import from_document
 from bh_studio.engine.records.benchmark_result import BenchResult, ContenderResult
 from bh_studio.engine.records.budget import BudgetResult, Solution, solutions_from_json
@@ -23,7 +24,7 @@ from bh_studio.engine.records.evaluation import ContenderRow, EvaluationResult, 
 from bh_studio.engine.records.journal_versions import upgraded
 from bh_studio.engine.records.recording import RecordedLogits, read_router_logits
 from bh_studio.engine.records.replays import ArenaRow
-from bh_studio.engine.records.rows import BatchResult, PromptRow, SkippedRow
+from bh_studio.engine.records.rows import PromptRow, SkippedRow
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.sweep import RuleSummary, SweepResult, SweepRow

@@ -18,17 +18,17 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.errors import InputError
-from bh_studio.engine.experiments import runner
+from bh_studio.engine.experiments import kept, runner
 from bh_studio.engine.protocol.events import Finished
 from bh_studio.engine.protocol.experiments import kind_of
 from bh_studio.engine.reading import Result, read
+from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.benchmark_document import document as bench_document
 from bh_studio.engine.records.benchmark_result import BenchResult
 from bh_studio.engine.records.budget import BudgetResult
 from bh_studio.engine.records.evaluation import ContenderRow, EvaluationResult
 from bh_studio.engine.records.recording import RecordedLogits
 from bh_studio.engine.records.replays import ArenaRow
-from bh_studio.engine.records.rows import BatchResult
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.sweep import SweepResult, SweepRow
 from bh_studio.engine.routing.recordings import Recording, load_recording
@@ -69,8 +69,8 @@ def saved(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     saved = Saved(tmp_path_factory.mktemp("saved"))
     folder, run = saved.folder, runner.run
 
-    def watched(loaded: Any, definition: Any, *others: Any) -> Any:
-        for event in run(loaded, definition, *others):
+    def watched(loaded: Any, definition: Any, *others: Any, **named: Any) -> Any:
+        for event in run(loaded, definition, *others, **named):
             if isinstance(event, Finished):
                 saved.made[kind_of(definition)] = event.document
             yield event
@@ -89,6 +89,7 @@ def saved(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     a, b = map(str, texts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "run", watched)
+        patch.setattr(kept, "run", watched)
         patch.setattr("bh_studio.engine.loading.DEFAULT_THREADS", 1)
         out = {kind: ("--out", str(saved.path(kind))) for kind in KINDS}
         command("sweep", *few, "--seeds", "2", *RULES, *out["sweep"])
