@@ -24,13 +24,16 @@ from bh_studio.cli.commands import (
     replay,
     sweep,
 )
+from bh_studio.cli.commands import run as run_command
 from bh_studio.cli.terminal.streams import EXIT_FAILED, EXIT_USAGE, CommandError, say
 from bh_studio.engine.errors import InputError
 from bh_studio.engine.protocol.events import failure
 
 log = logging.getLogger(__name__)
 
-_COMMANDS = (compare, chat, sweep, evaluate, budget, calibrate, replay, bench, download, models)
+_COMMANDS = (
+    compare, chat, sweep, evaluate, budget, calibrate, replay, run_command, bench, download, models,
+)  # fmt: skip
 
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -11,10 +11,10 @@ from typing import TypeVar
 import msgspec
 
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
-from bh_studio.engine.protocol.experiments import Batch, Sweep
+from bh_studio.engine.protocol.experiments import Batch, Comparison, Sweep
 from bh_studio.engine.records.terms import Conversation, ModelInfo
 
-D = TypeVar("D", Sweep, Batch)
+D = TypeVar("D", bound=Comparison | Sweep | Batch)
 _CHAT = "Chat: a prompt is a message, in the model's chat template; --no-chat continues it as text."
 _PLAIN = "Plain text: the model continues the prompt, without its chat template."
 
@@ -67,6 +67,21 @@ def conversation(arguments: argparse.Namespace, model: ModelInfo) -> Conversatio
     if model.has_chat_template:
         say(_CHAT if chats else _PLAIN)
     return Conversation(system_prompt(arguments)) if chats else None
+
+
+def as_options_say(arguments: argparse.Namespace, definition: D) -> D:
+    """`definition` with what precedes its prompts, if the options say it whatever the model is."""
+    if definition.conversation is not msgspec.UNSET:
+        return definition
+    if arguments.chat or arguments.system is not None:
+        return msgspec.structs.replace(
+            definition, conversation=Conversation(system_prompt(arguments))
+        )
+    return (
+        definition
+        if arguments.chat is None
+        else msgspec.structs.replace(definition, conversation=None)
+    )
 
 
 def settled(arguments: argparse.Namespace, definition: D, model: ModelInfo) -> D:

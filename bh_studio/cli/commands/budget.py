@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
@@ -93,11 +94,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_restart_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     explain_rules(parser)
+    add_definition_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return carry_out(arguments, _definition(arguments))
+    return run_or_save(
+        arguments, _definition(arguments), carry_out, [*arguments.fit, *arguments.check]
+    )
 
 
 def _definition(arguments: argparse.Namespace) -> Budget:

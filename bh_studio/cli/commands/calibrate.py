@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import add_model_option, output_file, write_output
@@ -76,6 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--alpha", type=float, default=0.05, metavar="A", help="level to judge for (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    add_definition_option(parser)
     parser.set_defaults(run=_run)
 
 
@@ -91,6 +93,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.restart and arguments.out is None:
         raise CommandError("--restart needs --out.", EXIT_USAGE)
     texts = read_texts(arguments.texts)
+    if arguments.save_definition is not None:
+        if not texts:
+            raise CommandError("A definition names its texts; give some.", EXIT_USAGE)
+        definition = _definition(texts, parameters.score)
+        return run_or_save(arguments, definition, carry_out, arguments.texts)
     loaded = load(arguments, arguments.check)
     recording = loaded.recording
     try:

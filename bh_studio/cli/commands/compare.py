@@ -9,8 +9,9 @@ from bh_studio.cli.commands.compare_file import compare_file
 from bh_studio.cli.conversation import (
     add_conversation_options,
     check_conversation_options,
-    conversation,
+    settled,
 )
+from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     SESSION_WRITERS,
@@ -75,6 +76,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_restart_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    add_definition_option(parser)
     parser.set_defaults(run=_run)
 
 
@@ -88,12 +90,25 @@ def _run(arguments: argparse.Namespace) -> int:
         return compare_file(arguments, rule, generation)
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
-    prompt = read_prompt(arguments.prompt)
-    loaded = load(arguments, arguments.calibration)
-    precedes = conversation(arguments, loaded.info)
     definition = Comparison(
-        prompt=prompt, sides=(None, rule), generation=generation, conversation=precedes
+        prompt=read_prompt(arguments.prompt), sides=(None, rule), generation=generation
     )
+    return run_or_save(arguments, definition, carry_out)
+
+
+def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
+    """Run `definition` with the model of `arguments`, print it and save it; the exit code.
+
+    An answer that was stopped is kept as far as it came. Raises CommandError for an --out of
+    another ending than a session's.
+    """
+    if arguments.restart:
+        raise CommandError("One answer is made anew by every run; leave out --restart.", EXIT_USAGE)
+    if arguments.out is not None and arguments.out.suffix not in SESSION_WRITERS:
+        endings = " or ".join(SESSION_WRITERS)
+        raise CommandError(f"{arguments.out}: use {endings} as the ending.", EXIT_USAGE)
+    loaded = load(arguments, arguments.calibration)
+    definition = settled(arguments, definition, loaded.info)
     session = run_side_by_side(loaded, definition, Notices(), quiet=arguments.json)
     # The file first: standard output may be a pipe whose reader has gone.
     if arguments.out is not None:

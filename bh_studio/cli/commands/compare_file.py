@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bh_studio.cli.conversation import check_conversation_options, settled
+from bh_studio.cli.definitions import run_or_save
 from bh_studio.cli.following import answer_all
 from bh_studio.cli.loading import load
 from bh_studio.cli.resuming import ENDINGS, open_journal, stopped, write_and_print
@@ -34,7 +35,7 @@ def compare_file(
 ) -> int:
     """Run `bh-studio compare` for --prompts-file; the exit code."""
     _check_out(arguments.out, arguments.prompts_file)
-    return carry_out(arguments, _definition(arguments, rule, generation))
+    return run_or_save(arguments, _definition(arguments, rule, generation), carry_out)
 
 
 def _check_out(out: Path | None, prompts: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
@@ -99,11 +100,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_restart_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     explain_rules(parser)
+    add_definition_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return carry_out(arguments, _definition(arguments))
+    return run_or_save(arguments, _definition(arguments), carry_out, arguments.texts)
 
 
 def _definition(arguments: argparse.Namespace) -> Evaluation:

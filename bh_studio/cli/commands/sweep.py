@@ -11,6 +11,7 @@ from bh_studio.cli.conversation import (
     check_conversation_options,
     settled,
 )
+from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.following import answer_all
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
@@ -85,11 +86,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_restart_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    add_definition_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return carry_out(arguments, _definition(arguments))
+    return run_or_save(arguments, _definition(arguments), carry_out)
 
 
 def _definition(arguments: argparse.Namespace) -> Sweep:

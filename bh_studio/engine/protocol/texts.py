@@ -33,7 +33,16 @@ def read_texts(paths: Sequence[Path]) -> tuple[Text, ...]:
     Raises InputError for a path that is not there, a folder without text files, and a file that
     is empty, too long or not UTF-8.
     """
-    return tuple(Text(path.name, _read(path)) for given in paths for path in _files(given))
+    return tuple(Text(path.name, _read(path)) for path in _all_files(paths))
+
+
+def sources_of(paths: Sequence[Path]) -> dict[str, Path]:
+    """Where each text of `paths` lies, by its hash. Raises what read_texts raises."""
+    return {Text(path.name, _read(path)).sha256: path for path in _all_files(paths)}
+
+
+def _all_files(paths: Sequence[Path]) -> list[Path]:
+    return [path for given in paths for path in _files(given)]
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,0 +1,62 @@
+"""`bh-studio run`: an experiment that a file defines."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bh_studio.cli.commands import budget, calibrate, compare, compare_file, evaluate, sweep
+from bh_studio.cli.options import add_calibration_option, add_model_option, output_file
+from bh_studio.cli.resuming import add_restart_option
+from bh_studio.engine.protocol.definition_file import load_definition
+from bh_studio.engine.protocol.experiments import (
+    Batch,
+    Budget,
+    Calibration,
+    Comparison,
+    Evaluation,
+    Sweep,
+)
+from bh_studio.engine.records.session_file import SUFFIX
+
+_ENDINGS = (".json", ".csv", ".npz", SUFFIX)
+_CARRY_OUT: dict[type, Callable[[argparse.Namespace, Any], int]] = {
+    Batch: compare_file.carry_out,
+    Budget: budget.carry_out,
+    Calibration: calibrate.carry_out,
+    Comparison: compare.carry_out,
+    Evaluation: evaluate.carry_out,
+    Sweep: sweep.carry_out,
+}
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of this command."""
+    parser = commands.add_parser(
+        "run",
+        prog="bh-studio run",
+        help="run an experiment that was saved with --save-definition",
+        description="Run what FILE.json defines: what --save-definition of another command wrote, "
+        "or a file of that form made by hand. The texts that it names must still be the same.",
+    )
+    parser.add_argument("definition", type=Path, metavar="FILE.json", help="the definition")
+    add_model_option(parser)
+    add_calibration_option(parser)
+    parser.add_argument(
+        "--out",
+        type=output_file(_ENDINGS),
+        metavar="FILE",
+        help="keep the result, with the endings that the command of this experiment takes; after "
+        "an interruption the same command goes on",
+    )
+    add_restart_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    # A definition that leaves open whether its prompts are messages leaves it to the model.
+    parser.set_defaults(run=_run, chat=None, system=None)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    definition = load_definition(arguments.definition)
+    return _CARRY_OUT[type(definition)](arguments, definition)

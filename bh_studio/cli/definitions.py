@@ -1,0 +1,46 @@
+"""--save-definition: what a command would run, written for `bh-studio run` instead of being run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from bh_studio.cli.conversation import as_options_say, check_conversation_options
+from bh_studio.cli.options import output_file, write_output
+from bh_studio.cli.terminal.streams import EXIT_OK, say
+from bh_studio.engine.protocol.definition_file import save_definition
+from bh_studio.engine.protocol.experiments import Batch, Comparison, Experiment, Sweep
+from bh_studio.engine.protocol.texts import sources_of
+
+D = TypeVar("D", bound=Experiment)
+
+
+def add_definition_option(parser: argparse.ArgumentParser) -> None:
+    """Add --save-definition."""
+    parser.add_argument(
+        "--save-definition",
+        type=output_file((".json",)),
+        metavar="FILE.json",
+        help="run nothing: write what would be run, texts by path and hash, for `bh-studio run`",
+    )
+
+
+def run_or_save(
+    arguments: argparse.Namespace,
+    definition: D,
+    carry_out: Callable[[argparse.Namespace, D], int],
+    texts: Sequence[Path] = (),
+) -> int:
+    """Carry `definition` out, or only save it; the exit code. texts: where its texts are from."""
+    if arguments.save_definition is None:
+        return carry_out(arguments, definition)
+    whole: Experiment = definition
+    if isinstance(definition, Comparison | Sweep | Batch):
+        check_conversation_options(arguments)
+        whole = as_options_say(arguments, definition)
+    sources = sources_of(texts)
+    write_output(lambda path: save_definition(whole, path, sources), arguments.save_definition)
+    say(f"Saved {arguments.save_definition}")
+    return EXIT_OK
