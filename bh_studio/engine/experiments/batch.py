@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
@@ -38,7 +38,7 @@ class BatchLaboratory:
         self._routings = routings_of(loaded, definition.sides)
         self._conversation = conversation_of(definition, loaded.info)
 
-    def stages(self, rows: Mapping[str, PromptRow | SkippedRow]) -> Iterator[Stage]:
+    def stages(self, rows: Mapping[str, PromptRow | SkippedRow]) -> Generator[Stage, None, None]:
         """All prompts at once: none depends on another."""
         del rows
         prompts = self._definition.prompts

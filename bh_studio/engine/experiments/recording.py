@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 
 from bh_studio.engine.calibration.recorder import Reading
@@ -33,7 +33,7 @@ class CalibrationLaboratory:
         texts = [text.content for text in definition.texts]
         self._reading = Reading(loaded.model, loaded.tokenizer, texts, definition.factors)
 
-    def stages(self, rows: Mapping[str, CalibrationRow]) -> Iterator[Stage]:
+    def stages(self, rows: Mapping[str, CalibrationRow]) -> Generator[Stage, None, None]:
         """Every window is read; then differentiated, if a factor needs that."""
         del rows
         numbers = range(len(self._reading.windows))

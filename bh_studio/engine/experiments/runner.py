@@ -6,6 +6,7 @@ Knows no file and no terminal: who keeps rows, and where, is the caller's.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import Any
 
 from bh_studio.engine.errors import Cancelled, CancelToken
@@ -71,38 +72,39 @@ def _stages(
     laboratory: Laboratory[Any], known: dict[str, Any], cancel: CancelToken
 ) -> Generator[ExperimentEvent, None, None]:
     before = 0
-    for stage in laboratory.stages(known):
-        total = before + sum(unit.steps for unit in stage.units) + stage.later
-        done = before + sum(unit.steps for unit in stage.units if unit.key in known)
-        yield Progress(stage.name, done, total)
-        for unit in stage.units:
-            if unit.key in known:
-                continue
-            row = yield from _unit(laboratory, unit, cancel, Progress(stage.name, done, total))
-            known[unit.key] = row
-            done += unit.steps
-            if row is not None:
-                yield RowReady(unit.key, row.to_json())
+    with closing(laboratory.stages(known)) as stages:
+        for stage in stages:
+            total = before + sum(unit.steps for unit in stage.units) + stage.later
+            done = before + sum(unit.steps for unit in stage.units if unit.key in known)
             yield Progress(stage.name, done, total)
-        before += sum(unit.steps for unit in stage.units)
+            for unit in stage.units:
+                if unit.key in known:
+                    continue
+                row = yield from _unit(laboratory, unit, cancel, Progress(stage.name, done, total))
+                known[unit.key] = row
+                done += unit.steps
+                if row is not None:
+                    yield RowReady(unit.key, row.to_json())
+                yield Progress(stage.name, done, total)
+            before += sum(unit.steps for unit in stage.units)
 
 
 def _unit(
     laboratory: Laboratory[Any], unit: Any, cancel: CancelToken, start: Progress
 ) -> Generator[ExperimentEvent, None, Any]:
     """The events of one unit, steps as Progress; its row."""
-    events = laboratory.compute(unit, cancel)
     steps = 0
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        if isinstance(event, Stepped):
-            steps += event.steps
-            yield Progress(start.stage, start.done + steps, start.total)
-        else:
-            yield event
+    with closing(laboratory.compute(unit, cancel)) as events:
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return end.value
+            if isinstance(event, Stepped):
+                steps += event.steps
+                yield Progress(start.stage, start.done + steps, start.total)
+            else:
+                yield event
 
 
 def _read(laboratory: Laboratory[Any], key: str, row: dict[str, Any]) -> Any:

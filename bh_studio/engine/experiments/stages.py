@@ -8,7 +8,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -57,9 +57,13 @@ R = TypeVar("R", bound=Row)
 
 
 class Laboratory(Protocol[R]):
-    """An experiment with a model that is loaded. Making one checks that the two fit."""
+    """An experiment with a model that is loaded. Making one checks that the two fit.
 
-    def stages(self, rows: Mapping[str, R]) -> Iterator[Stage]:
+    Who asks for stages and units closes both generators, also those that are not at their end: what
+    must be put back afterwards can stand in a `with` block around what they yield.
+    """
+
+    def stages(self, rows: Mapping[str, R]) -> Generator[Stage, None, None]:
         """One stage after another; `rows` holds those of all units of the former ones by then."""
 
     def compute(self, unit: Unit, cancel: CancelToken) -> Generator[UnitEvent | Stepped, None, R]:

@@ -5,7 +5,7 @@ Each answer is alone on the machine while it is made, so speeds can be compared.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ class SweepLaboratory:
         if not self._prompt_ids:
             raise EngineError(f"None of the {len(definition.prompts)} prompts can be answered.")
 
-    def stages(self, rows: Mapping[str, Answer]) -> Iterator[Stage]:
+    def stages(self, rows: Mapping[str, Answer]) -> Generator[Stage, None, None]:
         """All answers at once: none depends on another."""
         del rows
         definition = self._definition

@@ -6,7 +6,7 @@ once more on texts of their own, with the controls of an evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from bh_studio.engine.errors import CancelToken, EngineError
@@ -56,7 +56,7 @@ class BudgetLaboratory:
         self._check: EvaluationLaboratory | None = None
         self._solutions: list[Solution] = []
 
-    def stages(self, rows: Mapping[str, BudgetRow]) -> Iterator[Stage]:
+    def stages(self, rows: Mapping[str, BudgetRow]) -> Generator[Stage, None, None]:
         """One level; levels by layer if they are asked for; the check if there is one."""
         self._solutions, self._check = [], None
         definition, fit = self._definition, self._fit

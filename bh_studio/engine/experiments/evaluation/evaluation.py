@@ -7,7 +7,7 @@ generated, so nothing drifts and differences of 0.001 nats can be seen.
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ class EvaluationLaboratory:
         """About how often a window passes through the model."""
         return len(self._windows) * (len(self._at_once()) + self._later())
 
-    def stages(self, rows: Mapping[str, BatchRow]) -> Iterator[Stage]:
+    def stages(self, rows: Mapping[str, BatchRow]) -> Generator[Stage, None, None]:
         """The rules and the controls that can be made at once; then those at their means."""
         at_once = self._at_once()
         yield self._stage("rules", at_once, len(self._windows) * self._later())
