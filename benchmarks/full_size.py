@@ -22,13 +22,12 @@ import torch
 from torch import Tensor
 
 from bh_studio.engine.calibration.recorder import calibration_text
-from bh_studio.engine.experiments.benchmark.benchmark import run_bench
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import Finished, LoadProgress
-from bh_studio.engine.protocol.experiments import BenchRequest, Evaluation
+from bh_studio.engine.protocol.experiments import Benchmark, Evaluation, Experiment
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.benchmark_document import document
 from bh_studio.engine.records.evaluation import EvaluationResult
@@ -64,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         result["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
     result["environment"] = describe_environment()
     write(result, arguments.out)
-    request = BenchRequest(arguments.tokens, arguments.rounds, prefill_tokens=arguments.prefill)
-    result["bench"] = document(run_bench(loaded, request))
+    benchmark = Benchmark(
+        tokens=arguments.tokens, rounds=arguments.rounds, prefill_tokens=arguments.prefill
+    )
+    result["bench"] = document(result_of(loaded, benchmark))
     write(result, arguments.out)
     print(json.dumps(result, indent=1))
     return 0 if all(result["checks"].values()) else 1
@@ -144,15 +145,20 @@ def evaluated(loaded: LoadedModel, count: int) -> dict[str, Any]:
     text = Text("calibration.txt", calibration_text())
     definition = Evaluation(texts=(text,), rules=rules, window=256, tokens=count * 128)
     start = time.perf_counter()
-    *_, last = run(loaded, definition)
-    assert isinstance(last, Finished)
-    evaluation: EvaluationResult = last.document
+    evaluation: EvaluationResult = result_of(loaded, definition)
     labels = [contender.label for contender in evaluation.contenders]
     scores = [score.to_dict() for score in evaluation.scores()]
     return {
         "seconds": round(time.perf_counter() - start, 2),
         "scores": dict(zip(labels, scores, strict=True)),
     }
+
+
+def result_of(loaded: LoadedModel, definition: Experiment) -> Any:
+    """The document at the end of `definition`."""
+    *_, last = run(loaded, definition)
+    assert isinstance(last, Finished)
+    return last.document
 
 
 def write(result: dict[str, Any], out: Path | None) -> None:

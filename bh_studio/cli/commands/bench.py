@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     add_calibration_option,
@@ -25,17 +26,16 @@ from bh_studio.cli.terminal.streams import (
     print_result,
     say,
 )
-from bh_studio.engine.errors import Cancelled
+from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.protocol.events import BenchProgress
-from bh_studio.engine.protocol.experiments import BenchRequest
+from bh_studio.engine.protocol.events import Activity, Finished, Progress
+from bh_studio.engine.protocol.experiments import Benchmark
 from bh_studio.engine.records.benchmark_document import document
 
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
-    from bh_studio.engine.records.benchmark_result import BenchResult
 
-_DEFAULT = BenchRequest()
+_DEFAULT = Benchmark()
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,55 +67,68 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--out", type=output_file((".json",)), metavar="FILE.json", help="save every figure"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    add_definition_option(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    request = BenchRequest(
+    return run_or_save(arguments, _definition(arguments), carry_out)
+
+
+def _definition(arguments: argparse.Namespace) -> Benchmark:
+    return Benchmark(
         tokens=arguments.tokens,
         rounds=arguments.rounds,
         prompt_tokens=arguments.prompt_tokens,
         prefill_tokens=arguments.prefill_tokens,
     )
-    _check_context(arguments, request)
+
+
+def carry_out(arguments: argparse.Namespace, definition: Benchmark) -> int:
+    """Measure, print and write what `definition` asks for; the exit code.
+
+    arguments: the options of the model, --calibration, --out and --json.
+    """
+    _check_context(arguments, definition)
     loaded = load(arguments, arguments.calibration)
     try:
-        result = _measure(loaded, request)
+        end = _measured(loaded, definition)
     except Cancelled:
         raise CommandError(
             "Stopped before the first round was complete; nothing was written.", EXIT_INTERRUPTED
         ) from None
-    text = json.dumps(document(result), indent=1, allow_nan=False)
+    text = json.dumps(document(end.document), indent=1, allow_nan=False)
     if arguments.out is not None:
         write_output(lambda path: write_atomically(path, f"{text}\n".encode()), arguments.out)
         say(f"Saved {arguments.out}")
-    print_result(json.dumps(json.loads(text)) if arguments.json else table(result))
-    return EXIT_OK if result.rounds == result.rounds_asked else EXIT_INTERRUPTED
+    print_result(json.dumps(json.loads(text)) if arguments.json else table(end.document))
+    return EXIT_OK if end.is_complete else EXIT_INTERRUPTED
 
 
-def _check_context(arguments: argparse.Namespace, request: BenchRequest) -> None:
+def _check_context(arguments: argparse.Namespace, definition: Benchmark) -> None:
     """Refuse what does not fit the model before its weights are read."""
     from bh_studio.engine.models.plan import plan_load
 
     plan = plan_load(arguments.model, arguments.device, arguments.dtype)
-    request.check_context(int(plan.config.max_position_embeddings))
+    definition.check_context(int(plan.config.max_position_embeddings))
 
 
-def _measure(loaded: LoadedModel, request: BenchRequest) -> BenchResult:
-    from bh_studio.engine.experiments.benchmark.benchmark import run_bench
+def _measured(loaded: LoadedModel, definition: Benchmark) -> Finished:
+    """What comes of it, with its progress. Raises Cancelled after Ctrl+C in the first round."""
+    from bh_studio.engine.experiments.runner import run
 
-    stages, is_terminal, rounds = StageProgress(), sys.stderr.isatty(), 0
-
-    def report(progress: BenchProgress) -> None:
-        nonlocal rounds
-        if is_terminal:
-            stages.show(f"{progress.rounds} of {request.rounds} rounds, {progress.stage}", None)
-        elif progress.rounds > rounds:
-            rounds = progress.rounds
-            say(f"{rounds} of {request.rounds} rounds")
-
+    stages, is_terminal, cancel, rounds = StageProgress(), sys.stderr.isatty(), CancelToken(), 0
     try:
-        with stop_on_interrupt(request.cancel):
-            return run_bench(loaded, request, report)
+        with stop_on_interrupt(cancel):
+            for event in run(loaded, definition, None, cancel):
+                if isinstance(event, Finished):
+                    return event
+                if isinstance(event, Activity):
+                    stages.show(f"{rounds} of {definition.rounds} rounds, {event.text}", None)
+                elif isinstance(event, Progress) and event.done > rounds:
+                    rounds = event.done
+                    if not is_terminal:
+                        say(f"{rounds} of {definition.rounds} rounds")
     finally:
         stages.clear()
+    raise AssertionError("An experiment always ends with Finished.")

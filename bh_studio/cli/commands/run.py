@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bh_studio.cli.commands import budget, calibrate, compare, compare_file, evaluate, sweep
+from bh_studio.cli.commands import bench, budget, calibrate, compare, compare_file, evaluate, sweep
 from bh_studio.cli.options import add_calibration_option, add_model_option, output_file
 from bh_studio.cli.resuming import add_restart_option
 from bh_studio.engine.protocol.definition_file import load_definition
 from bh_studio.engine.protocol.experiments import (
     Batch,
+    Benchmark,
     Budget,
     Calibration,
     Comparison,
@@ -24,6 +25,7 @@ from bh_studio.engine.records.session_file import SUFFIX
 _ENDINGS = (".json", ".csv", ".npz", SUFFIX)
 _CARRY_OUT: dict[type, Callable[[argparse.Namespace, Any], int]] = {
     Batch: compare_file.carry_out,
+    Benchmark: bench.carry_out,
     Budget: budget.carry_out,
     Calibration: calibrate.carry_out,
     Comparison: compare.carry_out,

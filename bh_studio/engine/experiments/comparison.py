@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
-from bh_studio.engine.errors import Cancelled, CancelToken
+from bh_studio.engine.errors import Cancelled, CancelToken, InputError
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.experiments.sides import (
     answer_in_turns,
@@ -74,8 +74,8 @@ class ComparisonLaboratory:
         return self._session
 
     def row_from_json(self, values: dict[str, Any]) -> NoReturn:
-        """An answer cannot be gone on with: raises ValueError."""
-        raise ValueError("A comparison keeps no rows.")
+        """Raises InputError: an answer that was stopped is not gone on with."""
+        raise InputError("Every run of a comparison answers anew, so it takes over no rows.")
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.experiments.batch import BatchLaboratory
+from bh_studio.engine.experiments.benchmark.benchmark import BenchmarkLaboratory
 from bh_studio.engine.experiments.budget.budget import BudgetLaboratory
 from bh_studio.engine.experiments.comparison import ComparisonLaboratory
 from bh_studio.engine.experiments.evaluation.evaluation import EvaluationLaboratory
@@ -21,6 +22,7 @@ from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import ExperimentEvent, Finished, Progress, RowReady
 from bh_studio.engine.protocol.experiments import (
     Batch,
+    Benchmark,
     Budget,
     Calibration,
     Comparison,
@@ -31,6 +33,7 @@ from bh_studio.engine.protocol.experiments import (
 
 _LABORATORIES: dict[type[Any], Any] = {
     Batch: BatchLaboratory,
+    Benchmark: BenchmarkLaboratory,
     Budget: BudgetLaboratory,
     Calibration: CalibrationLaboratory,
     Comparison: ComparisonLaboratory,
@@ -50,8 +53,8 @@ def run(
     rows: what earlier runs of it made, by key, as RowReady had it; those units are left out.
 
     Raises what `check_model` and the laboratory raise for a definition that does not fit the model,
-    ValueError for rows that are none of this experiment, Cancelled if it was cancelled before
-    anything was known.
+    ValueError for rows that are none of this experiment, InputError where it takes over none,
+    Cancelled if it was cancelled before anything was known.
     """
     experiment.check_model(loaded.info)
     laboratory: Laboratory[Any] = _LABORATORIES[type(experiment)](loaded, experiment)

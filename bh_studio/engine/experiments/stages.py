@@ -76,4 +76,5 @@ class Laboratory(Protocol[R]):
         """What is known from `rows`; None if that is nothing yet."""
 
     def row_from_json(self, values: dict[str, Any]) -> R:
-        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others, and
+        InputError if rows of an earlier run are of no use, as those that say how fast it was."""

@@ -138,14 +138,6 @@ class JobCancelled:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchProgress:
-    """What is going on, and how many of the rounds are done."""
-
-    stage: str
-    rounds: int
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How far an experiment is; the first one says that it fits the model.
 
@@ -156,6 +148,13 @@ class Progress:
     stage: str
     done: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What is going on in a unit of an experiment from now on, in a few words for people."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +184,7 @@ class Finished:
 
 
 # What happens while a unit of an experiment is done, and what an experiment says.
-UnitEvent = TokenGenerated | SideFinished | Notice
+UnitEvent = TokenGenerated | SideFinished | Notice | Activity
 ExperimentEvent = UnitEvent | Progress | RowReady | Finished
 Event = (
     LoadProgress

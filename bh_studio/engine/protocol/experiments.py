@@ -1,4 +1,4 @@
-"""What can be run with a model, as frozen values: definitions of experiments, and single runs.
+"""What can be run with a model, as frozen values: definitions of experiments.
 
 A definition holds all that decides its rows, and nothing of where it runs or who keeps what it
 gives. So it can be saved, compared and sent. Knows neither Qt nor torch.
@@ -7,13 +7,12 @@ gives. So it can be saved, compared and sent. Knows neither Qt nor torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bh_studio.engine.errors import CancelToken, EngineError
+from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
 from bh_studio.engine.records.rows import FilePrompt, SkippedRow
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
@@ -22,47 +21,6 @@ from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
 # Tokens that are read together unless a number of windows is given. It decides how sums are
 # rounded, so it may not depend on the machine.
 _BATCH_TOKENS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class BenchRequest:
-    """tokens: of each answer. rounds: that are measured. prompt_tokens: of the prompt that all
-    continue. prefill_tokens: of another prompt that is only read; 0 leaves that out.
-
-    Raises ValueError for values outside their ranges.
-    """
-
-    tokens: int = 64
-    rounds: int = 5
-    prompt_tokens: int = 32
-    prefill_tokens: int = 0
-    cancel: CancelToken = field(default_factory=CancelToken)
-
-    def __post_init__(self) -> None:
-        if self.tokens < 2:
-            raise ValueError(f"A speed of decoding takes at least 2 tokens; got {self.tokens}.")
-        for name, value, least in (
-            ("rounds", self.rounds, 1),
-            ("prompt_tokens", self.prompt_tokens, 1),
-            ("prefill_tokens", self.prefill_tokens, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}; got {value}.")
-
-    def check_context(self, context_length: int) -> None:
-        """Raise EngineError for what a model with room for `context_length` tokens cannot hold."""
-        room = f"this model has room for {context_length} tokens in all."
-        if self.prompt_tokens + self.tokens > context_length:
-            raise EngineError(
-                f"A prompt of {self.prompt_tokens} tokens and {self.tokens} new ones are too long: "
-                f"{room}",
-                "Choose fewer --tokens or --prompt-tokens.",
-            )
-        if self.prefill_tokens >= context_length:
-            raise EngineError(
-                f"A prompt of {self.prefill_tokens} tokens and an answer are too long: {room}",
-                "Choose fewer --prefill-tokens.",
-            )
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
@@ -284,7 +242,61 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, tag="calibration", 
         }
 
 
-Experiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration
+class Benchmark(msgspec.Struct, frozen=True, kw_only=True, tag="bench", tag_field="kind"):
+    """Measure how fast a model decodes on this machine.
+
+    tokens: of each answer. rounds: that are measured. prompt_tokens: of the prompt that all
+    continue. prefill_tokens: of another prompt that is only read; 0 leaves that out.
+
+    Raises ValueError for values outside their ranges.
+    """
+
+    tokens: int = 64
+    rounds: int = 5
+    prompt_tokens: int = 32
+    prefill_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokens < 2:
+            raise ValueError(f"A speed of decoding takes at least 2 tokens; got {self.tokens}.")
+        for name, value, least in (
+            ("rounds", self.rounds, 1),
+            ("prompt_tokens", self.prompt_tokens, 1),
+            ("prefill_tokens", self.prefill_tokens, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}.")
+
+    def check_context(self, context_length: int) -> None:
+        """Raise EngineError for what a model with room for `context_length` tokens cannot hold."""
+        room = f"this model has room for {context_length} tokens in all."
+        if self.prompt_tokens + self.tokens > context_length:
+            raise EngineError(
+                f"A prompt of {self.prompt_tokens} tokens and {self.tokens} new ones are too long: "
+                f"{room}",
+                "Choose fewer --tokens or --prompt-tokens.",
+            )
+        if self.prefill_tokens >= context_length:
+            raise EngineError(
+                f"A prompt of {self.prefill_tokens} tokens and an answer are too long: {room}",
+                "Choose fewer --prefill-tokens.",
+            )
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise EngineError for what does not fit `model`."""
+        self.check_context(model.context_length)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows, but for the model and the machine."""
+        return {
+            "tokens": self.tokens,
+            "rounds": self.rounds,
+            "prompt_tokens": self.prompt_tokens,
+            "prefill_tokens": self.prefill_tokens,
+        }
+
+
+Experiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration | Benchmark
 
 
 def kind_of(definition: Experiment) -> str:

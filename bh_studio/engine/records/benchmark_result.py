@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -112,6 +112,15 @@ class RouterTimes:
     bh: tuple[float, ...]
     bh_with_statistics: tuple[float, ...]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The blocks of all `parts`, one after the other."""
+        return cls(
+            tuple(seconds for part in parts for seconds in part.own),
+            tuple(seconds for part in parts for seconds in part.bh),
+            tuple(seconds for part in parts for seconds in part.bh_with_statistics),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PrefillResult:
@@ -190,6 +199,5 @@ class BenchResult:
         if self.memory_limit is None:
             return None
         limits = self.memory_limit.bytes_per_second
-        # A round that was stopped may have been measured up to the contenders, not the memory.
-        needed = [contender.token_bytes / step for step in contender.step_seconds[: len(limits)]]
-        return ratio(needed, limits).median if limits else None
+        needed = [contender.token_bytes / step for step in contender.step_seconds]
+        return ratio(needed, limits).median

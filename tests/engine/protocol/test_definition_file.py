@@ -12,6 +12,7 @@ from bh_studio.engine.errors import InputError
 from bh_studio.engine.protocol.definition_file import load_definition, save_definition
 from bh_studio.engine.protocol.experiments import (
     Batch,
+    Benchmark,
     Budget,
     Calibration,
     Comparison,
@@ -43,6 +44,7 @@ DEFINITIONS: tuple[Experiment, ...] = (
     Evaluation(texts=(TALE, POEM), rules=(RULE, parse_rule("top-k:12")), window=64, stride=8),
     Budget(target=4.5, rule=parse_rule("bh"), fit=(TALE,), check=(POEM,), by_layer=True),
     Calibration(texts=(POEM,), factors=(ScoreName.SENSITIVITY,)),
+    Benchmark(rounds=2, prefill_tokens=100),
 )
 
 

@@ -19,6 +19,7 @@ from bh_studio.engine.experiments.benchmark.memory_bandwidth import synchronize
 from bh_studio.engine.experiments.benchmark.stock_generate import generate, stock_computation
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.records.benchmark_round import TimedAnswer
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 
@@ -27,30 +28,12 @@ BeforeToken = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer. token_seconds: (token,), when each was there, since the answer was asked for.
-
-    mean_experts: of a token in a layer while decoding, the prompt left out; nan for an answer of
-    one token. expert_path: the expert computation that ran.
-    """
-
-    token_seconds: tuple[float, ...]
-    mean_experts: float
-    expert_path: str
-
-    @property
-    def decode_seconds(self) -> float:
-        """From the first token to the last."""
-        return self.token_seconds[-1] - self.token_seconds[0]
-
-
-@dataclass(frozen=True, slots=True)
 class Contender:
     """answer: continues a prompt, (1, position), by that many tokens. threads: it computes with."""
 
     name: str
     threads: int
-    answer: Callable[[Tensor, int], Answer]
+    answer: Callable[[Tensor, int], TimedAnswer]
 
 
 def stock(
@@ -64,13 +47,13 @@ def stock(
     """transformers' `generate` on the weights of `loaded`; options: more keywords for it."""
     model, top_k = loaded.model, loaded.shape.top_k
 
-    def answer(prompt: Tensor, tokens: int) -> Answer:
+    def answer(prompt: Tensor, tokens: int) -> TimedAnswer:
         with stock_computation(model, expert_path, threads):
             prompt = prompt.to(model.device)
             synchronize(model.device)
             times = generate(model, prompt, tokens, before_token, **options)
             synchronize(model.device)
-        return Answer(tuple(times.seconds), float(top_k), ", ".join(times.expert_paths))
+        return TimedAnswer(tuple(times.seconds), float(top_k), ", ".join(times.expert_paths))
 
     return Contender(name, threads, answer)
 
@@ -86,7 +69,7 @@ def one_side(
     if parameters is not None:
         integration = RoutingIntegration(loaded.model, parameters, recording=loaded.recording)
 
-    def answer(prompt: Tensor, tokens: int) -> Answer:
+    def answer(prompt: Tensor, tokens: int) -> TimedAnswer:
         return _turns(loaded, prompt, tokens, (integration,), before_token)
 
     return Contender(name, torch.get_num_threads(), answer)
@@ -98,7 +81,7 @@ def both_sides(
     """The baseline and BH taking turns, as a comparison runs them; a token is one of each."""
     integration = RoutingIntegration(loaded.model, parameters, recording=loaded.recording)
 
-    def answer(prompt: Tensor, tokens: int) -> Answer:
+    def answer(prompt: Tensor, tokens: int) -> TimedAnswer:
         return _turns(loaded, prompt, tokens, (None, integration), before_token)
 
     return Contender(name, torch.get_num_threads(), answer)
@@ -110,7 +93,7 @@ def _turns(
     tokens: int,
     sides: tuple[RoutingIntegration | None, ...],
     before_token: BeforeToken,
-) -> Answer:
+) -> TimedAnswer:
     """An answer of every side, one token of each in turn."""
     parameters = GenerationParameters(max_new_tokens=tokens, sampling=False)
     synchronize(loaded.model.device)
@@ -132,4 +115,4 @@ def _turns(
     # What a side has begun beyond its last token must not be charged to whoever comes next.
     synchronize(loaded.model.device)
     mean = float(np.mean(counts[1:])) if tokens > 1 else float("nan")
-    return Answer(tuple(seconds), mean, loaded.info.expert_path)
+    return TimedAnswer(tuple(seconds), mean, loaded.info.expert_path)

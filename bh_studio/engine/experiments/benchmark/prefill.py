@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,6 @@ class PrefillClock:
     def __init__(self, stock: Contender, ours: Contender, prompt: Tensor) -> None:
         self._contenders = (stock, ours)
         self._prompt = prompt
-        self._seconds: tuple[list[float], list[float]] = ([], [])
         self._growth: tuple[int, ...] = ()
 
     def warm_up(self, devices: tuple[torch.device, ...]) -> None:
@@ -31,18 +32,16 @@ class PrefillClock:
             growth.append(peak.growth)
         self._growth = tuple(growth)
 
-    def measure(self, number: int) -> None:
-        """Time both once, in an order that changes with the `number` of the round."""
-        answers = [0.0, 0.0]
+    def measure(self, number: int) -> tuple[float, float]:
+        """Seconds of each, in an order of turns that changes with the `number` of the round."""
+        seconds = [0.0, 0.0]
         for place in (0, 1) if number % 2 == 0 else (1, 0):
-            answers[place] = self._contenders[place].answer(self._prompt, 1).token_seconds[0]
-        for seconds, answer in zip(self._seconds, answers, strict=True):
-            seconds.append(answer)
+            seconds[place] = self._contenders[place].answer(self._prompt, 1).token_seconds[0]
+        stock, ours = seconds
+        return stock, ours
 
-    def result(self) -> PrefillResult | None:
-        """What was measured so far, if anything was."""
-        if not self._seconds[0]:
-            return None
-        stock, ours = map(tuple, self._seconds)
+    def result(self, rounds: Sequence[tuple[float, float]]) -> PrefillResult:
+        """What `measure` gave in `rounds`, at least one."""
+        stock, ours = zip(*rounds, strict=True)
         stock_bytes, our_bytes = self._growth
         return PrefillResult(self._prompt.shape[1], stock, ours, stock_bytes, our_bytes)

@@ -43,20 +43,17 @@ class RouterClock:
             for collect_stats in (False, True)
         )
         self._ways: tuple[RoutingIntegration | None, ...] = (None, bh, with_statistics)
-        self._seconds: tuple[list[float], ...] = ([], [], [])
         for way in self._ways:  # first calls are slow
             self._block(way)
 
-    def measure(self, blocks: int) -> None:
+    def measure(self, blocks: int) -> RouterTimes:
         """Time each way `blocks` times, in turns; the order rotates."""
-        for _ in range(blocks):
-            first = len(self._seconds[0]) % len(self._ways)
+        seconds: tuple[list[float], ...] = ([], [], [])
+        for block in range(blocks):
+            first = block % len(self._ways)
             for place in (*range(first, len(self._ways)), *range(first)):
-                self._seconds[place].append(self._block(self._ways[place]))
-
-    def times(self) -> RouterTimes:
-        """All that was measured so far."""
-        return RouterTimes(*map(tuple, self._seconds))
+                seconds[place].append(self._block(self._ways[place]))
+        return RouterTimes(*map(tuple, seconds))
 
     def _block(self, integration: RoutingIntegration | None) -> float:
         """Seconds of one router call, the mean over _PASSES passes."""

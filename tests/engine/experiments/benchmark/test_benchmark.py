@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bh_studio.engine import loading
-from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.experiments.benchmark import benchmark as bench_module
-from bh_studio.engine.experiments.benchmark import memory_bandwidth
-from bh_studio.engine.experiments.benchmark.benchmark import run_bench
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError, InputError
+from bh_studio.engine.experiments.benchmark import clocks, memory_bandwidth
 from bh_studio.engine.experiments.benchmark.token_bytes import token_bytes
+from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.experts import use_selected_experts
-from bh_studio.engine.protocol.events import BenchProgress
-from bh_studio.engine.protocol.experiments import BenchRequest
+from bh_studio.engine.protocol.events import Activity, Finished, Progress, RowReady
+from bh_studio.engine.protocol.experiments import Benchmark, kind_of
 from bh_studio.engine.records.benchmark_document import document
 from bh_studio.engine.records.benchmark_result import (
     BASELINE,
@@ -36,10 +36,11 @@ from bh_studio.engine.records.benchmark_result import (
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import RouterShape
+from tests.engine.experiments.running import result_of
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K
 
-REQUEST = BenchRequest(tokens=24, rounds=2, prompt_tokens=10)
-ONCE = BenchRequest(tokens=24, rounds=1, prompt_tokens=10)
+TWICE = Benchmark(tokens=24, rounds=2, prompt_tokens=10)
+ONCE = Benchmark(tokens=24, rounds=1, prompt_tokens=10)
 ALL = [STOCK, STOCK_BATCHED, STOCK_STATIC, BASELINE, BH, BH_MEAN]
 
 
@@ -74,11 +75,11 @@ def watch_generate(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., N
     return install
 
 
-def bench(loaded: LoadedModel, request: BenchRequest = REQUEST) -> BenchResult:
+def bench(loaded: LoadedModel, definition: Benchmark = TWICE) -> BenchResult:
     with warnings.catch_warnings():
         # The null of these tests is small.
         warnings.filterwarnings("ignore", message="The null holds")
-        return run_bench(loaded, request)
+        return result_of(loaded, definition)
 
 
 def test_everyone_takes_part_and_says_how_many_experts(loaded: LoadedModel) -> None:
@@ -115,7 +116,7 @@ def test_everyone_takes_part_and_says_how_many_experts(loaded: LoadedModel) -> N
 def test_large_weights_get_a_share_of_what_memory_gives(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "_CACHED_BYTES", 0)
+    monkeypatch.setattr(clocks, "_CACHED_BYTES", 0)
     monkeypatch.setattr(memory_bandwidth, "_BUFFER_BYTES", {"cpu": 2**20})
     monkeypatch.setattr(memory_bandwidth, "_LEAST_BYTES", 2**20)
     result = bench(loaded)
@@ -131,13 +132,13 @@ def test_large_weights_get_a_share_of_what_memory_gives(
 def test_no_room_to_measure_memory_is_said(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "_CACHED_BYTES", 0)
+    monkeypatch.setattr(clocks, "_CACHED_BYTES", 0)
     monkeypatch.setattr(memory_bandwidth, "free_bytes", lambda device: 2**20)
     assert "was not measured: no room" in bench(loaded, ONCE).no_limit
 
 
 def test_a_long_prompt_is_read_by_both(loaded: LoadedModel) -> None:
-    prefill = bench(loaded, BenchRequest(tokens=24, rounds=1, prefill_tokens=100)).prefill
+    prefill = bench(loaded, Benchmark(tokens=24, rounds=1, prefill_tokens=100)).prefill
     assert prefill is not None
     assert prefill.tokens == 100
     assert len(prefill.stock_seconds) == len(prefill.our_seconds) == 1
@@ -203,7 +204,7 @@ def test_the_model_is_as_it_was_after_a_benchmark(loaded: LoadedModel) -> None:
 def test_a_mean_that_cannot_be_had_leaves_two_out(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "_MEAN", 12.0)
+    monkeypatch.setattr(clocks, "_MEAN", 12.0)
     result = bench(loaded, ONCE)
     assert set(result.left_out) == {BH_MEAN, BOTH_SIDES}
     assert "No level was found" in result.left_out[BH_MEAN]
@@ -212,14 +213,48 @@ def test_a_mean_that_cannot_be_had_leaves_two_out(
     assert document(result)["both_sides"] is None
 
 
+def test_rounds_are_said_one_by_one_and_who_is_measured(loaded: LoadedModel) -> None:
+    events = list(run(loaded, TWICE))
+    assert [e for e in events if isinstance(e, Progress)] == [
+        Progress("rounds", done, 2) for done in range(3)
+    ]
+    told = [event.text for event in events if isinstance(event, Activity)]
+    everyone = [*ALL, BOTH_SIDES]
+    assert told == [
+        "Looking for the level",
+        *(f"Warming up: {name}" for name in everyone),
+        *everyone,
+        *(*everyone[1:], everyone[0]),
+    ]
+    rows = {event.key: event.row for event in events if isinstance(event, RowReady)}
+    assert list(rows) == ["round 0", "round 1"]
+    assert list(rows["round 1"]["answers"]) == [*everyone[1:], everyone[0]]
+    assert json.loads(json.dumps(rows, allow_nan=False))
+    result = events[-1].document if isinstance(events[-1], Finished) else None
+    assert isinstance(result, BenchResult)
+    seconds = [row["answers"][BASELINE]["token_seconds"] for row in rows.values()]
+    assert result.contender(BASELINE).answer_seconds == tuple(times[-1] for times in seconds)
+    assert result.router_times.own == tuple(
+        block for row in rows.values() for block in row["router_times"]["own"]
+    )
+
+
+def test_rounds_of_another_run_are_not_taken_over(loaded: LoadedModel) -> None:
+    events = run(loaded, ONCE, {"round 0": {}})
+    with pytest.raises(InputError, match="Timings of two runs do not mix"):
+        next(events)
+
+
 def test_stopping_keeps_the_rounds_that_were_complete(loaded: LoadedModel) -> None:
-    request = replace(ONCE, rounds=3, cancel=CancelToken())
-
-    def stop_in_the_second_round(progress: BenchProgress) -> None:
-        if progress.rounds == 1:
-            request.cancel.cancel()
-
-    result = run_bench(loaded, request, stop_in_the_second_round)
+    cancel = CancelToken()
+    events = run(loaded, Benchmark(tokens=24, rounds=3, prompt_tokens=10), None, cancel)
+    assert any(event == Progress("rounds", 1, 3) for event in events)
+    assert isinstance(next(events), Activity)
+    cancel.cancel()
+    end = next(events)
+    assert isinstance(end, Finished)
+    assert not end.is_complete
+    result = end.document
     assert (result.rounds, result.rounds_asked) == (1, 3)
     assert all(len(contender.decode_seconds) == 1 for contender in result.contenders)
     assert not document(result)["is_complete"]
@@ -227,14 +262,30 @@ def test_stopping_keeps_the_rounds_that_were_complete(loaded: LoadedModel) -> No
 
 @pytest.mark.parametrize("stage", ["Looking for the level", f"Warming up: {STOCK}", STOCK])
 def test_stopping_before_that_is_cancelled(loaded: LoadedModel, stage: str) -> None:
-    request = replace(ONCE, cancel=CancelToken())
-
-    def stop(progress: BenchProgress) -> None:
-        if progress.stage == stage:
-            request.cancel.cancel()
-
+    cancel = CancelToken()
+    events = run(loaded, ONCE, None, cancel)
+    assert any(event == Activity(stage) for event in events)
+    cancel.cancel()
     with pytest.raises(Cancelled):
-        run_bench(loaded, request, stop)
+        list(events)
+    assert loaded.model.config._experts_implementation == "bh_selected"
+
+
+@pytest.mark.parametrize("stage", [f"Warming up: {BASELINE}", BASELINE])
+def test_the_model_is_as_it_was_when_nobody_listens_any_more(
+    loaded: LoadedModel, watch_generate: Any, stage: str
+) -> None:
+    def look(model: OlmoeForCausalLM, **_options: Any) -> None:
+        # As transformers does where it compiles.
+        model._compiled_call = None
+
+    watch_generate(look)
+    before = dict(vars(loaded.model))
+    events = run(loaded, ONCE)
+    assert any(event == Activity(stage) for event in events)
+    assert "_compiled_call" in vars(loaded.model)
+    events.close()
+    assert vars(loaded.model) == before
     assert loaded.model.config._experts_implementation == "bh_selected"
 
 
@@ -249,7 +300,7 @@ def test_what_does_not_fit_the_model_is_refused(
     values: dict[str, Any], sentence: str, loaded: LoadedModel
 ) -> None:
     with pytest.raises(EngineError, match=sentence):
-        bench(loaded, BenchRequest(**values))
+        bench(loaded, Benchmark(**values))
 
 
 @pytest.mark.parametrize(
@@ -257,4 +308,14 @@ def test_what_does_not_fit_the_model_is_refused(
 )
 def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least"):
-        BenchRequest(**values)
+        Benchmark(**values)
+
+
+def test_all_that_decides_the_rows_is_in_its_settings() -> None:
+    definition = Benchmark(tokens=24, rounds=2, prompt_tokens=10, prefill_tokens=50)
+    settings = {"tokens": 24, "rounds": 2, "prompt_tokens": 10, "prefill_tokens": 50}
+    assert definition.settings() == settings
+    data = msgspec.json.encode(definition)
+    assert json.loads(data) == {"kind": "bench", **settings}
+    assert msgspec.json.decode(data, type=Benchmark) == definition
+    assert kind_of(definition) == "bench"
