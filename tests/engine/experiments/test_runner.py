@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,9 +46,9 @@ class FakeLaboratory:
         return self._held[-1]
 
     def compute(
-        self, unit: Unit, _cancel: CancelToken
+        self, unit: Unit, cancel: CancelToken
     ) -> Generator[UnitEvent | Stepped, None, FakeRow]:
-        self._held.append(self._compute(unit))
+        self._held.append(self._compute(unit, cancel))
         return self._held[-1]
 
     def _stages(self) -> Generator[Stage, None, None]:
@@ -57,7 +58,11 @@ class FakeLaboratory:
         finally:
             self.noted.append("stages closed")
 
-    def _compute(self, unit: Unit) -> Generator[UnitEvent | Stepped, None, FakeRow]:
+    def _compute(
+        self, unit: Unit, cancel: CancelToken
+    ) -> Generator[UnitEvent | Stepped, None, FakeRow]:
+        if cancel.is_cancelled:
+            raise Cancelled
         self.noted.append(unit.key)
         try:
             yield Notice("begun")
@@ -83,7 +88,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def started(cancel: CancelToken | None = None) -> Generator[Any, None, None]:
-    loaded: Any = object()
+    loaded: Any = Mock()
     return runner.run(loaded, ANY, None, cancel)
 
 
