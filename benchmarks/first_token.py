@@ -144,7 +144,7 @@ def lines_of(command: list[str], home: str) -> list[tuple[float, str]]:
 def summary(rounds: list[dict[str, Marks]], environment: dict[str, Any]) -> dict[str, Any]:
     """The result as it is written."""
     # Not above, for the window that is measured has no use for it.
-    from bh_studio.engine.records.benchmark_result import ratio, spread
+    from bh_studio.engine.records.benchmark.result import ratio, spread
 
     seconds = {
         way: {mark: [marks[way][mark] for marks in rounds] for mark in marks_of_way}

@@ -29,7 +29,7 @@ from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import Finished, LoadProgress
 from bh_studio.engine.protocol.experiments import Benchmark, Evaluation, Experiment
 from bh_studio.engine.protocol.texts import Text
-from bh_studio.engine.records.benchmark_document import document
+from bh_studio.engine.records.benchmark.document import document
 from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bh_studio.engine.records.benchmark_result import (
+from bh_studio.engine.records.benchmark.result import (
     BASELINE,
     BH,
     BH_MEAN,

@@ -15,10 +15,11 @@ from bh_studio.engine.errors import InputError, reason
 from bh_studio.engine.files.arrays import Archive, ArchiveError, NotAnArchiveError
 from bh_studio.engine.files.plain_json import JsonError, convert, parsed
 from bh_studio.engine.files.text import read_bytes
-from bh_studio.engine.records import benchmark_result, budget, evaluation, journal, replays
+from bh_studio.engine.records import budget, evaluation, journal, replays
 from bh_studio.engine.records.batch import BatchResult
-from bh_studio.engine.records.benchmark_document import from_document
-from bh_studio.engine.records.benchmark_result import BenchResult, ContenderResult
+from bh_studio.engine.records.benchmark import result as benchmark_result
+from bh_studio.engine.records.benchmark.document import from_document
+from bh_studio.engine.records.benchmark.result import BenchResult, ContenderResult
 from bh_studio.engine.records.budget import BudgetResult, Solution, solutions_from_json
 from bh_studio.engine.records.evaluation import ContenderRow, EvaluationResult, contender_rows
 from bh_studio.engine.records.journal_versions import upgraded

@@ -23,8 +23,8 @@ from bh_studio.engine.protocol.events import Finished
 from bh_studio.engine.protocol.experiments import kind_of
 from bh_studio.engine.reading import Result, read
 from bh_studio.engine.records.batch import BatchResult
-from bh_studio.engine.records.benchmark_document import document as bench_document
-from bh_studio.engine.records.benchmark_result import BenchResult
+from bh_studio.engine.records.benchmark.document import document as bench_document
+from bh_studio.engine.records.benchmark.result import BenchResult
 from bh_studio.engine.records.budget import BudgetResult
 from bh_studio.engine.records.evaluation import ContenderRow, EvaluationResult
 from bh_studio.engine.records.recording import RecordedLogits

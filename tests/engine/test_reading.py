@@ -15,8 +15,8 @@ from bh_studio.engine import reading
 from bh_studio.engine.errors import InputError
 from bh_studio.engine.reading import Result, read
 from bh_studio.engine.records.batch import BatchResult
-from bh_studio.engine.records.benchmark_document import document as bench_document
-from bh_studio.engine.records.benchmark_result import BenchResult
+from bh_studio.engine.records.benchmark.document import document as bench_document
+from bh_studio.engine.records.benchmark.result import BenchResult
 from bh_studio.engine.records.budget import BudgetResult, Solution
 from bh_studio.engine.records.evaluation import ContenderRow, Control
 from bh_studio.engine.records.recording import RecordedLogits

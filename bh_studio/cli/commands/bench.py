@@ -30,7 +30,7 @@ from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.protocol.events import Activity, Finished, Progress
 from bh_studio.engine.protocol.experiments import Benchmark
-from bh_studio.engine.records.benchmark_document import document
+from bh_studio.engine.records.benchmark.document import document
 
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel

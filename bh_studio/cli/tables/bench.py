@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from bh_studio.cli.tables.table import line
-from bh_studio.engine.records.benchmark_result import (
+from bh_studio.engine.records.benchmark.result import (
     BASELINE,
     BH_MEAN,
     BOTH_SIDES,

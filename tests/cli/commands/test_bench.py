@@ -12,7 +12,7 @@ import pytest
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.cli.tables.bench import table
-from bh_studio.engine.records.benchmark_result import BASELINE, BH, BH_MEAN, STOCK, STOCK_STATIC
+from bh_studio.engine.records.benchmark.result import BASELINE, BH, BH_MEAN, STOCK, STOCK_STATIC
 from tests.bench_results import CONTENDERS, contender, result
 from tests.cli.conftest import Start
 

@@ -16,8 +16,8 @@ from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Activity, UnitEvent
 from bh_studio.engine.protocol.experiments import Benchmark
-from bh_studio.engine.records.benchmark_result import BenchResult
-from bh_studio.engine.records.benchmark_round import RoundRow
+from bh_studio.engine.records.benchmark.result import BenchResult
+from bh_studio.engine.records.benchmark.round import RoundRow
 
 
 class BenchmarkLaboratory:

@@ -38,7 +38,7 @@ from bh_studio.engine.models.memory import bytes_by_device
 from bh_studio.engine.models.plan import SMALL_MODEL_PARAMETERS
 from bh_studio.engine.protocol.events import Activity
 from bh_studio.engine.protocol.experiments import Benchmark
-from bh_studio.engine.records.benchmark_result import (
+from bh_studio.engine.records.benchmark.result import (
     BASELINE,
     BH,
     BH_MEAN,
@@ -51,7 +51,7 @@ from bh_studio.engine.records.benchmark_result import (
     MemoryLimit,
     RouterTimes,
 )
-from bh_studio.engine.records.benchmark_round import RoundRow
+from bh_studio.engine.records.benchmark.round import RoundRow
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.units import format_bytes
 

@@ -19,7 +19,7 @@ from bh_studio.engine.experiments.benchmark.memory_bandwidth import synchronize
 from bh_studio.engine.experiments.benchmark.stock_generate import generate, stock_computation
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.records.benchmark_round import TimedAnswer
+from bh_studio.engine.records.benchmark.round import TimedAnswer
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 

@@ -13,7 +13,7 @@ from bh_studio.engine.errors import EngineError
 from bh_studio.engine.experiments.budget.level_search import loosened
 from bh_studio.engine.experiments.budget.mean_experts import Replay
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.records.benchmark_result import MeanLevel
+from bh_studio.engine.records.benchmark.result import MeanLevel
 from bh_studio.engine.rules.parameters import RuleParameters
 
 # How far the mean may be from what was asked for, in experts.

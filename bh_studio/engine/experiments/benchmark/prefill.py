@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bh_studio.engine.experiments.benchmark.contenders import Contender
 from bh_studio.engine.experiments.benchmark.peak_memory import PeakMemory
-from bh_studio.engine.records.benchmark_result import PrefillResult
+from bh_studio.engine.records.benchmark.result import PrefillResult
 
 
 class PrefillClock:

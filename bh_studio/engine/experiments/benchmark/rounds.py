@@ -14,8 +14,8 @@ from bh_studio.engine.experiments.benchmark.contenders import Contender
 from bh_studio.engine.experiments.benchmark.token_bytes import token_bytes
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Activity
-from bh_studio.engine.records.benchmark_result import ContenderResult
-from bh_studio.engine.records.benchmark_round import TimedAnswer
+from bh_studio.engine.records.benchmark.result import ContenderResult
+from bh_studio.engine.records.benchmark.round import TimedAnswer
 
 log = logging.getLogger(__name__)
 

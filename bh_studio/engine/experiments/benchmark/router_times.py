@@ -15,7 +15,7 @@ from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.replacement import Replacement
 from bh_studio.engine.moe.routers import find_routers
-from bh_studio.engine.records.benchmark_result import RouterTimes
+from bh_studio.engine.records.benchmark.result import RouterTimes
 from bh_studio.engine.rules.parameters import RuleParameters
 
 # Passes through all routers that are timed as one, so that reading the clock does not count.

@@ -22,8 +22,8 @@ from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.experts import use_selected_experts
 from bh_studio.engine.protocol.events import Activity, Finished, Progress, RowReady
 from bh_studio.engine.protocol.experiments import Benchmark, kind_of
-from bh_studio.engine.records.benchmark_document import document
-from bh_studio.engine.records.benchmark_result import (
+from bh_studio.engine.records.benchmark.document import document
+from bh_studio.engine.records.benchmark.result import (
     BASELINE,
     BH,
     BH_MEAN,

@@ -13,7 +13,7 @@ from bh_studio.engine.errors import Cancelled
 from bh_studio.engine.experiments.benchmark.contenders import Contender
 from bh_studio.engine.experiments.benchmark.rounds import Rounds
 from bh_studio.engine.protocol.events import Activity
-from bh_studio.engine.records.benchmark_round import TimedAnswer
+from bh_studio.engine.records.benchmark.round import TimedAnswer
 
 _T = TypeVar("_T")
 PROMPT = torch.arange(5)[None]

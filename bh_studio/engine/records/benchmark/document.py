@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bh_studio.engine.files.plain_json import convert
-from bh_studio.engine.records.benchmark_result import (
+from bh_studio.engine.records.benchmark.result import (
     BASELINE,
     BH_MEAN,
     SCHEMA_VERSION,

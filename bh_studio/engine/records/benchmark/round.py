@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bh_studio.engine.records.benchmark_result import RouterTimes
+from bh_studio.engine.records.benchmark.result import RouterTimes
 
 
 @dataclass(frozen=True, slots=True)

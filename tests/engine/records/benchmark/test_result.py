@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bh_studio.engine.records.benchmark_document import document
-from bh_studio.engine.records.benchmark_result import BASELINE, BH_MEAN, STOCK, Spread, spread
+from bh_studio.engine.records.benchmark.document import document
+from bh_studio.engine.records.benchmark.result import BASELINE, BH_MEAN, STOCK, Spread, spread
 from tests.bench_results import contender, result
 
 
