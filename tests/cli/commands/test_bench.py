@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import sys
@@ -11,7 +12,9 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
+from bh_studio.cli.commands.bench import carry_out
 from bh_studio.cli.tables.bench import table
+from bh_studio.engine.protocol.experiments import Benchmark
 from bh_studio.engine.records.benchmark.result import BASELINE, BH, BH_MEAN, STOCK, STOCK_STATIC
 from tests.bench_results import CONTENDERS, contender, result
 from tests.cli.conftest import Start
@@ -119,6 +122,18 @@ def test_the_embedded_model_is_measured(capsys: pytest.CaptureFixture[str]) -> N
     assert [c["threads"] for c in printed["contenders"] if c["name"] == BASELINE] == [1]
     assert printed["memory_limit"] is None
     assert "fit into caches" in printed["no_memory_limit"]
+
+
+def test_a_definition_from_elsewhere_is_carried_out(
+    checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = argparse.Namespace(
+        model=checkpoint, device="cpu", dtype="auto", load_anyway=False, calibration=None, out=None,
+        json=True,
+    )  # fmt: skip
+    assert carry_out(options, Benchmark(tokens=24, rounds=1, prompt_tokens=8)) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["tokens"], printed["rounds"], printed["prompt_tokens"]) == (24, 1, 8)
 
 
 @pytest.mark.parametrize(
