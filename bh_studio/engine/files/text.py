@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bh_studio.engine.errors import InputError
+from bh_studio.engine.files.bounded import read_bytes
 
 # Far more than a person gives to read; what never ends must not fill the memory.
 _MOST_BYTES = 2**30
