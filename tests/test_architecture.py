@@ -151,6 +151,14 @@ def test_help_and_version_load_nothing_heavy(argument: str) -> None:
     assert loaded_after(code, argument).isdisjoint(HEAVY + QT)
 
 
+def test_a_replay_loads_no_transformers() -> None:
+    code = "import sys\nfrom bh_studio.__main__ import main\nmain(sys.argv[1:])"
+    logits = ROOT / "tests/data/olmoe_router_logits_160.npz"
+    loaded = loaded_after(code, "replay", str(logits), "--rule", "cut:0.04")
+    assert "torch" in loaded
+    assert loaded.isdisjoint({"transformers", "tokenizers", *QT})
+
+
 def test_sources_stay_clear_of_what_runs_foreign_code() -> None:
     unsafe_modules = {"pickle", "marshal", "shelve", "dill", "joblib"}
     # setHtml: a model's text is shown as it is; as HTML it could draw links and pictures.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,6 @@ from bh_studio.cli.options import output_file, write_output
 from bh_studio.cli.terminal.streams import EXIT_OK, say
 from bh_studio.engine.protocol.definition_file import save_definition
 from bh_studio.engine.protocol.experiments import Batch, Comparison, Experiment, Sweep
-from bh_studio.engine.protocol.texts import sources_of
 
 D = TypeVar("D", bound=Experiment)
 
@@ -31,16 +30,19 @@ def run_or_save(
     arguments: argparse.Namespace,
     definition: D,
     carry_out: Callable[[argparse.Namespace, D], int],
-    texts: Sequence[Path] = (),
+    sources: Callable[[], Mapping[str, Path]] = dict,
 ) -> int:
-    """Carry `definition` out, or only save it; the exit code. texts: where its texts are from."""
+    """Carry `definition` out, or only save it; the exit code.
+
+    sources: where its texts and recordings lie, by their hash.
+    """
     if arguments.save_definition is None:
         return carry_out(arguments, definition)
     whole: Experiment = definition
     if isinstance(definition, Comparison | Sweep | Batch):
         check_conversation_options(arguments)
         whole = as_options_say(arguments, definition)
-    sources = sources_of(texts)
-    write_output(lambda path: save_definition(whole, path, sources), arguments.save_definition)
+    found = sources()
+    write_output(lambda path: save_definition(whole, path, found), arguments.save_definition)
     say(f"Saved {arguments.save_definition}")
     return EXIT_OK

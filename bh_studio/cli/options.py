@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bh_studio.cli.terminal.streams import CommandError
+from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError
 from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.session import Session
@@ -121,6 +121,13 @@ def output_file(endings: Iterable[str]) -> Callable[[str], Path]:
         return path
 
     return parse
+
+
+def check_ending(out: Path | None, endings: Iterable[str]) -> None:
+    """Raise CommandError for an --out that ends otherwise, where the parser could not know them."""
+    endings = tuple(endings)
+    if out is not None and out.suffix not in endings:
+        raise CommandError(f"{out}: use {' or '.join(endings)} as the ending.", EXIT_USAGE)
 
 
 def write_output(write: Callable[[Path], None], path: Path) -> None:

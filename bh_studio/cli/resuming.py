@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bh_studio.cli.options import check_ending
 from bh_studio.cli.terminal.streams import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
@@ -53,10 +54,7 @@ def open_journal(
     """
     if arguments.restart and arguments.out is None:
         raise CommandError("--restart needs --out.", EXIT_USAGE)
-    if arguments.out is not None and arguments.out.suffix not in endings:
-        raise CommandError(
-            f"{arguments.out}: use {' or '.join(endings)} as the ending.", EXIT_USAGE
-        )
+    check_ending(arguments.out, endings)
     journal = Journal(arguments.out, arguments.restart, replaces)
     journal.check(kind_of(definition), definition.settings())
     with journal:

@@ -13,8 +13,8 @@ from typing import Any
 
 from bh_studio.engine.errors import InputError, reason
 from bh_studio.engine.files.arrays import Archive, ArchiveError, NotAnArchiveError
+from bh_studio.engine.files.bounded import read_bytes
 from bh_studio.engine.files.plain_json import JsonError, convert, parsed
-from bh_studio.engine.files.text import read_bytes
 from bh_studio.engine.records import budget, evaluation, journal, replays
 from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.benchmark import result as benchmark_result
@@ -280,7 +280,7 @@ def _budget(document: dict[str, Any]) -> _Content:
 
 
 def _replay(document: dict[str, Any]) -> _Content:
-    return None, tuple(map(ArenaRow.from_dict, document["rows"]))
+    return None, tuple(map(ArenaRow.from_json, document["rows"]))
 
 
 def _bench(document: dict[str, Any]) -> _Content:

@@ -168,7 +168,7 @@ def test_rows_and_summaries_are_those_of_the_file(saved: Saved) -> None:
 def test_a_replay_is_its_rows(saved: Saved) -> None:
     replay, document = saved.result("replay"), saved.document("replay")
     assert (replay.record, replay.model, replay.settings) == (None, None, {})
-    assert [r.to_dict() for r in replay.rows if isinstance(r, ArenaRow)] == document["rows"]
+    assert [r.to_json() for r in replay.rows if isinstance(r, ArenaRow)] == document["rows"]
 
 
 def test_a_benchmark_says_the_same(saved: Saved) -> None:

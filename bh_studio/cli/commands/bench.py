@@ -12,6 +12,7 @@ from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     add_calibration_option,
     add_model_option,
+    check_ending,
     output_file,
     whole_number_from,
     write_output,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
 
 _DEFAULT = Benchmark()
+_ENDINGS = (".json",)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,7 +66,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             help=f"{text} (%(default)s)",
         )
     parser.add_argument(
-        "--out", type=output_file((".json",)), metavar="FILE.json", help="save every figure"
+        "--out", type=output_file(_ENDINGS), metavar="FILE.json", help="save every figure"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     add_definition_option(parser)
@@ -89,6 +91,7 @@ def carry_out(arguments: argparse.Namespace, definition: Benchmark) -> int:
 
     arguments: the options of the model, --calibration, --out and --json.
     """
+    check_ending(arguments.out, _ENDINGS)
     _check_context(arguments, definition)
     loaded = load(arguments, arguments.calibration)
     try:

@@ -31,7 +31,7 @@ from bh_studio.cli.terminal.streams import (
 )
 from bh_studio.engine.errors import Cancelled
 from bh_studio.engine.protocol.experiments import Budget
-from bh_studio.engine.protocol.texts import read_texts
+from bh_studio.engine.protocol.texts import read_texts, sources_of
 from bh_studio.engine.records.budget import BudgetResult
 from bh_studio.engine.rules.parameters import RuleParameters
 
@@ -99,9 +99,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_or_save(
-        arguments, _definition(arguments), carry_out, [*arguments.fit, *arguments.check]
-    )
+    texts = [*arguments.fit, *arguments.check]
+    return run_or_save(arguments, _definition(arguments), carry_out, lambda: sources_of(texts))
 
 
 def _definition(arguments: argparse.Namespace) -> Budget:

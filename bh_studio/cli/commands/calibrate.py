@@ -21,7 +21,7 @@ from bh_studio.cli.tables.calibration import table
 from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
 from bh_studio.engine.errors import Cancelled
 from bh_studio.engine.protocol.experiments import Calibration
-from bh_studio.engine.protocol.texts import Text, read_texts
+from bh_studio.engine.protocol.texts import Text, read_texts, sources_of
 from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if not texts:
             raise CommandError("A definition names its texts; give some.", EXIT_USAGE)
         definition = _definition(texts, parameters.score)
-        return run_or_save(arguments, definition, carry_out, arguments.texts)
+        return run_or_save(arguments, definition, carry_out, lambda: sources_of(arguments.texts))
     loaded = load(arguments, arguments.check)
     recording = loaded.recording
     try:

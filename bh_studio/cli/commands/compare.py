@@ -19,6 +19,7 @@ from bh_studio.cli.options import (
     add_generation_options,
     add_model_option,
     add_prompts_file_option,
+    check_ending,
     generation_parameters,
     output_file,
     write_session,
@@ -104,9 +105,7 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
     """
     if arguments.restart:
         raise CommandError("One answer is made anew by every run; leave out --restart.", EXIT_USAGE)
-    if arguments.out is not None and arguments.out.suffix not in SESSION_WRITERS:
-        endings = " or ".join(SESSION_WRITERS)
-        raise CommandError(f"{arguments.out}: use {endings} as the ending.", EXIT_USAGE)
+    check_ending(arguments.out, SESSION_WRITERS)
     loaded = load(arguments, arguments.calibration)
     definition = settled(arguments, definition, loaded.info)
     session = run_side_by_side(loaded, definition, Notices(), quiet=arguments.json)

@@ -32,7 +32,7 @@ from bh_studio.cli.terminal.streams import (
 )
 from bh_studio.engine.errors import Cancelled
 from bh_studio.engine.protocol.experiments import Evaluation
-from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, read_texts
+from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, read_texts, sources_of
 from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.rules.parameters import RuleParameters
 
@@ -105,7 +105,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run_or_save(arguments, _definition(arguments), carry_out, arguments.texts)
+    return run_or_save(
+        arguments, _definition(arguments), carry_out, lambda: sources_of(arguments.texts)
+    )
 
 
 def _definition(arguments: argparse.Namespace) -> Evaluation:

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bh_studio.cli.commands import bench, budget, calibrate, compare, compare_file, evaluate, sweep
+from bh_studio.cli.commands import (
+    bench,
+    budget,
+    calibrate,
+    compare,
+    compare_file,
+    evaluate,
+    replay,
+    sweep,
+)
 from bh_studio.cli.options import add_calibration_option, add_model_option, output_file
 from bh_studio.cli.resuming import add_restart_option
 from bh_studio.engine.protocol.definition_file import load_definition
@@ -18,6 +27,7 @@ from bh_studio.engine.protocol.experiments import (
     Calibration,
     Comparison,
     Evaluation,
+    Replay,
     Sweep,
 )
 from bh_studio.engine.records.session_file import SUFFIX
@@ -30,6 +40,7 @@ _CARRY_OUT: dict[type, Callable[[argparse.Namespace, Any], int]] = {
     Calibration: calibrate.carry_out,
     Comparison: compare.carry_out,
     Evaluation: evaluate.carry_out,
+    Replay: replay.carry_out,
     Sweep: sweep.carry_out,
 }
 
@@ -56,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_restart_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     # A definition that leaves open whether its prompts are messages leaves it to the model.
-    parser.set_defaults(run=_run, chat=None, system=None)
+    parser.set_defaults(run=_run, chat=None, system=None, layers=False)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -6,15 +6,11 @@ import csv
 import io
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 from bh_studio.cli.tables.table import line, number, share
+from bh_studio.engine.records.replays import NOTE, ArenaRow, NullKind, ReplayResult
 from bh_studio.engine.rules.text import format_rule
 
-if TYPE_CHECKING:
-    from bh_studio.engine.records.replays import ArenaRow
-
-NOTE = "Selections, not quality: what a rule costs in loss is measured by `bh-studio evaluate`."
 _HEADINGS = (
     ("experts", 9), ("std", 6), ("mass", 8), ("fixed", 8), ("overlap", 9), ("empty", 7),
     ("at min", 8), ("at max", 8), ("front", 7),
@@ -25,21 +21,22 @@ model's own top-k holds; fixed: what a fixed top-k of that mean would hold. over
 over experts in either of the two sets. empty: nothing selected; at min, at max: decided by a limit.
 front: no other row holds as much with as few experts. "cut" holds the most by construction."""
 _NULLS = {
-    "none": "no null",
-    "leave-one-out": "the null of each token from all others",
-    "own recording": "nulls from the same recording",
-    "calibration": "nulls from another recording",
+    NullKind.NONE: "no null",
+    NullKind.LEAVE_ONE_OUT: "the null of each token from all others",
+    NullKind.OWN: "nulls from the same recording",
+    NullKind.OTHER: "nulls from another recording",
 }
 _WIDTH = 100
 _LONGEST_LABEL = 29
 
 
-def table(document: dict[str, Any], rows: Sequence[ArenaRow], with_layers: bool) -> str:
-    """A line a rule, and how to read it. document: what the rows were made from."""
+def table(result: ReplayResult, with_layers: bool) -> str:
+    """A line a rule, and how to read it."""
+    rows = result.rows
     first = min(max(len(_label(row)) for row in rows), _LONGEST_LABEL) + 1
     widths = [width for _, width in _HEADINGS]
     lines = [
-        *_wrapped(_title(document)),
+        *_wrapped(_title(result)),
         "",
         " " * first + line((name for name, _ in _HEADINGS), widths),
     ]
@@ -77,17 +74,16 @@ def csv_text(rows: Sequence[ArenaRow]) -> str:
     layers = range(len(rows[0].statistics.per_layer_mean))
     writer.writerow([*names, *(f"mean_layer_{layer}" for layer in layers)])
     for row in rows:
-        values = row.to_dict()
+        values = row.to_json()
         writer.writerow([*(values[name] for name in names), *row.statistics.per_layer_mean])
     return text.getvalue()
 
 
-def _title(document: dict[str, Any]) -> str:
-    logits = document["logits"]
-    skipped = f", the first {logits['skipped']} left out" if logits["skipped"] else ""
+def _title(result: ReplayResult) -> str:
+    skipped = f", the first {result.skipped} left out" if result.skipped else ""
     return (
-        f"{logits['file']}: {logits['tokens']:,} tokens{skipped}, {logits['layers']} layers of "
-        f"{logits['experts']} experts, top {document['top_k']}; {_NULLS[document['null']['kind']]}."
+        f"{result.file}: {result.tokens:,} tokens{skipped}, {result.layers} layers of "
+        f"{result.experts} experts, top {result.top_k}; {_NULLS[result.null.kind]}."
     )
 
 

@@ -8,13 +8,29 @@ rule costs in loss is measured with the model: `bh-studio evaluate`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
+import torch
+
+from bh_studio.engine.errors import Cancelled, CancelToken, InputError
+from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
+from bh_studio.engine.protocol.events import UnitEvent
+from bh_studio.engine.protocol.experiments import DEFAULT_TOP_K, NullSource, Replay
+from bh_studio.engine.protocol.logits_files import LogitsFile
 from bh_studio.engine.records.counts import count_statistics
-from bh_studio.engine.records.estimates import on_front
-from bh_studio.engine.records.replays import ArenaRow
-from bh_studio.engine.routing.replay import ReplayedCounts
+from bh_studio.engine.records.recording import unpacked_router_logits
+from bh_studio.engine.records.replays import (
+    ArenaRow,
+    NullKind,
+    ReplayedNull,
+    ReplayResult,
+    with_front,
+)
+from bh_studio.engine.routing.recordings import Recording, RouterLogits, router_logits
+from bh_studio.engine.routing.replay import ReplayedCounts, replay, replay_leave_one_out
 from bh_studio.engine.rules.parameters import RuleName, RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
 
@@ -38,25 +54,127 @@ def default_rules(top_k: int) -> list[RuleParameters]:
     return [r for r in rules if r.rule is not RuleName.TOP_K or max(r.levels(1)) <= top_k]
 
 
-def arena(
-    rules: Sequence[RuleParameters],
-    replay_rule: Callable[[RuleParameters], ReplayedCounts],
-    progress: Callable[[float], None] = lambda done: None,
-) -> list[ArenaRow]:
-    """A row for each of `rules`, in their order.
+class ReplayLaboratory:
+    """Rules on recorded router logits, without a model.
 
-    replay_rule: what a rule selects, all on the same logits; see `replay`. progress: told the share
-    of the rules that is done. Raises ValueError, with the rule it is about, where replay_rule does.
+    Raises InputError for a file that cannot be used, two files that do not belong together, and
+    what does not fit them; `compute` for a rule that does not.
     """
-    fixed = _FixedMass(replay_rule)
-    rows = []
-    for done, rule in enumerate(rules, start=1):
+
+    def __init__(self, definition: Replay) -> None:
+        self._definition = definition
+        found = _router_logits(definition.logits)
+        self._logits, name = found.logits, definition.logits.name
+        _, tokens, experts = self._logits.shape
+        if definition.skip >= tokens:
+            raise InputError(
+                f"{name} has {tokens} positions; --skip {definition.skip} leaves none."
+            )
+        self._recording = _recording(definition, found.recording)
+        self._top_k = _top_k(definition, self._recording, experts)
+        self._rules = definition.rules or tuple(default_rules(self._top_k))
+        if self._null.kind is NullKind.NONE and any(rule.is_test for rule in self._rules):
+            raise InputError(f"{name} holds no null; give --calibration FILE or --leave-one-out.")
+        self._fixed = _FixedMass(self._replayed)
+
+    def stages(self, rows: Mapping[str, ArenaRow]) -> Generator[Stage, None, None]:
+        """All rules at once: none depends on another."""
+        del rows
+        yield Stage("rules", tuple(Unit(format_rule(rule), 1, rule) for rule in self._rules))
+
+    def compute(
+        self, unit: Unit, cancel: CancelToken
+    ) -> Generator[UnitEvent | Stepped, None, ArenaRow]:
+        """Replay one rule, which is done at once."""
+        yield from ()
+        if cancel.is_cancelled:
+            raise Cancelled
+        rule: RuleParameters = unit.work
         try:
-            rows.append(_row(rule, replay_rule(rule), fixed))
+            with _one_thread():
+                return _row(rule, self._replayed(rule), self._fixed)
         except ValueError as error:
-            raise ValueError(f"{format_rule(rule)} cannot be replayed: {error}") from error
-        progress(done / len(rules))
-    return _with_front(rows)
+            raise InputError(f"{format_rule(rule)} cannot be replayed: {error}") from error
+
+    def document(self, rows: Mapping[str, ArenaRow], is_complete: bool) -> ReplayResult | None:
+        """All rows; None as long as some are missing, for the front is one of all."""
+        if not is_complete:
+            return None
+        layers, tokens, experts = self._logits.shape
+        skipped = self._definition.skip
+        return ReplayResult(
+            file=self._definition.logits.name,
+            layers=layers,
+            tokens=tokens - skipped,
+            experts=experts,
+            skipped=skipped,
+            top_k=self._top_k,
+            null=self._null,
+            rows=with_front([rows[format_rule(rule)] for rule in self._rules]),
+        )
+
+    def row_from_json(self, values: dict[str, Any]) -> ArenaRow:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return ArenaRow.from_json(values)
+
+    @property
+    def _null(self) -> ReplayedNull:
+        source, recording = self._definition.null, self._recording
+        if source is NullSource.LEAVE_ONE_OUT:
+            return ReplayedNull(NullKind.LEAVE_ONE_OUT)
+        if recording is None:
+            return ReplayedNull(NullKind.NONE)
+        kind = NullKind.OWN if source is NullSource.OWN else NullKind.OTHER
+        return ReplayedNull(kind, recording.origin.tokens, recording.sha256)
+
+    def _replayed(self, rule: RuleParameters) -> ReplayedCounts:
+        logits = self._logits[:, self._definition.skip :]
+        if self._definition.null is NullSource.LEAVE_ONE_OUT:
+            return replay_leave_one_out(logits, rule, self._top_k)
+        return replay(logits, rule, self._recording, self._top_k)
+
+
+def _router_logits(file: LogitsFile) -> RouterLogits:
+    try:
+        return router_logits(unpacked_router_logits(file.content, file.name))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _recording(definition: Replay, own: Recording | None) -> Recording | None:
+    """What nulls are fitted on; None for leaving one out, and where there is nothing."""
+    file = definition.null
+    if file is NullSource.LEAVE_ONE_OUT:
+        return None
+    if not isinstance(file, LogitsFile):
+        return own
+    recording = _router_logits(file).recording
+    if recording is None:
+        raise InputError(f"{file.name} was not saved by bh-studio calibrate.")
+    if own is not None and own.origin.model_fingerprint != recording.origin.model_fingerprint:
+        raise InputError(f"{file.name} and {definition.logits.name} were recorded from two models.")
+    return recording
+
+
+def _top_k(definition: Replay, recording: Recording | None, experts: int) -> int:
+    top_k = definition.top_k
+    if top_k is None:
+        top_k = DEFAULT_TOP_K if recording is None else recording.origin.top_k
+    if not 1 <= top_k < experts:
+        raise InputError(f"--top-k must lie between 1 and {experts - 1}; got {top_k}.")
+    return top_k
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sorting rows of 64 numbers is not worth a second thread; on a busy machine it took ten times
+    as long with one."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
 
 
 class _FixedMass:
@@ -94,8 +212,3 @@ def _row(rule: RuleParameters, replayed: ReplayedCounts, fixed: _FixedMass) -> A
         overlap=float(replayed.overlap.mean(dtype="float64")),
         shortage=replayed.shortage,
     )
-
-
-def _with_front(rows: Sequence[ArenaRow]) -> list[ArenaRow]:
-    front = on_front([(row.statistics.mean or 0.0, -row.mass) for row in rows])
-    return [replace(row, on_front=kept) for row, kept in zip(rows, front, strict=True)]

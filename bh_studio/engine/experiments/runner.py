@@ -7,57 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bh_studio.engine.errors import Cancelled, CancelToken
-from bh_studio.engine.experiments.batch import BatchLaboratory
-from bh_studio.engine.experiments.benchmark.benchmark import BenchmarkLaboratory
-from bh_studio.engine.experiments.budget.budget import BudgetLaboratory
-from bh_studio.engine.experiments.comparison import ComparisonLaboratory
-from bh_studio.engine.experiments.evaluation.evaluation import EvaluationLaboratory
-from bh_studio.engine.experiments.recording import CalibrationLaboratory
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.experiments.replays import ReplayLaboratory
 from bh_studio.engine.experiments.stages import Laboratory, Stepped
-from bh_studio.engine.experiments.sweep import SweepLaboratory
-from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import ExperimentEvent, Finished, Progress, RowReady
-from bh_studio.engine.protocol.experiments import (
-    Batch,
-    Benchmark,
-    Budget,
-    Calibration,
-    Comparison,
-    Evaluation,
-    Experiment,
-    Sweep,
-)
+from bh_studio.engine.protocol.experiments import Experiment, Replay, kind_of
 
-_LABORATORIES: dict[type[Any], Any] = {
-    Batch: BatchLaboratory,
-    Benchmark: BenchmarkLaboratory,
-    Budget: BudgetLaboratory,
-    Calibration: CalibrationLaboratory,
-    Comparison: ComparisonLaboratory,
-    Evaluation: EvaluationLaboratory,
-    Sweep: SweepLaboratory,
-}
+if TYPE_CHECKING:
+    from bh_studio.engine.loading import LoadedModel
 
 
 def run(
-    loaded: LoadedModel,
+    loaded: LoadedModel | None,
     experiment: Experiment,
     rows: Mapping[str, dict[str, Any]] | None = None,
     cancel: CancelToken | None = None,
 ) -> Generator[ExperimentEvent, None, None]:
     """Run `experiment`; the last event is Finished, also when it was cancelled.
 
-    rows: what earlier runs of it made, by key, as RowReady had it; those units are left out.
+    loaded: None for an experiment that takes no model. rows: what earlier runs of it made, by key,
+    as RowReady had it; those units are left out.
 
     Raises what `check_model` and the laboratory raise for a definition that does not fit the model,
-    ValueError for rows that are none of this experiment, InputError where it takes over none,
-    Cancelled if it was cancelled before anything was known.
+    EngineError if it needs one and there is none, ValueError for rows that are none of this
+    experiment, InputError where it takes over none, Cancelled if it was cancelled before anything
+    was known.
     """
-    experiment.check_model(loaded.info)
-    laboratory: Laboratory[Any] = _LABORATORIES[type(experiment)](loaded, experiment)
+    laboratory = _laboratory(loaded, experiment)
     known = {key: _read(laboratory, key, row) for key, row in (rows or {}).items()}
     cancel = cancel or CancelToken()
     try:
@@ -69,6 +47,22 @@ def run(
     if document is None:
         raise Cancelled
     yield Finished(document, is_complete)
+
+
+def _laboratory(loaded: LoadedModel | None, experiment: Experiment) -> Laboratory[Any]:
+    if isinstance(experiment, Replay):
+        return ReplayLaboratory(experiment)
+    if loaded is None:
+        raise EngineError(
+            f"Without a model nothing can be run of the kind {kind_of(experiment)}.",
+            "Load one first.",
+        )
+    experiment.check_model(loaded.info)
+    # Not at the top: transformers takes seconds to import, and a replay needs nothing of it.
+    from bh_studio.engine.experiments.laboratories import LABORATORIES
+
+    laboratory: Laboratory[Any] = LABORATORIES[type(experiment)](loaded, experiment)
+    return laboratory
 
 
 def _stages(

@@ -21,5 +21,6 @@ def read_bytes(path: Path, most_bytes: int, kind: str) -> bytes:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if is_longer or len(data) > most_bytes:
-        raise InputError(f"{path} is longer than the {most_bytes >> 30} GiB that {kind} may have.")
+        room = f"{most_bytes >> 30} GiB" if most_bytes >> 30 else f"{most_bytes >> 20} MiB"
+        raise InputError(f"{path} is longer than the {room} that {kind} may have.")
     return data

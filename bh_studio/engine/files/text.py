@@ -1,4 +1,4 @@
-"""Files of people, no longer than they can be, and the texts in them: UTF-8."""
+"""Texts from files of people: UTF-8, and no longer than a text can be."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ from bh_studio.engine.files.bounded import read_bytes
 
 # Far more than a person gives to read; what never ends must not fill the memory.
 _MOST_BYTES = 2**30
-
-
-def read_bytes(path: Path, most_bytes: int, what: str) -> bytes:
-    """All of `path`. what: it is, with its article, for the sentence.
-
-    Raises InputError with a sentence for what cannot be read or is longer than `most_bytes`.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    if len(data) > most_bytes:
-        room = f"{most_bytes >> 30} GiB" if most_bytes >> 30 else f"{most_bytes >> 20} MiB"
-        raise InputError(f"{path} is longer than the {room} that {what} may have.")
-    return data
 
 
 def read_text(path: Path) -> str:

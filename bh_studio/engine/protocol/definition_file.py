@@ -1,14 +1,16 @@
 """Definitions of experiments as JSON files, to be run another time or on another machine.
 
-Rules are written as commands take them. Texts stay where they are: a file has their paths, and the
-hashes by which it is known that they are still the same. Knows no command and no model.
+Rules are written as commands take them. Texts and recordings stay where they are: a definition has
+their paths, and the hashes by which it is known that they are still the same. Knows no command and
+no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -17,10 +19,12 @@ from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.files.plain_json import JsonError, convert, encode, parsed
 from bh_studio.engine.files.text import read_text
 from bh_studio.engine.protocol.experiments import Experiment, kind_of
+from bh_studio.engine.protocol.logits_files import LogitsFile, read_logits_file
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.rules import RuleParameters, format_rule, parse_rule
 
 SCHEMA_VERSION = 1
+F = TypeVar("F", Text, LogitsFile)
 _KINDS: dict[str, type[Any]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(Experiment)
 }
@@ -29,8 +33,9 @@ _KINDS: dict[str, type[Any]] = {
 def save_definition(definition: Experiment, path: Path, sources: Mapping[str, Path]) -> None:
     """Write `definition` to `path` at once or not at all.
 
-    sources: where its texts lie, by their hash. Paths below the folder of `path` are written
-    relative to it, so that the folder can move as a whole. Raises OSError if the disk refuses.
+    sources: where its texts and recordings lie, by their hash. Paths below the folder of `path` are
+    written relative to it, so that the folder can move as a whole. Raises OSError if the disk
+    refuses.
     """
     fields = {
         name: _plain(getattr(definition, name), sources, path.parent)
@@ -42,10 +47,10 @@ def save_definition(definition: Experiment, path: Path, sources: Mapping[str, Pa
 
 
 def load_definition(path: Path) -> Experiment:
-    """The definition in `path`, with the texts that it names.
+    """The definition in `path`, with the files that it names.
 
     Raises InputError for a file that is none, is damaged or of a later version, for values that no
-    definition has, and for texts that are not there or have changed.
+    definition has, and for files that are not there or have changed.
     """
     try:
         document = parsed(read_text(path), str(path))
@@ -73,7 +78,7 @@ def load_definition(path: Path) -> Experiment:
 def _plain(value: Any, sources: Mapping[str, Path], folder: Path) -> Any:
     if isinstance(value, RuleParameters):
         return format_rule(value)
-    if isinstance(value, Text):
+    if isinstance(value, Text | LogitsFile):
         return {"path": _written(sources[value.sha256], folder), "sha256": value.sha256}
     if isinstance(value, tuple):
         return [_plain(item, sources, folder) for item in value]
@@ -86,7 +91,7 @@ def _written(path: Path, folder: Path) -> str:
 
 
 def _restored(value: Any, hint: Any, folder: Path, place: str) -> Any:
-    """`value` as the types of a definition have it: rules by their fields, texts with content."""
+    """`value` as the types of a definition have it: rules by their fields, files with content."""
     if isinstance(value, list):
         return [
             _restored(item, hint, folder, f"{place}[{number}]") for number, item in enumerate(value)
@@ -94,18 +99,26 @@ def _restored(value: Any, hint: Any, folder: Path, place: str) -> Any:
     if isinstance(value, str) and _mentions(hint, RuleParameters):
         return msgspec.to_builtins(parse_rule(value))
     if _mentions(hint, Text):
-        return msgspec.to_builtins(_text(value, folder, place))
+        return asdict(_file(value, folder, place, _text))
+    # Where nulls come from is a file or a word.
+    if _mentions(hint, LogitsFile) and not isinstance(value, str):
+        return asdict(_file(value, folder, place, read_logits_file))
     return value
 
 
-def _text(value: Any, folder: Path, place: str) -> Text:
+def _text(path: Path) -> Text:
+    return Text(path.name, read_text(path))
+
+
+def _file(value: Any, folder: Path, place: str, read: Callable[[Path], F]) -> F:
+    """What `read` makes of the file that `value` names. Raises InputError if it has changed."""
     if not isinstance(value, dict) or set(value) != {"path", "sha256"}:
-        raise ValueError(f'{place} is no text, which has a "path" and its "sha256".')
+        raise ValueError(f'{place} is no file, which has a "path" and its "sha256".')
     path = folder / str(value["path"])
-    text = Text(path.name, read_text(path))
-    if text.sha256 != value["sha256"]:
-        raise InputError(f"{path} is not the text that was meant: its SHA-256 is {text.sha256}.")
-    return text
+    found = read(path)
+    if found.sha256 != value["sha256"]:
+        raise InputError(f"{path} is not the file that was meant: its SHA-256 is {found.sha256}.")
+    return found
 
 
 def _mentions(hint: Any, kind: type) -> bool:

@@ -7,12 +7,14 @@ gives. So it can be saved, compared and sent. Knows neither Qt nor torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from bh_studio.engine.errors import EngineError
+from bh_studio.engine.protocol.logits_files import LogitsFile
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
 from bh_studio.engine.records.rows import FilePrompt, SkippedRow
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
@@ -21,6 +23,8 @@ from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
 # Tokens that are read together unless a number of windows is given. It decides how sums are
 # rounded, so it may not depend on the machine.
 _BATCH_TOKENS = 4096
+# Of OLMoE; router logits alone do not say what their model's is.
+DEFAULT_TOP_K = 8
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
@@ -77,9 +81,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
         rules = [rule for rule in self.sides if rule is not None]
         if not rules or self.sides != (None, *rules):
             raise ValueError("A sweep compares rules with the model's own routing, its first side.")
-        for number, rule in enumerate(rules):
-            if rule in rules[:number]:
-                raise ValueError(f"The rule {format_rule(rule)} is given twice; give each once.")
+        _check_all_differ(rules)
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1; got {self.seeds}.")
         _check_turns(self.sides, self.conversation)
@@ -296,7 +298,55 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True, tag="bench", tag_fiel
         }
 
 
-Experiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration | Benchmark
+class NullSource(StrEnum):
+    """Where the nulls of a replay come from, if from no other file.
+
+    OWN: the file with the router logits, if it is a recording; with another one there are none.
+    LEAVE_ONE_OUT: for each token, all others; for few tokens.
+    """
+
+    OWN = "own"
+    LEAVE_ONE_OUT = "leave-one-out"
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True, tag="replay", tag_field="kind"):
+    """Recompute what `rules` select from recorded router logits; takes no model.
+
+    logits: a recording, or an array "logits" (layer, token, expert). null: a recording of the same
+    model that nulls are fitted on, or where else they come from. skip: positions left out at the
+    start. top_k: experts that the model's own router keeps; None: what the recording says that
+    nulls are fitted on, else DEFAULT_TOP_K. rules: no two alike; none: a choice of all.
+
+    Raises ValueError for a rule that is given twice, or values outside their ranges.
+    """
+
+    logits: LogitsFile
+    null: LogitsFile | NullSource = NullSource.OWN
+    skip: int = 0
+    top_k: int | None = None
+    rules: tuple[RuleParameters, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_all_differ(self.rules)
+        if self.skip < 0:
+            raise ValueError(f"skip must be at least 0; got {self.skip}.")
+
+    def check_model(self, model: ModelInfo) -> None:
+        """It takes no model, so any will do."""
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows."""
+        null = self.null
+        return {
+            "logits": self.logits.sha256,
+            "null": null.sha256 if isinstance(null, LogitsFile) else null.value,
+            "skip": self.skip,
+            "top_k": self.top_k,
+            "rules": _rule_texts(self.rules),
+        }
+
+
+Experiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration | Benchmark | Replay
 
 
 def kind_of(definition: Experiment) -> str:
@@ -347,6 +397,12 @@ def settled(definition: Experiment, model: ModelInfo) -> Experiment:
         return definition
     conversation = conversation_of(definition, model)
     return msgspec.structs.replace(definition, conversation=conversation)
+
+
+def _check_all_differ(rules: Sequence[RuleParameters]) -> None:
+    for number, rule in enumerate(rules):
+        if rule in rules[:number]:
+            raise ValueError(f"The rule {format_rule(rule)} is given twice; give each once.")
 
 
 def _rule_texts(sides: tuple[RuleParameters | None, ...]) -> list[str]:

@@ -7,9 +7,9 @@ is over (token, layer) pairs unless its name says otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 
@@ -39,6 +39,15 @@ class CountStatistics:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The summary that to_dict wrote, among whatever else. Raises KeyError."""
+        own: dict[str, Any] = {}
+        for name in (field.name for field in fields(cls)):
+            value = values[name]
+            own[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**own)
 
 
 def count_statistics(

@@ -100,31 +100,36 @@ def read_recording(path: Path) -> RecordedLogits:
     """Read what BH Studio recorded; its origin is known.
 
     Raises RecordingError if the file is damaged, OSError if it cannot be opened."""
+    return _recording(path, path.name)
+
+
+def _recording(file: Path | bytes, name: str) -> RecordedLogits:
+    """What BH Studio recorded, in `file` of that `name`. Raises RecordingError, OSError."""
     try:
-        with Archive(path) as archive:
-            held = _member_sizes(archive, path)
-            origin = _origin(archive.text("header"), path)
+        with Archive(file) as archive:
+            held = _member_sizes(archive, name)
+            origin = _origin(archive.text("header"), name)
             logits = archive.array("logits", (np.float32,))
             factors = {
-                name: archive.array(name, (np.float32,))
-                for name in ScoreName
-                if f"{name}.npy" in held
+                score: archive.array(score, (np.float32,))
+                for score in ScoreName
+                if f"{score}.npy" in held
             }
     except (NotAnArchiveError, MissingMemberError, JsonError) as error:
-        raise RecordingError(f"{path.name} is not a recording of BH Studio: {error}") from error
+        raise RecordingError(f"{name} is not a recording of BH Studio: {error}") from error
     except WrongTypeError as error:
-        raise RecordingError(f"{path.name} is damaged: {_NOT_FINITE}") from error
+        raise RecordingError(f"{name} is damaged: {_NOT_FINITE}") from error
     except ArchiveError as error:
-        raise RecordingError(f"{path.name} is damaged: {error}") from error
+        raise RecordingError(f"{name} is damaged: {error}") from error
     if not all(np.isfinite(array).all() for array in (logits, *factors.values())):
-        raise RecordingError(f"{path.name} is damaged: {_NOT_FINITE}")
+        raise RecordingError(f"{name} is damaged: {_NOT_FINITE}")
     if (
         logits.ndim != 3
         or any(factor.shape != logits.shape[::2] for factor in factors.values())
         or logits.shape[1] != origin.tokens
         or not 0 < origin.top_k < logits.shape[2]
     ):
-        raise RecordingError(f"{path.name} is damaged: its header does not fit its router logits.")
+        raise RecordingError(f"{name} is damaged: its header does not fit its router logits.")
     return RecordedLogits(logits, origin, factors)
 
 
@@ -134,18 +139,27 @@ def read_router_logits(path: Path) -> RecordedLogits:
     The array is float32 or float64, and stays what it is. Raises ValueError with a sentence that
     says what is wrong with the file, OSError if it cannot be opened.
     """
+    return _router_logits(path, path.name)
+
+
+def unpacked_router_logits(content: bytes, name: str) -> RecordedLogits:
+    """The same from the `content` of a file of that `name`. Raises ValueError."""
+    return _router_logits(content, name)
+
+
+def _router_logits(file: Path | bytes, name: str) -> RecordedLogits:
     try:
-        with Archive(path) as archive:
-            sizes = _member_sizes(archive, path)
+        with Archive(file) as archive:
+            sizes = _member_sizes(archive, name)
             if "header.npy" not in sizes:
-                logits = _bare_logits(archive, sizes, path)
+                logits = _bare_logits(archive, sizes, name)
                 checked_logits(logits)
                 return RecordedLogits(logits)
     except NotAnArchiveError:
-        raise ValueError(f"{path.name} is not an .npz file of router logits.") from None
+        raise ValueError(f"{name} is not an .npz file of router logits.") from None
     except ArchiveError as error:
-        raise ValueError(f"{path.name} is damaged: {error}") from error
-    recorded = read_recording(path)
+        raise ValueError(f"{name} is damaged: {error}") from error
+    recorded = _recording(file, name)
     checked_logits(recorded.logits)
     return recorded
 
@@ -179,35 +193,35 @@ def checked_logits(logits: np.ndarray) -> np.ndarray:
     return values
 
 
-def _origin(header: str, path: Path) -> RecordingOrigin:
+def _origin(header: str, name: str) -> RecordingOrigin:
     """What the header of a recording says. Raises JsonError, RecordingError."""
     values = parsed(header, "its header")
     if not isinstance(values, dict) or "format_version" not in values:
         raise JsonError("its header names no version.")
     if values.pop("format_version") != _FORMAT_VERSION:
-        raise RecordingError(f"{path.name} was written by another version of BH Studio.")
+        raise RecordingError(f"{name} was written by another version of BH Studio.")
     return convert(RecordingOrigin, values)
 
 
-def _member_sizes(archive: Archive, path: Path) -> dict[str, int]:
+def _member_sizes(archive: Archive, name: str) -> dict[str, int]:
     """Unpacked bytes of each member of an archive, before any is unpacked.
 
     Raises RecordingError if together they would not fit into memory.
     """
     sizes = archive.sizes
     if sum(sizes.values()) > _MAX_BYTES:
-        raise RecordingError(f"{path.name} would unpack to more than {_MAX_BYTES >> 30} GiB.")
+        raise RecordingError(f"{name} would unpack to more than {_MAX_BYTES >> 30} GiB.")
     return sizes
 
 
-def _bare_logits(archive: Archive, sizes: Mapping[str, int], path: Path) -> np.ndarray:
+def _bare_logits(archive: Archive, sizes: Mapping[str, int], name: str) -> np.ndarray:
     """The array "logits". Raises ArchiveError; ValueError if there is none, or one of no use."""
     try:
         return archive.array("logits", (np.float32, np.float64))
     except MissingMemberError:
         found = ", ".join(sorted(name.removesuffix(".npy") for name in sizes)[:8]) or "nothing"
-        raise ValueError(f'{path.name} holds no array "logits"; it holds {found}.') from None
+        raise ValueError(f'{name} holds no array "logits"; it holds {found}.') from None
     except WrongTypeError as error:
         raise ValueError(
-            f"{path.name} must hold float32 or float64 router logits; it holds {error.dtype}."
+            f"{name} must hold float32 or float64 router logits; it holds {error.dtype}."
         ) from error

@@ -107,7 +107,11 @@ def load_router_logits(path: Path) -> RouterLogits:
     The array is float32 or float64; rules compare in float32. Raises ValueError with a sentence
     that says what is wrong with the file, OSError if it cannot be opened.
     """
-    found = recorded.read_router_logits(path)
+    return router_logits(recorded.read_router_logits(path))
+
+
+def router_logits(found: RecordedLogits) -> RouterLogits:
+    """`found` as tensors, for rules."""
     if found.origin is None:
         return RouterLogits(torch.from_numpy(np.ascontiguousarray(found.logits, np.float32)), None)
     recording = Recording.of(found)

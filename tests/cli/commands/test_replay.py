@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from pathlib import Path
@@ -12,8 +13,12 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
+from bh_studio.cli.commands.replay import carry_out
 from bh_studio.engine.calibration.recorder import calibration_text, make_recording
+from bh_studio.engine.protocol.experiments import Replay
+from bh_studio.engine.protocol.logits_files import read_logits_file
 from bh_studio.engine.routing.recordings import save_recording
+from bh_studio.engine.rules.text import parse_rule
 from tests.tiny_olmoe import LAYERS, TOP_K, tiny_model, tiny_tokenizer
 
 REAL = str(Path(__file__).parents[2] / "data" / "olmoe_router_logits_160.npz")
@@ -108,6 +113,17 @@ def test_rules_without_a_null_need_none(capsys: pytest.CaptureFixture[str]) -> N
     document = json.loads(capsys.readouterr().out)
     assert document["null"] == {"kind": "none"}
     assert document["top_k"] == 4
+
+
+def test_a_definition_from_elsewhere_is_carried_out(
+    tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition = Replay(logits=read_logits_file(Path(tiny)), rules=(parse_rule("cut:0.1,max_k=4"),))
+    options = argparse.Namespace(layers=False, out=None, json=True)
+    assert carry_out(options, definition) == 0
+    assert replay(tiny, "--rule", "cut:0.1,max_k=4", "--json") == 0
+    from_elsewhere, typed = capsys.readouterr().out.splitlines()
+    assert from_elsewhere == typed
 
 
 @pytest.mark.parametrize(

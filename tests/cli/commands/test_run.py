@@ -76,6 +76,20 @@ def test_a_recording_is_made_from_a_saved_definition(
     assert one.sha256 == other.sha256
 
 
+def test_a_saved_replay_gives_what_the_command_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logits = Path(__file__).parents[2] / "data" / "olmoe_router_logits_160.npz"
+    asked = ("replay", logits, "--leave-one-out", "--skip", "5", "--rule", "bh:0.05")
+    saved = tmp_path / "saved.json"
+    assert command(*asked, "--save-definition", saved) == 0
+    assert command(*asked, "--json") == 0
+    expected = capsys.readouterr().out
+    assert command("run", saved, "--json") == 0
+    assert capsys.readouterr().out == expected
+    assert command("run", saved, "--out", tmp_path / "x.npz") == 2
+
+
 def test_a_saved_sweep_goes_on_where_the_command_stopped(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,4 +158,4 @@ def test_a_text_that_has_changed_is_refused(
     assert command("evaluate", text, "--save-definition", saved) == 0
     text.write_text("Another tale.")
     assert command("run", saved) == 2
-    assert "tale.txt is not the text that was meant" in capsys.readouterr().err
+    assert "tale.txt is not the file that was meant" in capsys.readouterr().err

@@ -208,7 +208,8 @@ def test_closing_ends_what_is_under_way_and_begins_nothing() -> None:
     assert running.begun.wait(30)
     running.go(1)
     desk.wait(lambda: len(desk.texts()) == 2)
-    threading.Timer(0, lambda: running.go(2)).start()
+    desk.lane.close()
+    running.go(2)
     desk.close()
     assert running.is_closed
     assert suspended.is_closed

@@ -14,7 +14,7 @@ from bh_studio.engine.protocol.experiments import Experiment
 Rows = dict[str, dict[str, Any]]
 
 
-def result_of(loaded: LoadedModel, definition: Experiment, rows: Rows | None = None) -> Any:
+def result_of(loaded: LoadedModel | None, definition: Experiment, rows: Rows | None = None) -> Any:
     """The document at the end of `definition`, gone on with from `rows`."""
     *_, last = run(loaded, definition, rows)
     assert isinstance(last, Finished)
@@ -22,7 +22,7 @@ def result_of(loaded: LoadedModel, definition: Experiment, rows: Rows | None = N
     return last.document
 
 
-def rows_of(loaded: LoadedModel, definition: Experiment, most: int | None = None) -> Rows:
+def rows_of(loaded: LoadedModel | None, definition: Experiment, most: int | None = None) -> Rows:
     """The first `most` rows of `definition`, or all, after a way through JSON."""
     rows: Rows = {}
     cancel = CancelToken()

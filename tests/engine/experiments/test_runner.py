@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from bh_studio.engine.errors import Cancelled, CancelToken
-from bh_studio.engine.experiments import runner
+from bh_studio.engine.experiments import laboratories, runner
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Finished, Notice, Progress, RowReady, UnitEvent
@@ -81,7 +81,7 @@ class FakeLaboratory:
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Any:
     def installed(laboratory: FakeLaboratory) -> FakeLaboratory:
-        monkeypatch.setattr(runner, "_LABORATORIES", {Calibration: laboratory})
+        monkeypatch.setattr(laboratories, "LABORATORIES", {Calibration: laboratory})
         return laboratory
 
     return installed

@@ -17,7 +17,7 @@ def test_all_of_a_file_up_to_the_bound(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"four")
     assert read_bytes(path, 4, "a text") == b"four"
-    with pytest.raises(InputError, match=re.escape(f"{path} is longer than the 0 GiB that a text")):
+    with pytest.raises(InputError, match=re.escape(f"{path} is longer than the 0 MiB that a text")):
         read_bytes(path, 3, "a text")
 
 

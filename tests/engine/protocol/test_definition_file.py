@@ -18,9 +18,12 @@ from bh_studio.engine.protocol.experiments import (
     Comparison,
     Evaluation,
     Experiment,
+    NullSource,
+    Replay,
     Sweep,
     kind_of,
 )
+from bh_studio.engine.protocol.logits_files import LogitsFile
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.rows import FilePrompt
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, Turn
@@ -30,6 +33,7 @@ GENERATION = GenerationParameters(7, temperature=0.5, seed=2**62)
 CONVERSATION = Conversation("Be brief. 😀", (Turn("Who?", ("A fox", "")),))
 RULE = parse_rule("storey:0.01/0.02,null=pooled,min_k=2,weights=match")
 TALE, POEM = Text("tale.txt", "Once upon a time.\n"), Text("poem.txt", "Ein Wort — ein Glanz\n")
+LOGITS, NULL = LogitsFile("logits.npz", b"PK\x00\xff"), LogitsFile("null.npz", b"PK")
 DEFINITIONS: tuple[Experiment, ...] = (
     Comparison(
         prompt=" A\u00a0b ", sides=(None, RULE), generation=GENERATION, conversation=CONVERSATION
@@ -45,21 +49,29 @@ DEFINITIONS: tuple[Experiment, ...] = (
     Budget(target=4.5, rule=parse_rule("bh"), fit=(TALE,), check=(POEM,), by_layer=True),
     Calibration(texts=(POEM,), factors=(ScoreName.SENSITIVITY,)),
     Benchmark(rounds=2, prefill_tokens=100),
+    Replay(logits=LOGITS, null=NullSource.LEAVE_ONE_OUT, skip=3, rules=(RULE,)),
+    Replay(logits=LOGITS, null=NULL, top_k=4),
 )
 
 
 @pytest.fixture
 def sources(tmp_path: Path) -> dict[str, Path]:
-    """The texts, one beside the definitions and one elsewhere."""
+    """The files, all but one beside the definitions."""
     (tmp_path / "in").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    paths = {TALE: tmp_path / "in" / TALE.name, POEM: tmp_path / "elsewhere" / POEM.name}
-    for text, path in paths.items():
-        path.write_text(text.content, encoding="utf-8")
-    return {text.sha256: path for text, path in paths.items()}
+    paths: dict[Text | LogitsFile, Path] = {
+        TALE: tmp_path / "in" / TALE.name,
+        POEM: tmp_path / "elsewhere" / POEM.name,
+        LOGITS: tmp_path / "in" / LOGITS.name,
+        NULL: tmp_path / "in" / NULL.name,
+    }
+    for file, path in paths.items():
+        content = file.content
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return {file.sha256: path for file, path in paths.items()}
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS, ids=kind_of)
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda d: kind_of(d))
 def test_a_definition_survives_its_file(
     definition: Experiment, sources: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -109,10 +121,10 @@ def test_what_a_definition_leaves_out_has_its_default(tmp_path: Path) -> None:
         ({"window": 0}, "window must be at least 1"),
         ({"window": "64"}, "window is the string '64', not a whole number"),
         ({"windows": 64}, "windows is not known"),
-        ({"texts": "tale.txt"}, "texts is no text"),
-        ({"texts": [{"path": "tale.txt"}]}, r"texts\[0\] is no text"),
+        ({"texts": "tale.txt"}, "texts is no file"),
+        ({"texts": [{"path": "tale.txt"}]}, r"texts\[0\] is no file"),
         ({"texts": [{"path": "gone.txt", "sha256": ""}]}, "gone.txt cannot be read"),
-        ({"texts": [{"path": "tale.txt", "sha256": "0" * 64}]}, "is not the text that was meant"),
+        ({"texts": [{"path": "tale.txt", "sha256": "0" * 64}]}, "is not the file that was meant"),
     ],
 )
 def test_what_cannot_be_run_is_said(
