@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from bh_studio.cli.loading import Loaded
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.progress import Progress as ProgressLine
 from bh_studio.cli.terminal.streams import print_result, say
 from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.protocol.events import (
-    ExperimentEvent,
+    Activity,
+    Event,
     Finished,
     Notice,
     Progress,
@@ -24,10 +26,8 @@ from bh_studio.engine.protocol.events import (
     TokenGenerated,
 )
 from bh_studio.engine.protocol.experiments import Batch, Experiment, Sweep
+from bh_studio.engine.protocol.requests import RunKept
 from bh_studio.engine.records.journal import Journal
-
-if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
 
 
 class Answered(NamedTuple):
@@ -43,7 +43,7 @@ class Answered(NamedTuple):
 
 def answer_all(
     arguments: argparse.Namespace,
-    loaded: LoadedModel,
+    loaded: Loaded,
     definition: Sweep | Batch,
     journal: Journal,
     head: str,
@@ -52,7 +52,7 @@ def answer_all(
     """Have every prompt answered, from where `journal` is, with progress.
 
     head: titles of what `show` prints. show: prints rows, by key, as soon as they are there, those
-    that were taken over first; whether anybody still reads them. Raises what `run_kept` raises.
+    that were taken over first; whether anybody still reads them. Raises what Host.answer raises.
     """
     cancel, is_wanted = CancelToken(), True
     line: ProgressLine | None = None
@@ -86,11 +86,11 @@ def answer_all(
 
 
 def read_to_end(
-    arguments: argparse.Namespace, loaded: LoadedModel, definition: Experiment, journal: Journal
+    arguments: argparse.Namespace, loaded: Loaded, definition: Experiment, journal: Journal
 ) -> Any:
     """What comes of an experiment that reads texts, from where `journal` is, with its progress.
 
-    Raises Cancelled after Ctrl+C where nothing can be said yet, and what `run_kept` raises.
+    Raises Cancelled after Ctrl+C where nothing can be said yet, and what Host.answer raises.
     """
     cancel, has_read = CancelToken(), False
     lines: dict[str, ProgressLine] = {}
@@ -116,15 +116,15 @@ def read_to_end(
 
 
 def _events(
-    loaded: LoadedModel, definition: Experiment, journal: Journal, cancel: CancelToken
-) -> Iterator[ExperimentEvent]:
-    """What happens while `definition` runs from where `journal` is; notices are said instead."""
-    from bh_studio.engine.experiments.kept import run_kept
-
+    loaded: Loaded, definition: Experiment, journal: Journal, cancel: CancelToken
+) -> Iterator[Event]:
+    """What happens while `definition` runs from where `journal` is; notices are said."""
     notices = Notices()
-    for event in run_kept(loaded, definition, journal, cancel):
+    for event in loaded.answer(RunKept(definition, journal), cancel):
         if isinstance(event, Notice):
             notices.say(event)
+        elif isinstance(event, Activity):
+            say(event.text)
         else:
             yield event
 

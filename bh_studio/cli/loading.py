@@ -1,59 +1,55 @@
-"""Loading a model for a command. Imports torch, but only when asked to load."""
+"""Loading a model for a command, and asking it."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import NamedTuple
 
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.progress import StageProgress
 from bh_studio.cli.terminal.streams import EXIT_INTERRUPTED, CommandError, say
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
-from bh_studio.engine.protocol.events import LoadProgress
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from bh_studio.engine.loading import LoadedModel
-
-log = logging.getLogger(__name__)
+from bh_studio.engine.execution.host import Host
+from bh_studio.engine.protocol.events import Event, LoadProgress, LoadRefused, ModelLoaded
+from bh_studio.engine.protocol.requests import Body, LoadModel
+from bh_studio.engine.records.terms import ModelInfo
 
 
-def load(arguments: argparse.Namespace, calibration: Path | None = None) -> LoadedModel:
+class Loaded(NamedTuple):
+    """A model that is loaded. answer: what comes of a request to it, as Host.answer says."""
+
+    info: ModelInfo
+    answer: Callable[[Body, CancelToken], Generator[Event, None, None]]
+
+
+def load(arguments: argparse.Namespace, calibration: Path | None = None) -> Loaded:
     """Load the model that --model names as --device, --dtype and --load-anyway say.
 
     calibration: file with the recording to take nulls from. Raises EngineError with what to do
     about it, CommandError after Ctrl+C.
     """
     say("Loading the model ...")
-    from bh_studio.engine.loading import load_model
-    from bh_studio.engine.models.plan import MemoryShortageError
-
-    progress = StageProgress()
-
-    def report(step: LoadProgress) -> None:
-        progress.show(step.stage, step.fraction)
-
-    cancel = CancelToken()
+    host, progress, cancel = Host(), StageProgress(), CancelToken()
+    request = LoadModel(
+        arguments.model, arguments.device, arguments.dtype, arguments.load_anyway, calibration
+    )
     try:
         with stop_on_interrupt(cancel):
-            return load_model(
-                arguments.model,
-                report,
-                cancel,
-                device=arguments.device,
-                dtype=arguments.dtype,
-                load_anyway=arguments.load_anyway,
-                calibration=calibration,
-            )
+            for event in host.answer(request, cancel):
+                if isinstance(event, LoadProgress):
+                    progress.show(event.stage, event.fraction)
+                elif isinstance(event, LoadRefused):
+                    raise EngineError(
+                        event.message,
+                        "Close other programs, choose another --device or a smaller --dtype, or "
+                        "insist with --load-anyway.",
+                    )
+                elif isinstance(event, ModelLoaded):
+                    return Loaded(event.model, host.answer)
     except Cancelled:
         raise CommandError("Stopped while the model was loading.", EXIT_INTERRUPTED) from None
-    except MemoryShortageError as error:
-        raise EngineError(
-            error.message,
-            "Close other programs, choose another --device or a smaller --dtype, or insist with "
-            "--load-anyway.",
-        ) from error
     finally:
         progress.clear()
+    raise AssertionError("A load always ends with ModelLoaded or LoadRefused.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError
+from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.session import Session
@@ -136,6 +137,11 @@ def write_output(write: Callable[[Path], None], path: Path) -> None:
         write(path)
     except OSError as error:
         raise CommandError(f"{path} could not be written: {error.strerror}.") from error
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write `content` at once or not at all. Raises CommandError if the disk refuses."""
+    write_output(lambda target: write_atomically(target, content), path)
 
 
 SESSION_WRITERS: dict[str, Callable[[Session, Path], None]] = {

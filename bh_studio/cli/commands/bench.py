@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from bh_studio.cli.definitions import add_definition_option, run_or_save
-from bh_studio.cli.loading import load
+from bh_studio.cli.loading import Loaded, load
 from bh_studio.cli.options import (
     add_calibration_option,
     add_model_option,
     check_ending,
     output_file,
     whole_number_from,
-    write_output,
+    write_bytes,
 )
 from bh_studio.cli.tables.bench import table
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
@@ -28,13 +27,11 @@ from bh_studio.cli.terminal.streams import (
     say,
 )
 from bh_studio.engine.errors import Cancelled, CancelToken
-from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.protocol.events import Activity, Finished, Progress
+from bh_studio.engine.execution.host import Host
+from bh_studio.engine.protocol.events import Activity, Finished, ModelInspected, Progress
 from bh_studio.engine.protocol.experiments import Benchmark
+from bh_studio.engine.protocol.requests import InspectModel
 from bh_studio.engine.records.benchmark.document import document
-
-if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
 
 _DEFAULT = Benchmark()
 _ENDINGS = (".json",)
@@ -102,7 +99,7 @@ def carry_out(arguments: argparse.Namespace, definition: Benchmark) -> int:
         ) from None
     text = json.dumps(document(end.document), indent=1, allow_nan=False)
     if arguments.out is not None:
-        write_output(lambda path: write_atomically(path, f"{text}\n".encode()), arguments.out)
+        write_bytes(f"{text}\n".encode(), arguments.out)
         say(f"Saved {arguments.out}")
     print_result(json.dumps(json.loads(text)) if arguments.json else table(end.document))
     return EXIT_OK if end.is_complete else EXIT_INTERRUPTED
@@ -110,20 +107,19 @@ def carry_out(arguments: argparse.Namespace, definition: Benchmark) -> int:
 
 def _check_context(arguments: argparse.Namespace, definition: Benchmark) -> None:
     """Refuse what does not fit the model before its weights are read."""
-    from bh_studio.engine.models.plan import plan_load
+    request = InspectModel(arguments.model, arguments.device, arguments.dtype)
+    for event in Host().answer(request, CancelToken()):
+        # What else is wrong with the model, the load says.
+        if isinstance(event, ModelInspected) and not event.problem:
+            definition.check_context(event.context_length)
 
-    plan = plan_load(arguments.model, arguments.device, arguments.dtype)
-    definition.check_context(int(plan.config.max_position_embeddings))
 
-
-def _measured(loaded: LoadedModel, definition: Benchmark) -> Finished:
+def _measured(loaded: Loaded, definition: Benchmark) -> Finished:
     """What comes of it, with its progress. Raises Cancelled after Ctrl+C in the first round."""
-    from bh_studio.engine.experiments.runner import run
-
     stages, is_terminal, cancel, rounds = StageProgress(), sys.stderr.isatty(), CancelToken(), 0
     try:
         with stop_on_interrupt(cancel):
-            for event in run(loaded, definition, None, cancel):
+            for event in loaded.answer(definition, cancel):
                 if isinstance(event, Finished):
                     return event
                 if isinstance(event, Activity):

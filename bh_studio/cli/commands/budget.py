@@ -27,7 +27,6 @@ from bh_studio.cli.terminal.streams import (
     EXIT_OK,
     EXIT_USAGE,
     CommandError,
-    say,
 )
 from bh_studio.engine.errors import Cancelled
 from bh_studio.engine.protocol.experiments import Budget
@@ -119,12 +118,8 @@ def _definition(arguments: argparse.Namespace) -> Budget:
 
 def carry_out(arguments: argparse.Namespace, definition: Budget) -> int:
     """Run `definition` with the model and the --out of `arguments`, and print it; the exit code."""
-    from bh_studio.engine.experiments.budget.budget import planned_passes
-
     with open_journal(arguments, definition, ENDINGS) as journal:
         loaded = load(arguments, arguments.calibration)
-        passes = planned_passes(loaded.shape.layers, definition.by_layer)
-        say(f"The fit reads its text about {passes} times.")
         try:
             budget: BudgetResult = read_to_end(arguments, loaded, definition, journal)
         except Cancelled:

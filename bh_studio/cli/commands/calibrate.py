@@ -6,12 +6,12 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.following import read_to_end
-from bh_studio.cli.loading import load
-from bh_studio.cli.options import add_model_option, output_file, write_output
+from bh_studio.cli.loading import Loaded, load
+from bh_studio.cli.options import add_model_option, output_file
 from bh_studio.cli.resuming import (
     add_restart_option,
     open_journal,
@@ -19,14 +19,14 @@ from bh_studio.cli.resuming import (
 )
 from bh_studio.cli.tables.calibration import table
 from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result, say
-from bh_studio.engine.errors import Cancelled
+from bh_studio.engine.errors import Cancelled, CancelToken
+from bh_studio.engine.protocol.events import NullJudged
 from bh_studio.engine.protocol.experiments import Calibration
-from bh_studio.engine.protocol.texts import Text, read_texts, sources_of
+from bh_studio.engine.protocol.requests import JudgeNull, SaveCalibration
+from bh_studio.engine.protocol.texts import Text, read_texts, shipped_text, sources_of
+from bh_studio.engine.records.recording import RecordedLogits
+from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
-
-if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
-    from bh_studio.engine.routing.recordings import Recording
 
 ENDINGS = (".npz",)
 SCHEMA_VERSION = 1
@@ -99,26 +99,27 @@ def _run(arguments: argparse.Namespace) -> int:
         definition = _definition(texts, parameters.score)
         return run_or_save(arguments, definition, carry_out, lambda: sources_of(arguments.texts))
     loaded = load(arguments, arguments.check)
-    recording = loaded.recording
+    recording = None
     try:
         if texts or (arguments.check is None and parameters.score.has_factor):
             recording = _recorded(arguments, loaded, _definition(texts, parameters.score))
         elif arguments.out is not None:
-            _save(recording, arguments.out)
+            list(loaded.answer(SaveCalibration(arguments.out), CancelToken()))
             say(f"Saved {arguments.out}")
     except Cancelled:
         return say_interrupted(arguments.out)
     # Saved before it is judged: the recording is good whatever null cannot be fitted on it.
-    _judge(arguments, parameters, loaded, recording, texts)
+    request = JudgeNull(parameters.null, parameters.score, arguments.alpha, recording)
+    for event in loaded.answer(request, CancelToken()):
+        if isinstance(event, NullJudged):
+            _show(arguments, loaded.info, event, texts)
     return EXIT_OK
 
 
 def _definition(texts: tuple[Text, ...], score: ScoreName) -> Calibration:
     """What records `texts`, or the text that ships without any, with the factors of `score`."""
-    from bh_studio.engine.calibration.recorder import calibration_text
-
     return Calibration(
-        texts=texts or (Text("calibration.txt", calibration_text()),),
+        texts=texts or (shipped_text(),),
         factors=(score,) if score.has_factor else (),
     )
 
@@ -136,7 +137,7 @@ def carry_out(arguments: argparse.Namespace, definition: Calibration) -> int:
     except Cancelled:
         return say_interrupted(arguments.out)
     if arguments.json:
-        print_result(_json_text(loaded, recording, definition.texts))
+        print_result(_json_text(loaded.info, recording, definition.texts))
     else:
         layers, tokens, experts = recording.logits.shape
         print_result(f"{tokens:,} tokens a layer, {layers} layers of {experts} experts.")
@@ -144,50 +145,38 @@ def carry_out(arguments: argparse.Namespace, definition: Calibration) -> int:
 
 
 def _recorded(
-    arguments: argparse.Namespace, loaded: LoadedModel, definition: Calibration
-) -> Recording:
+    arguments: argparse.Namespace, loaded: Loaded, definition: Calibration
+) -> RecordedLogits:
     """The recording, saved to --out, from where it goes on after an interruption.
 
     Raises EngineError for texts that are too short, Cancelled after Ctrl+C.
     """
-    from bh_studio.engine.routing.recordings import packed
-
     with open_journal(arguments, definition, ENDINGS, replaces=True) as journal:
-        recording: Recording = read_to_end(arguments, loaded, definition, journal)
+        recording: RecordedLogits = read_to_end(arguments, loaded, definition, journal)
         # It is all that its rows are, so they need not stay beside it.
-        if journal.finish(packed(recording), holds_rows=True):
+        if journal.finish(recording.packed(), holds_rows=True):
             say(f"Saved {arguments.out}")
     return recording
 
 
-def _save(recording: Recording, out: Path) -> None:
-    from bh_studio.engine.routing.recordings import save_recording
-
-    write_output(lambda path: save_recording(recording, path), out)
-
-
-def _judge(
-    arguments: argparse.Namespace,
-    parameters: RuleParameters,
-    loaded: LoadedModel,
-    recording: Recording,
-    texts: tuple[Text, ...],
+def _show(
+    arguments: argparse.Namespace, model: ModelInfo, judged: NullJudged, texts: tuple[Text, ...]
 ) -> None:
-    """Print the diagnostics. Raises NullError where the null cannot be fitted."""
-    from bh_studio.engine.calibration.diagnostics import diagnose
-
-    diagnostics = diagnose(recording, parameters.null, parameters.score, arguments.alpha)
+    """Print the diagnostics."""
+    diagnostics, recording = judged.diagnostics, judged.recording
     if arguments.json:
-        print_result(_json_text(loaded, recording, texts, diagnostics=diagnostics.to_dict()))
+        print_result(_json_text(model, recording, texts, diagnostics=diagnostics.to_dict()))
     else:
+        assert recording.origin is not None
         print_result(table(diagnostics, recording.logits.shape[2], recording.origin.top_k))
 
 
 def _json_text(
-    loaded: LoadedModel, recording: Recording, texts: tuple[Text, ...], **more: Any
+    model: ModelInfo, recording: RecordedLogits, texts: tuple[Text, ...], **more: Any
 ) -> str:
     """What was recorded of which model, and `more`, as --json prints it."""
-    info = replace(loaded.info, null_sha256=recording.sha256, null_samples=recording.samples)
+    assert recording.origin is not None
+    info = replace(model, null_sha256=recording.sha256, null_samples=recording.samples)
     layers, _, experts = recording.logits.shape
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

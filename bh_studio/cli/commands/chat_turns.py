@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bh_studio.cli.loading import Loaded
 from bh_studio.cli.options import SESSION_WRITERS, output_file, write_session
+from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import analyze_note, turn_line
 from bh_studio.cli.terminal.chat_lines import is_typed
 from bh_studio.cli.terminal.columns import shorten, wrap
 from bh_studio.cli.terminal.notices import Notices
-from bh_studio.cli.terminal.side_by_side import run_side_by_side
 from bh_studio.cli.terminal.streams import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -28,9 +28,6 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SUFFIX
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
-
-if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
 
 COMMANDS = f"""\
 /new          start a new conversation, with the same system prompt
@@ -50,7 +47,7 @@ class Chat:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: Loaded,
         rule: RuleParameters,
         generation: GenerationParameters,
         conversation: Conversation,

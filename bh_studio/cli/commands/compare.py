@@ -26,9 +26,9 @@ from bh_studio.cli.options import (
 )
 from bh_studio.cli.resuming import add_restart_option
 from bh_studio.cli.rule_options import add_rule_options, rule_from
+from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import summary
 from bh_studio.cli.terminal.notices import Notices
-from bh_studio.cli.terminal.side_by_side import run_side_by_side
 from bh_studio.cli.terminal.streams import (
     EXIT_INTERRUPTED,
     EXIT_OK,

@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 
 from bh_studio.cli.definitions import add_definition_option, run_or_save
-from bh_studio.cli.options import check_ending, output_file, whole_number_from, write_output
+from bh_studio.cli.options import check_ending, output_file, whole_number_from, write_bytes
 from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.tables.replay import csv_text, table
 from bh_studio.cli.terminal.progress import Progress as ProgressLine
 from bh_studio.cli.terminal.streams import EXIT_OK, print_result, say
-from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.execution.host import Host
 from bh_studio.engine.protocol.events import Finished, Progress
 from bh_studio.engine.protocol.experiments import DEFAULT_TOP_K, NullSource, Replay
 from bh_studio.engine.protocol.logits_files import LogitsFile, read_logits_file
@@ -125,11 +126,9 @@ def carry_out(arguments: argparse.Namespace, definition: Replay) -> int:
 
 def _replayed(definition: Replay) -> ReplayResult:
     """What comes of it, with its progress."""
-    from bh_studio.engine.experiments.runner import run
-
     line = ProgressLine(1, 0, "rules")
     try:
-        for event in run(None, definition):
+        for event in Host().answer(definition, CancelToken()):
             if isinstance(event, Finished):
                 result: ReplayResult = event.document
                 return result
@@ -145,4 +144,4 @@ def _save(result: ReplayResult, out: Path) -> None:
         text = csv_text(result.rows)
     else:
         text = json.dumps(result.to_json(), indent=1, allow_nan=False)
-    write_output(lambda path: write_atomically(path, text.encode()), out)
+    write_bytes(text.encode(), out)

@@ -23,6 +23,7 @@ from bh_studio.engine.calibration.sensitivity import sensitivities, squared_effe
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
 from bh_studio.engine.moe.routers import find_routers, router_shape
+from bh_studio.engine.protocol.texts import shipped_text
 from bh_studio.engine.records.calibration import FisherRow, LogitsRow
 from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
 from bh_studio.engine.routing.recordings import Recording, load_recording, save_recording
@@ -39,7 +40,7 @@ _MIN_TOKENS = 256
 
 def calibration_text() -> str:
     """The text that ships with the program for this purpose."""
-    return paths.resource("texts/calibration.txt").read_text(encoding="utf-8")
+    return shipped_text().content
 
 
 def recording_for(

@@ -19,11 +19,15 @@ from bh_studio.engine.protocol.events import (
     ModelInspected,
     ModelLoaded,
     ModelUnloaded,
+    NullJudged,
 )
+from bh_studio.engine.protocol.experiments import Replay
 from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
+    JudgeNull,
     LoadModel,
+    RunKept,
     SaveCalibration,
     UnloadModel,
 )
@@ -57,8 +61,17 @@ class Host:
                 yield self._inspect(body)
             case SaveCalibration():
                 yield self._save_calibration(body)
+            case JudgeNull():
+                yield self._judge(body)
+            case RunKept(experiment, journal):
+                from bh_studio.engine.experiments.kept import run_kept
+
+                yield from run_kept(self._model(), experiment, journal, cancel)
+            case Replay():
+                from bh_studio.engine.experiments.runner import run
+
+                yield from run(None, body, cancel=cancel)
             case _:
-                # Imported here, for it imports torch.
                 from bh_studio.engine.experiments.runner import run
 
                 yield from run(self._model(), body, cancel=cancel)
@@ -114,6 +127,15 @@ class Host:
                 f"{request.path} could not be written: {error.strerror}.", "Choose another place."
             ) from error
         return CalibrationSaved(request.path)
+
+    def _judge(self, request: JudgeNull) -> NullJudged:
+        from bh_studio.engine.calibration.diagnostics import diagnose
+        from bh_studio.engine.routing.recordings import Recording
+
+        given = request.recording
+        recording = self._model().recording if given is None else Recording.of(given)
+        diagnostics = diagnose(recording, request.null, request.score, request.alpha)
+        return NullJudged(diagnostics, recording.arrays)
 
     def _model(self) -> LoadedModel:
         if self.loaded is None:

@@ -12,7 +12,7 @@ from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
 from bh_studio.engine.protocol.experiments import Calibration
 from bh_studio.engine.records.calibration import FisherRow, LogitsRow
-from bh_studio.engine.routing.recordings import Recording
+from bh_studio.engine.records.recording import RecordedLogits
 
 CalibrationRow = LogitsRow | FisherRow
 # Forward and backward take about three times as long as forward alone.
@@ -57,7 +57,9 @@ class CalibrationLaboratory:
             return self._reading.differentiate(work.number)
         return self._reading.record(work.number)
 
-    def document(self, rows: Mapping[str, CalibrationRow], is_complete: bool) -> Recording | None:
+    def document(
+        self, rows: Mapping[str, CalibrationRow], is_complete: bool
+    ) -> RecordedLogits | None:
         """The recording; None as long as it is not complete."""
         if not is_complete:
             return None
@@ -67,7 +69,7 @@ class CalibrationLaboratory:
         return self._reading.joined(
             [row for row in found if isinstance(row, LogitsRow)],
             [row for row in effects if isinstance(row, FisherRow)],
-        )
+        ).arrays
 
     def row_from_json(self, values: dict[str, Any]) -> CalibrationRow:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""

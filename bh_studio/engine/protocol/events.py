@@ -17,6 +17,8 @@ from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 if TYPE_CHECKING:
     import numpy as np
 
+    from bh_studio.engine.records.diagnostics import NullDiagnostics
+    from bh_studio.engine.records.recording import RecordedLogits
     from bh_studio.engine.records.session import SideRecord
 
 
@@ -77,6 +79,14 @@ class CalibrationSaved:
     """The file that SaveCalibration asked for is written."""
 
     path: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NullJudged:
+    """The answer to JudgeNull. recording: what the null was fitted on."""
+
+    diagnostics: NullDiagnostics
+    recording: RecordedLogits
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +204,7 @@ Event = (
     | LoadRefused
     | JobCancelled
     | CalibrationSaved
+    | NullJudged
     | ExperimentEvent
     | Waiting
     | Failed

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bh_studio.engine.protocol.experiments import Experiment
+from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.recording import RecordedLogits
+from bh_studio.engine.rules.names import NullName, ScoreName
 
 # The number formats of weights and the bytes that one weight takes, under torch's names; "auto"
 # leaves the choice to the load, which knows the model and the device.
@@ -58,7 +61,28 @@ class SaveCalibration:
     path: Path
 
 
-Body = LoadModel | UnloadModel | InspectModel | SaveCalibration | Experiment
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgeNull:
+    """Say how well a null that is fitted on one half of a recording describes the other half.
+
+    alpha: level to judge for. recording: None for that of the loaded model.
+    """
+
+    null: NullName
+    score: ScoreName
+    alpha: float
+    recording: RecordedLogits | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunKept:
+    """Run `experiment` from where `journal` is, which keeps each row before its event comes."""
+
+    experiment: Experiment
+    journal: Journal
+
+
+Body = LoadModel | UnloadModel | InspectModel | SaveCalibration | JudgeNull | RunKept | Experiment
 
 
 class Request(NamedTuple):

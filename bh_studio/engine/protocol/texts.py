@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bh_studio import paths
 from bh_studio.engine.errors import InputError
 from bh_studio.engine.files.text import read_text
 
@@ -25,6 +26,12 @@ class Text:
     def sha256(self) -> str:
         """Hash of the content, by which results say what was read."""
         return hashlib.sha256(self.content.encode()).hexdigest()
+
+
+def shipped_text() -> Text:
+    """The text that ships with the program, to record router logits on."""
+    content = paths.resource("texts/calibration.txt").read_text(encoding="utf-8")
+    return Text("calibration.txt", content)
 
 
 def read_texts(paths: Sequence[Path]) -> tuple[Text, ...]:

@@ -74,6 +74,13 @@ class RecordedLogits:
         return self.logits.shape[0]
 
     @property
+    def samples(self) -> int:
+        """Scores that the model's own router discarded in one layer; its origin must be known."""
+        assert self.origin is not None
+        _, tokens, experts = self.logits.shape
+        return int(tokens * (experts - self.origin.top_k))
+
+    @property
     def sha256(self) -> str:
         """Hash of what was recorded and of where it comes from."""
         origin = None if self.origin is None else asdict(self.origin)

@@ -56,8 +56,7 @@ class Recording:
     @property
     def samples(self) -> int:
         """Discarded scores in one layer; their smallest p-value is 1 / (samples + 1)."""
-        _, tokens, experts = self.logits.shape
-        return int(tokens * (experts - self.origin.top_k))
+        return self.arrays.samples
 
     @property
     def sha256(self) -> str:

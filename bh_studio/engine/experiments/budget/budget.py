@@ -18,7 +18,7 @@ from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.experiments.evaluation.evaluation import BatchRow, EvaluationLaboratory
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import UnitEvent
+from bh_studio.engine.protocol.events import Activity, UnitEvent
 from bh_studio.engine.protocol.experiments import Budget, Evaluation
 from bh_studio.engine.records.budget import (
     CHECK,
@@ -55,6 +55,7 @@ class BudgetLaboratory:
         self._fit = LevelFit(loaded, definition)
         self._check: EvaluationLaboratory | None = None
         self._solutions: list[Solution] = []
+        self._has_begun = False
 
     def stages(self, rows: Mapping[str, BudgetRow]) -> Generator[Stage, None, None]:
         """One level; levels by layer if they are asked for; the check if there is one."""
@@ -72,6 +73,10 @@ class BudgetLaboratory:
         self, unit: Unit, cancel: CancelToken
     ) -> Generator[UnitEvent | Stepped, None, BudgetRow]:
         """Read one piece of a text as its stage asks for."""
+        if not self._has_begun:
+            self._has_begun = True
+            passes = planned_passes(self._loaded.shape.layers, self._definition.by_layer)
+            yield Activity(f"The fit reads its text about {passes} times.")
         work = unit.work
         if isinstance(work, Measured):
             inputs = [self._fit.inputs[number] for number in work.windows]

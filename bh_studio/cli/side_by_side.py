@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
+from bh_studio.cli.loading import Loaded
 from bh_studio.cli.terminal.columns import ColumnPrinter
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.notices import Notices
@@ -16,19 +16,14 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.rules import RuleName, RuleParameters, rule_title
 
-if TYPE_CHECKING:
-    from bh_studio.engine.loading import LoadedModel
-
 
 def run_side_by_side(
-    loaded: LoadedModel, definition: Comparison, notices: Notices, quiet: bool = False
+    loaded: Loaded, definition: Comparison, notices: Notices, quiet: bool = False
 ) -> Session:
     """Run `definition`, which Ctrl+C stops, and print both answers; `quiet` prints nothing.
 
-    Raises EngineError and ValueError as the runner does.
+    Raises EngineError and ValueError as Host.answer does.
     """
-    from bh_studio.engine.experiments.runner import run
-
     printer = None
     if not quiet:
         accept_any_character()
@@ -36,7 +31,7 @@ def run_side_by_side(
         printer = ColumnPrinter(sys.stdout, terminal_width(), (own, other))
     cancel = CancelToken()
     with stop_on_interrupt(cancel):
-        for event in run(loaded, definition, cancel=cancel):
+        for event in loaded.answer(definition, cancel):
             if isinstance(event, Finished):
                 session: Session = event.document
                 return session
