@@ -11,7 +11,7 @@ from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.session_file import SUFFIX, export_csv, export_json, save_session
+from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import GenerationParameters
 
 # What the window's options and those of commands say alike.
@@ -142,13 +142,6 @@ def write_output(write: Callable[[Path], None], path: Path) -> None:
 def write_bytes(content: bytes, path: Path) -> None:
     """Write `content` at once or not at all. Raises CommandError if the disk refuses."""
     write_output(lambda target: write_atomically(target, content), path)
-
-
-SESSION_WRITERS: dict[str, Callable[[Session, Path], None]] = {
-    SUFFIX: save_session,
-    ".json": export_json,
-    ".csv": export_csv,
-}
 
 
 def write_session(session: Session, path: Path) -> None:

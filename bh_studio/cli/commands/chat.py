@@ -9,7 +9,6 @@ from bh_studio.cli.commands.chat_turns import COMMANDS, Chat
 from bh_studio.cli.conversation import add_system_option, system_prompt
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
-    SESSION_WRITERS,
     add_calibration_option,
     add_generation_options,
     add_model_option,
@@ -21,7 +20,7 @@ from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
 from bh_studio.engine.records.session import SessionError
-from bh_studio.engine.records.session_file import SUFFIX, load_session
+from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX, load_session
 from bh_studio.engine.records.terms import Conversation
 from bh_studio.engine.units import counted
 

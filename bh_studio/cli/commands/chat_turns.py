@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bh_studio.cli.loading import Loaded
-from bh_studio.cli.options import SESSION_WRITERS, output_file, write_session
+from bh_studio.cli.options import output_file, write_session
 from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import analyze_note, turn_line
 from bh_studio.cli.terminal.chat_lines import is_typed
@@ -25,7 +25,7 @@ from bh_studio.cli.terminal.streams import (
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.session_file import SUFFIX
+from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 

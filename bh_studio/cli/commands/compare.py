@@ -14,7 +14,6 @@ from bh_studio.cli.conversation import (
 from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
-    SESSION_WRITERS,
     add_calibration_option,
     add_generation_options,
     add_model_option,
@@ -39,7 +38,7 @@ from bh_studio.cli.terminal.streams import (
     say,
 )
 from bh_studio.engine.protocol.experiments import Comparison
-from bh_studio.engine.records.session_file import SUFFIX
+from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX
 from bh_studio.engine.records.terms import FinishReason
 
 

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,14 @@ def export_csv(session: Session, path: Path) -> None:
                 raw = record.raw_counts[token, layer]
                 writer.writerow([side, token, token_id, layer, int(count), int(raw)])
     write_atomically(path, text.getvalue().encode())
+
+
+# By the ending that is usual for each.
+SESSION_WRITERS: dict[str, Callable[[Session, Path], None]] = {
+    SUFFIX: save_session,
+    ".json": export_json,
+    ".csv": export_csv,
+}
 
 
 def _dump_json(document: dict[str, Any]) -> str:
