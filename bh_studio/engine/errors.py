@@ -40,6 +40,12 @@ class CancelToken:
         return self._event.is_set()
 
 
+def as_sentence(error: Exception) -> str:
+    """What `error` says, as a sentence; of what the system refused, the reason without the path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
 def reason(error: Exception) -> str:
     """What a foreign `error` says, as a short line that is safe to show."""
     line = " ".join((str(error) or type(error).__name__).split())

@@ -1,7 +1,7 @@
-"""The one engine thread, in which the service works from start to exit.
+"""The engine thread, in which the service does what needs the model, from start to exit.
 
-Of Qt it knows only QtCore. torch and transformers are imported in that thread, so a window can be
-up before they are.
+What needs none the service does in a thread of its own. Of Qt this knows only QtCore. torch and
+transformers are imported in the engine thread, so a window can be up before they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from bh_studio.engine.protocol.requests import Request
 class Engine(QObject):
     """The engine as the GUI thread sees it: requests in, reports out, never a wait.
 
-    reported: every events.Report, delivered in the thread that owns the receiving object.
+    reported: every events.Report, emitted in the engine thread and in the service's own, at once
+    even. To be connected to slots of a QObject alone: Qt delivers in the thread that owns it, each
+    thread's reports in their order. What has to wait is told within `submit`, before it returns.
     """
 
     reported = Signal(object)
@@ -38,10 +40,11 @@ class Engine(QObject):
         self._service.cancel(job)
 
     def shutdown(self) -> None:
-        """Cancel all jobs and end the thread; returns when it has ended.
+        """Cancel all jobs but the writing of files, and end both threads; returns when they have.
 
-        The wait is at most one step long: a token, the reading of a prompt, a calibration window,
-        or the import of torch.
+        What was asked to be written by then is on the disk. The wait is at most one step long
+        (a token, the reading of a prompt or of a file, a calibration window, the import of torch)
+        and as long as those files take.
         """
         self._service.close()
         self._thread.wait()

@@ -28,8 +28,8 @@ from bh_studio.engine.protocol.events import (
     ModelUnloaded,
 )
 from bh_studio.engine.protocol.requests import (
-    Body,
     LoadModel,
+    ModelBound,
     SaveCalibration,
     UnloadModel,
 )
@@ -44,7 +44,7 @@ class Probe:
         self._host = Host()
 
     def do(
-        self, what: str, body: Body, ending: type, half_way: Callable[[], None] = lambda: None
+        self, what: str, body: ModelBound, ending: type, half_way: Callable[[], None] = lambda: None
     ) -> None:
         """Have `body` answered, which must end with an event or an error of the type `ending`."""
         # From here on the highest resident size is counted anew.

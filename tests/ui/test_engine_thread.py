@@ -25,6 +25,7 @@ from bh_studio.engine.protocol.events import (
     ModelLoaded,
     ModelUnloaded,
     Report,
+    SessionRead,
     TokenGenerated,
     Waiting,
 )
@@ -33,10 +34,13 @@ from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
     LoadModel,
+    ReadSession,
     Request,
     SaveCalibration,
     UnloadModel,
+    WriteSession,
 )
+from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.ui.engine_thread import Engine
@@ -48,6 +52,7 @@ FINAL = (
     | Failed
 )  # fmt: skip
 Ask = Callable[..., list[Event]]
+SAVED = Path(__file__).resolve().parents[1] / "data" / "former" / "sessions" / "schema_3.bhsession"
 
 
 class Listener(QObject):
@@ -150,6 +155,22 @@ def test_shutting_down_stops_a_run(
     qtbot.waitUntil(lambda: isinstance(listener.last(), TokenGenerated), timeout=60_000)
     engine.shutdown()
     assert engine._thread.isFinished()
+
+
+def test_files_are_reported_in_the_receivers_thread_and_written_before_the_end(
+    engine: Engine, listener: Listener, tmp_path: Path, qtbot: QtBot
+) -> None:
+    engine.submit(Request(1, ReadSession(SAVED)))
+    qtbot.waitUntil(lambda: isinstance(listener.last(), SessionRead), timeout=60_000)
+    read = listener.last()
+    assert isinstance(read, SessionRead)
+    assert listener.threads == {threading.get_ident()}
+    paths = [tmp_path / f"{number}.bhsession" for number in range(3)]
+    for number, path in enumerate(paths, start=2):
+        engine.submit(Request(number, WriteSession(read.session, path, ".bhsession")))
+    engine.shutdown()
+    for path in paths:
+        assert load_session(path).prompt == read.session.prompt
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bh_studio.cli.tables.replay import csv_text, table
 from bh_studio.cli.terminal.progress import Progress as ProgressLine
 from bh_studio.cli.terminal.streams import EXIT_OK, print_result, say
 from bh_studio.engine.errors import CancelToken
-from bh_studio.engine.execution.host import Host
+from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.protocol.events import Finished, Progress
 from bh_studio.engine.protocol.experiments import DEFAULT_TOP_K, NullSource, Replay
 from bh_studio.engine.protocol.logits_files import LogitsFile, read_logits_file
@@ -128,7 +128,7 @@ def _replayed(definition: Replay) -> ReplayResult:
     """What comes of it, with its progress."""
     line = ProgressLine(1, 0, "rules")
     try:
-        for event in Host().answer(definition, CancelToken()):
+        for event in Clerk().answer(definition, CancelToken()):
             if isinstance(event, Finished):
                 result: ReplayResult = event.document
                 return result

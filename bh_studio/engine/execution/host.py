@@ -21,12 +21,11 @@ from bh_studio.engine.protocol.events import (
     ModelUnloaded,
     NullJudged,
 )
-from bh_studio.engine.protocol.experiments import Replay
 from bh_studio.engine.protocol.requests import (
-    Body,
     InspectModel,
     JudgeNull,
     LoadModel,
+    ModelBound,
     RunKept,
     SaveCalibration,
     UnloadModel,
@@ -44,7 +43,7 @@ class Host:
     def __init__(self) -> None:
         self.loaded: LoadedModel | None = None
 
-    def answer(self, body: Body, cancel: CancelToken) -> Events:
+    def answer(self, body: ModelBound, cancel: CancelToken) -> Events:
         """What comes of `body`; the last event says how it ended.
 
         Between two events nothing on the model is changed, so that another request may be answered
@@ -67,10 +66,6 @@ class Host:
                 from bh_studio.engine.experiments.kept import run_kept
 
                 yield from run_kept(self._model(), experiment, journal, cancel)
-            case Replay():
-                from bh_studio.engine.experiments.runner import run
-
-                yield from run(None, body, cancel=cancel)
             case _:
                 from bh_studio.engine.experiments.runner import run
 

@@ -19,12 +19,13 @@ log = logging.getLogger(__name__)
 @dataclass(eq=False, slots=True)
 class Job:
     """number: which all its events bear. begin: makes its steps. gives_way: between two steps it
-    lets those go first that overtake."""
+    lets those go first that overtake. outlasts_closing: it is done although the lane is closed."""
 
     number: int
     begin: Callable[[CancelToken], Generator[Event, None, None]]
     gives_way: bool = False
     overtakes: bool = False
+    outlasts_closing: bool = False
     cancel: CancelToken = field(default_factory=CancelToken)
     is_paused: bool = False
     steps: Generator[Event, None, None] | None = None
@@ -36,6 +37,7 @@ class Lane:
     A job that is paused holds up all but those that may overtake it.
 
     tell: called with each Report, in the thread that works; of one that waits, in that which puts.
+    Where several lanes share it, it is called from all their threads, also at once.
     """
 
     def __init__(self, tell: Callable[[Report], None]) -> None:
@@ -72,15 +74,19 @@ class Lane:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Cancel all jobs; `work` returns after the step that is being made."""
+        """Cancel all jobs but those that outlast this; `work` returns once these are done.
+
+        Without any, that is after the step that is being made.
+        """
         with self._changed:
             self._is_closed = True
             for job in self._jobs:
-                job.cancel.cancel()
+                if not job.outlasts_closing:
+                    job.cancel.cancel()
             self._changed.notify_all()
 
     def work(self) -> None:
-        """Work in this thread until the lane is closed."""
+        """Work in this thread until the lane is closed and what outlasts that is done."""
         while (job := self._next()) is not None:
             self._go_on(job)
         for job in self._jobs:
@@ -94,8 +100,8 @@ class Lane:
                 if self._current is not None:
                     return self._current
                 self._changed.wait()
-            self._current = None
-            return None
+            self._current = next((job for job in self._jobs if job.outlasts_closing), None)
+            return self._current
 
     def _first(self) -> Job | None:
         """Who may go now. Called with the lock held."""

@@ -7,40 +7,60 @@ the model, where nothing on it is changed, and then goes on.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
+from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.execution.host import Host
 from bh_studio.engine.execution.lane import Job, Lane
 from bh_studio.engine.protocol.events import Report
-from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.experiments import Comparison, Replay
 from bh_studio.engine.protocol.requests import (
     InspectModel,
+    JudgeNull,
+    KeepSession,
     LoadModel,
+    ModelFree,
     Request,
     SaveCalibration,
     UnloadModel,
+    WriteSession,
 )
 
 # Short, and asked by a person who waits.
-_OVERTAKING = Comparison | InspectModel | SaveCalibration
+_OVERTAKING = Comparison | InspectModel | SaveCalibration | JudgeNull
 # While the model is exchanged there is none.
 _UNDIVIDED = LoadModel | UnloadModel
+# Whoever asked for them may have nothing else left of what they write.
+_OUTLASTING = WriteSession | KeepSession
 
 
 class Service:
     """Answers requests from any thread.
 
-    tell: called with each Report, in the thread of the lane that it comes from; of a job that has
-    to wait in that of `submit`.
+    What needs the model is done in the thread that calls `work`; the rest in a thread of the
+    service's own, which begins with the first such request and ends with `close`.
+
+    tell: called with each Report, in the thread of the lane that it comes from, so from two threads
+    and maybe at once; of a job that has to wait in that of `submit`. The reports of one job come in
+    order; between jobs of different lanes there is none.
     """
 
     def __init__(self, tell: Callable[[Report], None]) -> None:
         self._host = Host()
+        self._clerk = Clerk()
         self._lane = Lane(tell)
+        self._model_free = Lane(tell)
+        self._thread = threading.Thread(target=self._model_free.work, name="model-free")
+        self._starting = threading.Lock()
 
     def submit(self, request: Request) -> None:
-        """Begin a job as soon as its turn comes; its reports follow."""
+        """Begin a job as soon as its turn comes; its reports follow, unless it comes after
+        `close`."""
         number, body = request
+        if isinstance(body, ModelFree):
+            self._submit_model_free(number, body)
+            return
         self._lane.put(
             Job(
                 number,
@@ -50,23 +70,48 @@ class Service:
             )
         )
 
+    def _submit_model_free(self, number: int, body: ModelFree) -> None:
+        self._model_free.put(
+            Job(
+                number,
+                lambda cancel: self._clerk.answer(body, cancel),
+                gives_way=isinstance(body, Replay),
+                overtakes=not isinstance(body, Replay),
+                outlasts_closing=isinstance(body, _OUTLASTING),
+            )
+        )
+        with self._starting:
+            if self._thread.ident is None:
+                self._thread.start()
+
     def cancel(self, job: int) -> None:
         """Ask a job to end as soon as it can; one that has ended is no matter."""
-        self._lane.cancel(job)
+        for lane in (self._lane, self._model_free):
+            lane.cancel(job)
 
     def pause(self, job: int) -> None:
         """Hold a job between two of its steps."""
-        self._lane.pause(job, True)
+        for lane in (self._lane, self._model_free):
+            lane.pause(job, True)
 
     def resume(self, job: int) -> None:
         """Let a job go on that was paused."""
-        self._lane.pause(job, False)
+        for lane in (self._lane, self._model_free):
+            lane.pause(job, False)
 
     def work(self) -> None:
         """Do what needs the model, in this thread, until `close`."""
         self._lane.work()
 
     def close(self) -> None:
-        """Cancel all jobs; `work` returns after the step that is being made: a token, the reading
-        of a prompt or a window, or the import of torch."""
-        self._lane.close()
+        """Cancel all jobs but the writing of files; returns when all these are written.
+
+        `work` returns after the step that is being made: a token, the reading of a prompt or a
+        window, or the import of torch. Not to be called by `tell`.
+        """
+        for lane in (self._lane, self._model_free):
+            lane.close()
+        with self._starting:
+            is_started = self._thread.ident is not None
+        if is_started:
+            self._thread.join()

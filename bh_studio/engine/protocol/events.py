@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bh_studio.engine.records.diagnostics import NullDiagnostics
     from bh_studio.engine.records.recording import RecordedLogits
-    from bh_studio.engine.records.session import SideRecord
+    from bh_studio.engine.records.session import Session, SideRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,20 @@ class NullJudged:
 
     diagnostics: NullDiagnostics
     recording: RecordedLogits
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRead:
+    """The answer to ReadSession."""
+
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWritten:
+    """The file is there that WriteSession or KeepSession asked for."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +219,8 @@ Event = (
     | JobCancelled
     | CalibrationSaved
     | NullJudged
+    | SessionRead
+    | SessionWritten
     | ExperimentEvent
     | Waiting
     | Failed

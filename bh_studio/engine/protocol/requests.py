@@ -1,4 +1,4 @@
-"""What the engine is asked for: to load a model, to describe one, to run an experiment.
+"""What the engine is asked for: to load a model, to run an experiment, to read or write a session.
 
 Frozen values, and the number formats that weights can be loaded in. Knows neither Qt nor torch.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from bh_studio.engine.protocol.experiments import Experiment
+from bh_studio.engine.protocol.experiments import Experiment, ModelExperiment, Replay
 from bh_studio.engine.records.journal import Journal
 from bh_studio.engine.records.recording import RecordedLogits
 from bh_studio.engine.rules.names import NullName, ScoreName
+
+if TYPE_CHECKING:
+    from bh_studio.engine.records.session import Session
 
 # The number formats of weights and the bytes that one weight takes, under torch's names; "auto"
 # leaves the choice to the load, which knows the model and the device.
@@ -82,7 +85,39 @@ class RunKept:
     journal: Journal
 
 
-Body = LoadModel | UnloadModel | InspectModel | SaveCalibration | JudgeNull | RunKept | Experiment
+@dataclass(frozen=True, slots=True)
+class ReadSession:
+    """Read the session in a `.bhsession` file."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSession:
+    """Write a session to a file, into a folder that is made if there is none.
+
+    form: one of session_file.SESSION_WRITERS; the name of the file may have any ending.
+    """
+
+    session: Session
+    path: Path
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSession:
+    """Write a session into a folder of its kind, which keeps the newest (kept_sessions)."""
+
+    session: Session
+    folder: Path
+
+
+# Needs no model, so it is answered also while one loads or works, and while there is none.
+ModelFree = ReadSession | WriteSession | KeepSession | Replay
+ModelBound = (
+    LoadModel | UnloadModel | InspectModel | SaveCalibration | JudgeNull | RunKept | ModelExperiment
+)
+Body = ModelBound | ModelFree
 
 
 class Request(NamedTuple):

@@ -214,3 +214,36 @@ def test_closing_ends_what_is_under_way_and_begins_nothing() -> None:
     assert running.is_closed
     assert suspended.is_closed
     assert not never.begun.is_set()
+
+
+def test_what_outlasts_closing_is_done_and_nothing_else() -> None:
+    desk = Desk()
+    running, paused, never, last = Script(2), Script(1), Script(1), Script(1)
+    desk.lane.put(job(1, running))
+    assert running.begun.wait(30)
+    desk.lane.put(job(2, paused, outlasts_closing=True))
+    desk.lane.pause(2, True)
+    desk.lane.put(job(3, never))
+    desk.lane.put(job(4, last, outlasts_closing=True))
+    desk.lane.close()
+    for script in (running, paused, last):
+        script.go(2)
+    desk.close()
+    assert desk.texts() == [(2, "0"), (4, "0")]
+    assert running.is_closed
+    assert not never.begun.is_set()
+
+
+def test_what_outlasts_closing_can_be_cancelled() -> None:
+    desk = Desk()
+    running, cancelled = Script(1), Script(1)
+    desk.lane.put(job(1, running, outlasts_closing=True))
+    assert running.begun.wait(30)
+    desk.lane.put(job(2, cancelled, outlasts_closing=True))
+    desk.lane.cancel(2)
+    desk.lane.close()
+    running.go()
+    cancelled.go()
+    desk.close()
+    assert desk.texts() == [(1, "0")]
+    assert desk.has(2, JobCancelled)

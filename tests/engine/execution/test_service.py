@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,29 @@ from bh_studio.engine.protocol.events import (
     Failed,
     Finished,
     JobCancelled,
+    LoadProgress,
     ModelInspected,
     ModelLoaded,
     Progress,
     Report,
+    SessionRead,
+    SessionWritten,
     TokenGenerated,
     Waiting,
 )
 from bh_studio.engine.protocol.experiments import Comparison, Evaluation, Sweep
-from bh_studio.engine.protocol.requests import Body, InspectModel, LoadModel, Request
+from bh_studio.engine.protocol.requests import (
+    Body,
+    InspectModel,
+    KeepSession,
+    LoadModel,
+    ReadSession,
+    Request,
+    WriteSession,
+)
 from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from tests.engine.experiments.running import result_of
@@ -38,6 +51,7 @@ EVALUATION = Evaluation(
     texts=(Text("tale", calibration_text()[:2500]),), rules=(RULE,), with_controls=True,
     window=64, batch=2,
 )  # fmt: skip
+SAVED = Path(__file__).resolve().parents[2] / "data" / "former" / "sessions" / "schema_3.bhsession"
 SWEEP = Sweep(
     prompts=("Once upon", "The king"), sides=(None, RULE), seeds=2,
     generation=GenerationParameters(12, seed=3),
@@ -60,14 +74,23 @@ def alone(checkpoint: Path) -> LoadedModel:
 
 
 class Desk:
-    """A service at work in a thread, and its reports as they come."""
+    """A service at work in a thread, and its reports as they come.
 
-    def __init__(self) -> None:
+    hold: called with each report in the thread that makes it, before it comes here.
+    """
+
+    def __init__(self, hold: Callable[[Report], None] | None = None) -> None:
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self.service = Service(self.reports.put)
+        self._hold = hold
+        self.service = Service(self._take)
         self._thread = threading.Thread(target=self.service.work)
         self._thread.start()
         self._jobs = 0
+
+    def _take(self, report: Report) -> None:
+        if self._hold is not None:
+            self._hold(report)
+        self.reports.put(report)
 
     def ask(self, body: Body) -> int:
         self._jobs += 1
@@ -76,7 +99,10 @@ class Desk:
 
     def until_ended(self, *jobs: int) -> list[Report]:
         """All reports until each of `jobs` has ended."""
-        ends = Finished | Failed | JobCancelled | ModelLoaded | ModelInspected
+        ends = (
+            Finished | Failed | JobCancelled | ModelLoaded | ModelInspected
+            | SessionRead | SessionWritten
+        )  # fmt: skip
         reports, left = [], set(jobs)
         while left:
             report = self.reports.get(timeout=120)
@@ -227,3 +253,111 @@ def test_closing_in_the_middle_leaves_the_model_as_it_was(desk: Desk) -> None:
     loaded = desk.service._host.loaded
     assert loaded is not None
     assert "forward" not in vars(loaded.model.model.layers[0].mlp.gate)
+
+
+class Gate:
+    """Holds the first report of a kind until it is opened, and knows the threads of all."""
+
+    def __init__(self, kind: type) -> None:
+        self.reached, self._opened = threading.Event(), threading.Event()
+        self.threads: dict[int, set[threading.Thread]] = {}
+        self._kind = kind
+
+    def __call__(self, report: Report) -> None:
+        self.threads.setdefault(report.job, set()).add(threading.current_thread())
+        if isinstance(report.event, self._kind):
+            self.reached.set()
+            assert self._opened.wait(60)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+@pytest.mark.parametrize("kind", [LoadProgress, TokenGenerated])
+def test_a_session_is_read_while_the_model_loads_or_answers(
+    checkpoint: Path, alone: LoadedModel, kind: type
+) -> None:
+    gate = Gate(kind)
+    desk = Desk(gate)
+    try:
+        load, run = desk.ask(LoadModel(str(checkpoint))), desk.ask(comparison())
+        assert gate.reached.wait(60)
+        read = desk.ask(ReadSession(SAVED))
+        reports = desk.until(read, SessionRead)
+        assert not any(isinstance(event, Finished) for event in of(reports, run))
+        gate.open()
+        reports += desk.until_ended(run)
+    finally:
+        gate.open()
+        desk.close()
+    session = document(reports, run)
+    expected = result_of(alone, comparison())
+    assert [r.token_ids for r in session.records] == [r.token_ids for r in expected.records]
+    assert of(reports, read)[0].session.to_json() == load_session(SAVED).to_json()
+    assert gate.threads[read].isdisjoint(gate.threads[load] | {threading.current_thread()})
+    assert not any(thread.is_alive() for thread in gate.threads[read])
+
+
+def test_files_are_read_and_written_in_the_order_that_was_asked_for(tmp_path: Path) -> None:
+    desk = Desk()
+    try:
+        session = of(desk.until(desk.ask(ReadSession(SAVED)), SessionRead), 1)[0].session
+        path = tmp_path / "run.bhsession"
+        jobs = [
+            desk.ask(body)
+            for body in (
+                ReadSession(path),
+                WriteSession(session, path, ".bhsession"),
+                ReadSession(path),
+                WriteSession(session, path, ".csv"),
+                ReadSession(path),
+            )
+        ]
+        reports = [r for r in desk.until_ended(*jobs) if not isinstance(r.event, Waiting)]
+    finally:
+        desk.close()
+    assert [report.job for report in reports] == jobs
+    kinds = [type(report.event) for report in reports]
+    assert kinds == [Failed, SessionWritten, SessionRead, SessionWritten, Failed]
+
+
+def test_closing_lets_what_is_to_be_written_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = load_session(SAVED)
+    begun, gate = threading.Event(), threading.Event()
+    write = SESSION_WRITERS[".json"]
+
+    def slow(session: Session, path: Path) -> None:
+        begun.set()
+        assert gate.wait(60)
+        write(session, path)
+
+    monkeypatch.setitem(SESSION_WRITERS, ".json", slow)
+    desk = Desk()
+    first = desk.ask(WriteSession(session, tmp_path / "first.json", ".json"))
+    assert begun.wait(60)
+    read = desk.ask(ReadSession(SAVED))
+    cancelled = desk.ask(WriteSession(session, tmp_path / "cancelled.csv", ".csv"))
+    desk.service.cancel(cancelled)
+    desk.ask(KeepSession(session, tmp_path / "kept"))
+    # What `close` begins with; it would wait for the gate.
+    desk.service._model_free.close()
+    assert not list(tmp_path.iterdir())
+    gate.set()
+    desk.close()
+    assert not desk.service._thread.is_alive()
+    (one,) = (tmp_path / "kept").iterdir()
+    assert load_session(one).prompt == session.prompt
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"first.json", "kept"}
+    reports = [desk.reports.get() for _ in range(desk.reports.qsize())]
+    assert SessionWritten(tmp_path / "first.json") in of(reports, first)
+    assert JobCancelled() in of(reports, cancelled)
+    assert not any(isinstance(event, SessionRead) for event in of(reports, read))
+
+
+def test_a_service_that_was_asked_for_no_file_closes() -> None:
+    desk = Desk()
+    desk.close()
+    assert desk.service._thread.ident is None

@@ -1,0 +1,76 @@
+"""Answers what needs no model: reads sessions, writes them, replays rules on recorded logits.
+
+Loads no torch for files: one can be opened before any model is there. Knows no thread and no job.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+
+from bh_studio.engine.errors import Cancelled, CancelToken, as_sentence
+from bh_studio.engine.protocol.events import Event, Failed, SessionRead, SessionWritten
+from bh_studio.engine.protocol.experiments import Replay
+from bh_studio.engine.protocol.requests import KeepSession, ModelFree, ReadSession, WriteSession
+from bh_studio.engine.records.kept_sessions import new_kept_path, remove_oldest
+from bh_studio.engine.records.session import Session, SessionError
+from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX, load_session
+
+_log = logging.getLogger(__name__)
+
+Events = Generator[Event, None, None]
+
+
+class Clerk:
+    """Holds nothing between two requests."""
+
+    def answer(self, body: ModelFree, cancel: CancelToken) -> Events:
+        """What comes of `body`; what a person can mend of a file is told as Failed.
+
+        Raises Cancelled if that was asked for before it began; a file is never half written.
+        """
+        if cancel.is_cancelled:
+            raise Cancelled
+        match body:
+            case ReadSession(path):
+                yield _read(path)
+            case WriteSession(session, path, form):
+                yield _write(session, path, form)
+            case KeepSession(session, folder):
+                written = _write(session, new_kept_path(folder), SUFFIX)
+                if isinstance(written, SessionWritten):
+                    remove_oldest(folder)
+                yield written
+            case Replay():
+                # Not at the top: a replay takes torch, files do not.
+                from bh_studio.engine.experiments.runner import run
+
+                yield from run(None, body, cancel=cancel)
+
+
+def _read(path: Path) -> SessionRead | Failed:
+    try:
+        return SessionRead(load_session(path))
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        advice = f"{as_sentence(error)} Nothing was changed."
+        return _failed(f"{path.name} could not be opened.", advice, error)
+
+
+def _write(session: Session, path: Path, form: str) -> SessionWritten | Failed:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        SESSION_WRITERS[form](session, path)
+    except OSError as error:
+        advice = f"{as_sentence(error)} The run stays on screen; save it elsewhere."
+        return _failed(f"{path.name} could not be written.", advice, error)
+    return SessionWritten(path)
+
+
+def _failed(message: str, advice: str, error: Exception) -> Failed:
+    _log.error("%s %s", message, advice, exc_info=error)
+    # A file that is missing or refused is explained by its sentence.
+    is_explained = isinstance(error, OSError | SessionError)
+    details = "" if is_explained else "".join(traceback.format_exception(error))
+    return Failed(message, advice, details)
