@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
+from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
     Event,
@@ -28,6 +30,8 @@ from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
     LoadModel,
+    ModelFree,
+    ReadSession,
     Request,
     SaveCalibration,
     UnloadModel,
@@ -89,6 +93,8 @@ class FakeEngine(QObject):
     """Records what it is asked for. Tests call the methods below to make it report.
 
     requests, jobs: what was asked for, and its numbers. cancelled: jobs that were asked to end.
+    files: what was asked for that needs no model. It is really done, in order, as soon as the event
+    loop gets to it; what is to be written at the latest when the engine is shut down.
 
     With `script` set, a run plays the scripted tokens by itself, one pair every `interval_ms`.
     """
@@ -101,6 +107,7 @@ class FakeEngine(QObject):
         self.requests: list[Body] = []
         self.jobs: list[int] = []
         self.cancelled: set[int] = set()
+        self.files: list[ModelFree] = []
         self.is_started = False
         self.is_shut_down = False
         self.loads_at_once = False
@@ -111,6 +118,8 @@ class FakeEngine(QObject):
         self.sides: dict[int, FakeSide] = {}
         self._answered = 0
         self._begun: set[int] = set()
+        self._clerk = Clerk()
+        self._files_left: list[tuple[int, ModelFree]] = []
         self._random = np.random.default_rng(5)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._play)
@@ -121,6 +130,11 @@ class FakeEngine(QObject):
         self.is_started = True
 
     def submit(self, request: Request) -> None:
+        if isinstance(request.body, ModelFree):
+            self.files.append(request.body)
+            self._files_left.append((request.job, request.body))
+            QTimer.singleShot(0, self._do_file)
+            return
         self.jobs.append(request.job)
         self.requests.append(request.body)
         if isinstance(request.body, LoadModel) and self.loads_at_once:
@@ -136,6 +150,10 @@ class FakeEngine(QObject):
 
     def shutdown(self) -> None:
         self._timer.stop()
+        while self._files_left:
+            if isinstance(self._files_left[0][1], ReadSession):
+                self.cancel(self._files_left[0][0])
+            self._do_file()
         self.is_shut_down = True
 
     # --- what a test makes it say ---
@@ -302,6 +320,17 @@ class FakeEngine(QObject):
         raw = np.round(self._random.normal(depth + self._random.normal(0, 0.9), 1.6))
         raw = np.clip(raw, 0, self.model.experts).astype(np.uint8)
         return np.clip(raw, rule.min_k, rule.max_k).astype(np.uint8), raw
+
+    @Slot()
+    def _do_file(self) -> None:
+        if not self._files_left:
+            return
+        job, body = self._files_left.pop(0)
+        if job in self.cancelled:
+            self.report(JobCancelled(), job)
+            return
+        for event in self._clerk.answer(body, CancelToken()):
+            self.report(event, job)
 
     @Slot()
     def _play(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,17 @@ class Errand(QObject):
         self._screenshot = screenshot
         self._quit_after = quit_after
         self._code = 0
+        # What prepares the window, until it has.
+        self._set_up: partial[None] | None = None
         self._started = False
+        self._is_winding_up = False
         model = window.model
         model.state_changed.connect(self._follow)
         model.run_finished.connect(self._finish)
         model.failed.connect(self.fail)
         model.load_refused.connect(self._fail_for_memory)
         window.files.failed.connect(self.fail)
+        window.files.settled.connect(self._go_on)
 
     def prepare(
         self,
@@ -60,10 +65,25 @@ class Errand(QObject):
         chat: bool | None = None,
         system: str | None = None,
     ) -> None:
-        """Set the window up before the model is there; None leaves what it remembers."""
-        panel = self._window.settings_panel
+        """Set the window up before the first run; None leaves what it remembers.
+
+        A session comes first: what else is asked for goes before what it says.
+        """
+        self._set_up = partial(self._show_choices, prompt, rule, generation, chat, system)
         if session is not None:
             self._window.files.open_path(session)
+        else:
+            self._go_on()
+
+    def _show_choices(
+        self,
+        prompt: str | None,
+        rule: Mapping[str, Any],
+        generation: Mapping[str, Any],
+        chat: bool | None,
+        system: str | None,
+    ) -> None:
+        panel = self._window.settings_panel
         if prompt is not None:
             self._window.prompt.set_prompt(prompt)
         if chat is not None or system is not None:
@@ -84,9 +104,20 @@ class Errand(QObject):
             self._window.report(Failed(difference, "", ""))
             self._complain(difference)
 
-    @Slot(object)
-    def _follow(self, state: State) -> None:
-        if state is State.READY and not self._started:
+    @Slot()
+    def _go_on(self) -> None:
+        """No file is being read or written any more, nor was one asked for."""
+        if self._set_up is not None:
+            set_up, self._set_up = self._set_up, None
+            set_up()
+            self._follow()
+        if self._is_winding_up:
+            self._wind_up()
+
+    @Slot()
+    def _follow(self) -> None:
+        is_ready = self._window.model.state is State.READY
+        if is_ready and self._set_up is None and not self._started:
             self._started = True
             # After every other receiver of this change has taken it in.
             QTimer.singleShot(0, self._begin)
@@ -133,6 +164,10 @@ class Errand(QObject):
 
     @Slot()
     def _wind_up(self) -> None:
+        # Whether a file could be written decides how the program ends.
+        self._is_winding_up = self._window.files.is_under_way
+        if self._is_winding_up:
+            return
         if self._screenshot is not None:
             self._take_picture(self._screenshot)
             self._screenshot = None

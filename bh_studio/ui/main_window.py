@@ -218,7 +218,7 @@ class MainWindow(QMainWindow):
             self.status.notify("Ending the run, then closing…")
             event.ignore()
             return
-        event.accept()
+        event.setAccepted(not self.files.delay_closing())
 
     # --- keeping in step ---
 

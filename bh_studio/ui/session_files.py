@@ -1,35 +1,31 @@
-"""Saving, opening, exporting and autosaving sessions, with dialogs that never block."""
+"""Saving, opening, exporting and autosaving sessions, with dialogs that never block.
+
+Reads and writes no session itself: the engine does, in a thread of its own.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import traceback
-from collections.abc import Callable
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal, Slot
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from bh_studio import paths
-from bh_studio.engine.protocol.events import Failed
-from bh_studio.engine.records.session import Session, SessionError
-from bh_studio.engine.records.session_file import (
-    SUFFIX,
-    export_csv,
-    export_json,
-    load_session,
-    save_session,
-)
+from bh_studio.engine.errors import as_sentence
+from bh_studio.engine.protocol.events import Failed, SessionRead
+from bh_studio.engine.protocol.requests import KeepSession, WriteSession
+from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.session_file import SUFFIX
 from bh_studio.settings import Settings
+from bh_studio.ui.state.file_jobs import FileJobs
 from bh_studio.ui.state.session_model import SessionModel
 
 _log = logging.getLogger(__name__)
 
-_MOST_AUTOSAVED = 100
-_AUTOSAVED = re.compile(r"\d{4}-\d\d-\d\d \d\d-\d\d-\d\d-\d{3}" + re.escape(SUFFIX))
 _SESSIONS = f"BH Studio sessions (*{SUFFIX})"
 
 
@@ -39,24 +35,40 @@ def autosave_dir() -> Path:
 
 
 class SessionFiles(QObject):
-    """Knows which file the session on screen belongs to, and whether the user has saved it."""
+    """Knows which file the session on screen belongs to, and whether the user has saved it.
+
+    settled: what was asked for is done: nothing is being opened or written any more.
+    """
 
     changed = Signal()
     failed = Signal(object)
     notified = Signal(str)
     opened = Signal(object)
+    settled = Signal()
 
     def __init__(self, model: SessionModel, settings: Settings, window: QWidget) -> None:
         super().__init__(window)
         self._model = model
         self._window = window
         self.dialog: QFileDialog | None = None
-        self._is_opening = False
+        self._jobs = FileJobs(model.jobs, self)
+        self._is_showing = False
+        self._closes_window = False
         self.settings = settings
         self.path: Path | None = None
         self.is_saved = False
         model.session_changed.connect(self._forget_path)
+        model.state_changed.connect(self._give_way_to_run)
         model.run_finished.connect(self.autosave)
+        self._jobs.write_failed.connect(self._take_write_failure)
+        # In this order: whoever waits for what is under way finds the window still open.
+        self._jobs.settled.connect(self.settled)
+        self._jobs.settled.connect(self._close_awaited)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a file is being opened or written."""
+        return self._jobs.is_under_way
 
     @property
     def can_save(self) -> bool:
@@ -89,14 +101,12 @@ class SessionFiles(QObject):
         dialog.fileSelected.connect(self._save_chosen)
         dialog.open()
 
-    def save_to(self, path: Path) -> bool:
-        """Save to `path`; whether it worked."""
+    def save_to(self, path: Path) -> None:
+        """Save what is on screen now to `path`."""
         session = self._model.session
-        if session is None or not self._write(save_session, session, path):
-            return False
-        self._remember(path)
-        self.notified.emit(f"Saved to {path}")
-        return True
+        if session is not None:
+            done = partial(self._take_saved, session, path)
+            self._jobs.write(WriteSession(session, path, SUFFIX), done)
 
     @Slot()
     def open(self) -> None:
@@ -112,38 +122,28 @@ class SessionFiles(QObject):
         except OSError as error:
             self._fail(
                 "The folder of autosaved runs cannot be opened.",
-                f"{_reason(error)} Open session looks in every other folder.",
+                f"{as_sentence(error)} Open session looks in every other folder.",
                 error,
             )
             return
         self._open_from(folder)
 
-    def open_path(self, path: Path) -> bool:
-        """Show the session in `path`; a bad file changes nothing. Whether it worked."""
-        if self._model.is_busy:
-            return False
-        try:
-            session = load_session(path)
-            self._is_opening = True
-            self._model.show_session(session)
-        except (SessionError, OSError, ValueError, TypeError, OverflowError) as error:
-            self._fail(
-                f"{path.name} could not be opened.", f"{_reason(error)} Nothing was changed.", error
-            )
-            if isinstance(error, FileNotFoundError):
-                self._drop_recent(path)
-            return False
-        finally:
-            self._is_opening = False
-        if path.parent == autosave_dir():
-            # Autosaved files have no name of the user's yet.
-            self.path, self.is_saved = None, False
-            self.changed.emit()
-        else:
-            self._remember(path)
-        self.opened.emit(session)
-        self.notified.emit(f"Opened {path}")
-        return True
+    def open_path(self, path: Path) -> None:
+        """Show the session in `path` once it is read, as soon as there is an engine that can.
+
+        A bad file changes nothing. Of several files asked for, the last is shown; none is when a
+        run begins before it is read.
+        """
+        if not self._model.is_busy:
+            self._jobs.read(path, partial(self._take_read, path))
+
+    def delay_closing(self) -> bool:
+        """Whether files are still being written; the window is closed when all of them are, and
+        stays if one cannot be."""
+        self._closes_window = self._jobs.is_writing
+        if self._closes_window:
+            self.notified.emit("Saving, then closing…")
+        return self._closes_window
 
     @Slot()
     def export_json(self) -> None:
@@ -164,11 +164,8 @@ class SessionFiles(QObject):
     @Slot(object)
     def autosave(self, session: Session) -> None:
         """Keep a finished run, so that nothing has to be asked before it leaves the screen."""
-        if not any(record.token_ids for record in session.records):
-            return
-        stamp = datetime.now().astimezone().strftime("%Y-%m-%d %H-%M-%S-%f")[:-3]
-        if self._write(save_session, session, autosave_dir() / f"{stamp}{SUFFIX}"):
-            _remove_oldest(autosave_dir())
+        if any(record.token_ids for record in session.records):
+            self._jobs.write(KeepSession(session, autosave_dir()))
 
     def _open_from(self, folder: Path) -> None:
         if self._model.is_busy:
@@ -206,29 +203,83 @@ class SessionFiles(QObject):
 
     @Slot(str)
     def _export_json_chosen(self, name: str) -> None:
-        self._export_to(Path(name), export_json)
+        self._export_to(Path(name), ".json")
 
     @Slot(str)
     def _export_csv_chosen(self, name: str) -> None:
-        self._export_to(Path(name), export_csv)
+        self._export_to(Path(name), ".csv")
 
-    def _export_to(self, path: Path, writer: Callable[[Session, Path], None]) -> None:
+    def _export_to(self, path: Path, form: str) -> None:
         # The menu's item decides what is written; the name of the file is the user's affair.
         session = self._model.session
-        if session is not None and self._write(writer, session, path):
-            self.notified.emit(f"Exported to {path}")
+        if session is not None:
+            done = partial(self.notified.emit, f"Exported to {path}")
+            self._jobs.write(WriteSession(session, path, form), done)
+
+    def _take_read(self, path: Path, event: SessionRead | Failed) -> None:
+        if isinstance(event, SessionRead):
+            self._show(path, event.session)
+            return
+        self.failed.emit(event)
+        if _is_missing(path):
+            self._drop_recent(path)
+
+    def _show(self, path: Path, session: Session) -> None:
+        self._is_showing = True
+        try:
+            self._model.show_session(session)
+        except (ValueError, TypeError, OverflowError) as error:
+            advice = f"{as_sentence(error)} Nothing was changed."
+            self._fail(f"{path.name} could not be opened.", advice, error)
+            return
+        finally:
+            self._is_showing = False
+        if path.parent == autosave_dir():
+            # Autosaved files have no name of the user's yet.
+            self.path, self.is_saved = None, False
+        else:
+            self.path, self.is_saved = path, True
+            self._remember(path)
+        self.changed.emit()
+        self.opened.emit(session)
+        self.notified.emit(f"Opened {path}")
+
+    @Slot()
+    def _give_way_to_run(self) -> None:
+        """What a run writes is not replaced by a file that was asked for before it."""
+        path = self._jobs.give_up_reading() if self._model.is_busy else None
+        if path is not None:
+            advice = "A run began before it was read; open it again after the run."
+            self.failed.emit(Failed(f"{path.name} was not opened.", advice, ""))
+
+    def _take_saved(self, session: Session, path: Path) -> None:
+        if session is self._model.session:
+            self.path, self.is_saved = path, True
+        self._remember(path)
+        self.changed.emit()
+        self.notified.emit(f"Saved to {path}")
+
+    @Slot(object)
+    def _take_write_failure(self, failure: Failed) -> None:
+        # What could not be written is still on screen.
+        self._closes_window = False
+        self.failed.emit(failure)
+
+    @Slot()
+    def _close_awaited(self) -> None:
+        if self._closes_window:
+            self._closes_window = False
+            self._window.close()
 
     @Slot()
     def _forget_path(self) -> None:
-        if not self._is_opening:
+        if not self._is_showing:
             self.path, self.is_saved = None, False
             self.changed.emit()
 
     def _remember(self, path: Path) -> None:
-        self.path, self.is_saved = path, True
         settings = self.settings.with_recent(path.absolute())
         self.settings = dataclasses.replace(settings, session_folder=str(path.parent.absolute()))
-        self.changed.emit()
 
     def _drop_recent(self, path: Path) -> None:
         gone = {str(path), str(path.absolute())}
@@ -263,35 +314,16 @@ class SessionFiles(QObject):
         # Each turn has counts of its own, so a later one should not replace it unasked.
         return (name[:48] or "session") + (f" - turn {len(turns) + 1}" if turns else "")
 
-    def _write(self, writer: Callable[[Session, Path], None], session: Session, path: Path) -> bool:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer(session, path)
-        except OSError as error:
-            advice = f"{_reason(error)} The run stays on screen; save it elsewhere."
-            self._fail(f"{path.name} could not be written.", advice, error)
-            return False
-        return True
-
     def _fail(self, message: str, advice: str, error: Exception) -> None:
-        # A file that is missing or refused is explained by its sentence.
-        is_explained = isinstance(error, OSError | SessionError)
-        details = "" if is_explained else "".join(traceback.format_exception(error))
+        # A folder that is missing or refused is explained by its sentence.
+        details = "" if isinstance(error, OSError) else "".join(traceback.format_exception(error))
         _log.error("%s %s", message, advice, exc_info=error)
         self.failed.emit(Failed(message, advice, details))
 
 
-def _remove_oldest(folder: Path) -> None:
-    """Keep the newest autosaved runs in `folder`; their names are the times they were made."""
+def _is_missing(path: Path) -> bool:
     try:
-        names = sorted(path.name for path in folder.iterdir() if _AUTOSAVED.fullmatch(path.name))
-        for name in names[:-_MOST_AUTOSAVED]:
-            (folder / name).unlink(missing_ok=True)
-            _log.info("Removed the autosaved run %s; the newest %d stay.", name, _MOST_AUTOSAVED)
+        path.stat()
     except OSError as error:
-        _log.warning("Old autosaved runs could not be removed: %s", error)
-
-
-def _reason(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text if text.endswith((".", "!", "?")) else text + "."
+        return isinstance(error, FileNotFoundError)
+    return False

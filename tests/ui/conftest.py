@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from pytestqt.qtbot import QtBot
@@ -43,6 +44,7 @@ class Desk:
     engine: FakeEngine
     theme: Theme
     hub: FakeHub
+    qtbot: QtBot
 
     def load(self) -> None:
         """Have a model loaded."""
@@ -78,8 +80,27 @@ class Desk:
         words = [f" word{number}" for number in range(tokens)]
         self.say(words, [" other" if word == " word5" else word for word in words])
         session = self.engine.finish()
+        self.settle()
         self.window.clock.flush()
         return session
+
+    def settle(self) -> None:
+        """Let all files be read and written that were asked for."""
+        self.qtbot.waitUntil(lambda: not self.window.files.is_under_way)
+
+    def save(self, path: Path) -> bool:
+        """Save what is on screen; whether it worked."""
+        self.window.files.save_to(path)
+        self.settle()
+        return self.window.files.path == path and self.window.files.is_saved
+
+    def open(self, path: Path) -> bool:
+        """Open a session; whether it is on screen."""
+        opened: list[Session] = []
+        self.window.files.opened.connect(opened.append)
+        self.window.files.open_path(path)
+        self.settle()
+        return len(opened) == 1
 
 
 @pytest.fixture
@@ -116,7 +137,7 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
             HubStatuses(hub.look_up, hub.list_models, hub.discard),
         )
         restore(window, settings or Settings())
-        desk = Desk(window, model, engine, theme, hub)
+        desk = Desk(window, model, engine, theme, hub, qtbot)
         desks.append(desk)
         if show:
             window.resize(1280, 800)

@@ -20,6 +20,7 @@ from bh_studio.engine.protocol.events import Failed, LoadRefused
 from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason
+from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import load_settings
 from bh_studio.ui.interrupt import EXIT_CODE
 from bh_studio.ui.main_window import MainWindow
@@ -175,19 +176,88 @@ def test_a_session_is_opened_at_the_start(
     engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.bhsession"
-    first = WindowOptions(prompt="Once", run=True, save=path, quit=True)
+    first = WindowOptions(prompt="Once", run=True, save=path, quit=True, rule={"level": 0.01})
     assert run_window(first, lambda: engine) == 0
-    seen: list[int] = []
+    seen: list[tuple[int, str, RuleParameters]] = []
 
-    def make() -> FakeEngine:
-        seen.append(window().model.bh.token_count)
-        return engine
+    def look() -> None:
+        shown = window()
+        panel = shown.settings_panel
+        seen.append((shown.model.bh.token_count, shown.prompt.prompt, panel.rule()))
 
-    assert run_window(WindowOptions(session=path, quit=True), make) == 0
-    assert seen == [30]
+    # What is asked for beside the session goes before what the session says.
+    options = WindowOptions(session=path, rule={"min_k": 3}, quit=True)
+    assert run_window(options, lambda: watched(look)) == 0
+    assert seen == [(30, "Once", RuleParameters(level=0.01, min_k=3))]
     bad = WindowOptions(session=tmp_path / "none.bhsession", quit=True)
     assert run_window(bad, lambda: engine) == 1
     assert "none.bhsession could not be opened." in capsys.readouterr().err
+
+
+def watched(look: Callable[[], None]) -> FakeEngine:
+    """An engine that calls `look` when the program ends it."""
+
+    class Watched(FakeEngine):
+        def shutdown(self) -> None:
+            look()
+            super().shutdown()
+
+    engine = Watched()
+    engine.loads_at_once = True
+    engine.script = {0: WORDS, 1: WORDS}
+    return engine
+
+
+def test_a_run_waits_for_the_session_that_is_opened(engine: FakeEngine, tmp_path: Path) -> None:
+    path, again = tmp_path / "run.bhsession", tmp_path / "again.bhsession"
+    first = WindowOptions(prompt="Opened", run=True, save=path, quit=True)
+    assert run_window(first, lambda: engine) == 0
+    second = WindowOptions(session=path, run=True, save=again, quit=True)
+    assert run_window(second, lambda: engine) == 0
+    assert load_session(again).prompt == "Opened"
+
+
+def test_a_session_that_cannot_be_saved_exits_with_1(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    options = WindowOptions(
+        prompt="Once", run=True, save=tmp_path / "file" / "run.bhsession", quit=True
+    )
+    assert run_window(options, lambda: engine) == 1
+    assert capsys.readouterr().err.startswith("run.bhsession could not be written. ")
+    # The run itself is kept.
+    assert len(list(autosave_dir().iterdir())) == 1
+
+
+def test_what_is_saved_right_before_closing_is_there_and_remembered(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.bhsession"
+
+    def save_and_close() -> None:
+        window().files.save_to(path)
+        window().close()
+        assert window().isVisible()
+
+    _timer = when(lambda: engine.is_started and window().model.session is not None, save_and_close)
+    assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == 0
+    assert len(load_session(path).records[1].token_ids) == 30
+    assert load_settings().recent_sessions == (str(path),)
+
+
+def test_an_interrupt_right_after_saving_loses_nothing(engine: FakeEngine, tmp_path: Path) -> None:
+    path = tmp_path / "run.bhsession"
+
+    def save_and_interrupt() -> None:
+        window().files.save_to(path)
+        signal.raise_signal(signal.SIGINT)
+
+    _timer = when(
+        lambda: engine.is_started and window().model.session is not None, save_and_interrupt
+    )
+    assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
+    assert len(load_session(path).records[1].token_ids) == 30
 
 
 def test_the_window_is_visible_before_the_engine_is_made(engine: FakeEngine) -> None:

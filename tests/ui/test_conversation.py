@@ -307,12 +307,12 @@ def test_a_saved_conversation_is_shown_and_continued(
     chat_desk.window.settings_panel.conversation.show_system("Be brief.")
     turn(chat_desk, "Who?", [" A", " fox"], [" A", " hare"])
     last = turn(chat_desk, "Why?", [" So"], [" No"])
-    assert chat_desk.window.files.save_to(path)
+    assert chat_desk.save(path)
 
     # Opened before the model is there, as from the command line.
     other = make_desk(Settings(chat=False), show=True, answering=CHAT_MODEL)
     other.window.prompt.set_prompt("Something else")
-    assert other.window.files.open_path(path)
+    assert other.open(path)
     other.window.clock.flush()
     assert texts(other) == texts(chat_desk)
     assert other.window.prompt.prompt == ""
@@ -329,16 +329,16 @@ def test_a_plain_session_is_opened_as_plain_text(
     controls = chat_desk.window.settings_panel.conversation
     controls.show_choice(is_chat=False)
     turn(chat_desk, "Once", [" upon"], [" a"])
-    chat_desk.window.files.save_to(tmp_path / "plain.bhsession")
+    chat_desk.save(tmp_path / "plain.bhsession")
     controls.show_choice(is_chat=True)
-    chat_desk.window.files.open_path(tmp_path / "plain.bhsession")
+    chat_desk.open(tmp_path / "plain.bhsession")
     assert not controls.is_chat
     assert chat_desk.window.prompt.prompt == "Once"
     # A session of a base model had no choice, so it changes none.
     desk.finished_run()
-    desk.window.files.save_to(tmp_path / "base.bhsession")
+    desk.save(tmp_path / "base.bhsession")
     controls.show_choice(is_chat=True)
-    chat_desk.window.files.open_path(tmp_path / "base.bhsession")
+    chat_desk.open(tmp_path / "base.bhsession")
     assert controls.is_chat
 
 

@@ -132,7 +132,7 @@ def test_a_session_of_any_rule_is_shown_and_named(desk: Desk, tmp_path: Path, te
     session = dataclasses.replace(desk.finished_run(5), sides=(None, rule))
     path = tmp_path / "run.bhsession"
     save_session(session, path)
-    assert desk.window.files.open_path(path)
+    assert desk.open(path)
     desk.window.clock.flush()
     shown = desk.model.bh
     assert shown.token_count == 5
@@ -157,7 +157,7 @@ def test_a_session_with_a_level_a_layer_is_refused_with_the_reason(
     rule = parse_rule("top-k:" + "/".join(["5"] * 16))
     path = tmp_path / "run.bhsession"
     save_session(dataclasses.replace(before, sides=(None, rule)), path)
-    assert not desk.window.files.open_path(path)
+    assert not desk.open(path)
     assert desk.model.session is before
     failure = desk.window.errors.failure
     assert failure is not None

@@ -6,20 +6,27 @@ import csv
 import dataclasses
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.records.session_file import load_session
+from bh_studio.engine.execution import clerk
+from bh_studio.engine.records import kept_sessions
+from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session, save_session
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
-from bh_studio.ui import session_files
+from bh_studio.ui.engine_thread import Engine
 from bh_studio.ui.session_files import autosave_dir
 from tests.ui.conftest import Desk
+
+BIG = 2_000
 
 
 def answer_dialog(desk: Desk, path: Path) -> QFileDialog:
@@ -29,6 +36,7 @@ def answer_dialog(desk: Desk, path: Path) -> QFileDialog:
     assert dialog.isVisible()
     dialog.fileSelected.emit(str(path))
     dialog.close()
+    desk.settle()
     return dialog
 
 
@@ -69,7 +77,7 @@ def test_save_asks_only_the_first_time_and_never_for_an_older_run(
 ) -> None:
     path = tmp_path / "run.bhsession"
     desk.finished_run()
-    assert desk.window.files.save_to(path)
+    assert desk.save(path)
     first = path.read_bytes()
     desk.finished_run(8)
     assert desk.window.files.path is None
@@ -80,6 +88,139 @@ def test_save_asks_only_the_first_time_and_never_for_an_older_run(
     dialog.reject()
     assert path.read_bytes() == first
     assert desk.window.actions_.save.isEnabled()
+
+
+def test_a_run_is_not_replaced_by_a_file_asked_for_before_it(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "run.bhsession"
+    desk.finished_run(5)
+    assert desk.save(path)
+    desk.window.files.open_path(path)
+    later = desk.finished_run(6)
+    assert desk.model.session is later
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.message == "run.bhsession was not opened."
+    assert "A run began before it was read" in failure.advice
+    assert desk.open(path)
+
+
+def test_of_several_files_the_last_is_shown(desk: Desk, tmp_path: Path) -> None:
+    for tokens in (5, 6, 7):
+        desk.finished_run(tokens)
+        assert desk.save(tmp_path / f"{tokens}.bhsession")
+    opened: list[Session] = []
+    desk.window.files.opened.connect(opened.append)
+    for tokens in (5, 6):
+        desk.window.files.open_path(tmp_path / f"{tokens}.bhsession")
+    assert desk.open(tmp_path / "6.bhsession")
+    assert [len(session.records[1].token_ids) for session in opened] == [6]
+    assert desk.window.files.path == tmp_path / "6.bhsession"
+
+
+def test_what_is_written_is_what_was_on_screen_when_it_was_asked_for(
+    desk: Desk, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.bhsession"
+    desk.finished_run(5)
+    desk.window.files.save_to(path)
+    assert desk.window.files.can_save
+    desk.start("Later")
+    desk.say([" a"])
+    desk.engine.finish()
+    desk.settle()
+    assert len(load_session(path).records[1].token_ids) == 5
+    # The later run is not in that file, whose name is remembered all the same.
+    assert desk.window.files.path is None
+    assert desk.window.files.can_save
+    assert desk.window.files.settings.recent_sessions == (str(path),)
+
+
+def test_a_window_closes_once_its_files_are_written(
+    desk: Desk, tmp_path: Path, qtbot: QtBot
+) -> None:
+    desk.finished_run(5)
+    desk.window.files.save_to(tmp_path / "run.bhsession")
+    for _ in range(2):
+        desk.window.close()
+        assert desk.window.isVisible()
+    qtbot.waitUntil(lambda: not desk.window.isVisible())
+    assert load_session(tmp_path / "run.bhsession").prompt == "Once"
+
+
+def test_a_window_stays_if_a_file_cannot_be_written(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    desk.finished_run(5)
+    desk.window.files.save_to(tmp_path / "file" / "run.bhsession")
+    desk.window.close()
+    desk.settle()
+    assert desk.window.isVisible()
+    assert desk.window.errors.isVisible()
+    desk.window.close()
+    assert not desk.window.isVisible()
+
+
+def test_files_keep_no_question_about_a_model_waiting(desk: Desk, tmp_path: Path) -> None:
+    desk.finished_run(5)
+    desk.window.files.save_to(tmp_path / "run.bhsession")
+    assert desk.window.files.is_under_way
+    assert desk.model.is_idle
+
+
+def test_a_big_session_is_read_and_written_in_another_thread(
+    make_desk: Callable[..., Desk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk(show=True)
+    desk.load()
+    path, copy = tmp_path / "big.bhsession", tmp_path / "copy.bhsession"
+    save_session(big_session(desk.finished_run(5)), path)
+    threads: dict[str, Thread] = {}
+
+    def reading(source: Path) -> Session:
+        threads["reading"] = threading.current_thread()
+        return load_session(source)
+
+    def writing(session: Session, target: Path) -> None:
+        threads["writing"] = threading.current_thread()
+        save_session(session, target)
+
+    monkeypatch.setattr(clerk, "load_session", reading)
+    monkeypatch.setitem(SESSION_WRITERS, ".bhsession", writing)
+    engine = Engine()
+    engine.reported.connect(desk.model.jobs.apply)
+    engine.start()
+    desk.model.jobs.attach(engine)
+    try:
+        assert desk.open(path)
+        assert desk.model.bh.token_count == BIG
+        assert desk.save(copy)
+        assert np.array_equal(
+            load_session(copy).records[0].raw_counts, load_session(path).records[0].raw_counts
+        )
+    finally:
+        engine.shutdown()
+    assert set(threads) == {"reading", "writing"}
+    assert threading.main_thread() not in threads.values()
+    assert not any(thread.is_alive() for thread in threads.values())
+
+
+def big_session(session: Session) -> Session:
+    """The same with BIG tokens of each side."""
+    random = np.random.default_rng(3)
+    layers = session.model.layers
+    counts = random.integers(1, 65, (2, 2, BIG, layers), dtype=np.uint8)
+    records = tuple(
+        dataclasses.replace(
+            record,
+            text=" a" * BIG,
+            token_ids=tuple(range(BIG)),
+            token_texts=(" a",) * BIG,
+            expert_counts=used,
+            raw_counts=raw,
+            token_seconds=np.arange(BIG) / 8,
+        )
+        for record, (used, raw) in zip(session.records, counts, strict=True)
+    )
+    return dataclasses.replace(session, records=records)
 
 
 def test_every_finished_run_is_kept(desk: Desk) -> None:
@@ -93,7 +234,7 @@ def test_every_finished_run_is_kept(desk: Desk) -> None:
 def test_an_autosaved_run_has_no_name_yet(desk: Desk) -> None:
     desk.finished_run(5)
     (path,) = autosave_dir().iterdir()
-    assert desk.window.files.open_path(path)
+    assert desk.open(path)
     assert desk.window.files.can_save
     assert desk.window.files.settings.recent_sessions == ()
 
@@ -101,11 +242,11 @@ def test_an_autosaved_run_has_no_name_yet(desk: Desk) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 broken"])
 def test_a_bad_file_changes_nothing(desk: Desk, tmp_path: Path, content: bytes) -> None:
     session = desk.finished_run(5)
-    desk.window.files.save_to(tmp_path / "good.bhsession")
+    desk.save(tmp_path / "good.bhsession")
     title, text = desk.window.windowTitle(), desk.window.bh.text.toPlainText()
     bad = tmp_path / "bad.bhsession"
     bad.write_bytes(content)
-    assert not desk.window.files.open_path(bad)
+    assert not desk.open(bad)
     desk.window.clock.flush()
     failure = desk.window.errors.failure
     assert failure is not None
@@ -118,7 +259,7 @@ def test_a_bad_file_changes_nothing(desk: Desk, tmp_path: Path, content: bytes) 
 
 
 def test_a_missing_file_is_named(desk: Desk, tmp_path: Path) -> None:
-    assert not desk.window.files.open_path(tmp_path / "gone.bhsession")
+    assert not desk.open(tmp_path / "gone.bhsession")
     failure = desk.window.errors.failure
     assert failure is not None
     assert "No such file" in failure.advice
@@ -127,7 +268,7 @@ def test_a_missing_file_is_named(desk: Desk, tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_told(desk: Desk, tmp_path: Path) -> None:
     desk.finished_run(5)
     (tmp_path / "file").write_text("")
-    assert not desk.window.files.save_to(tmp_path / "file" / "run.bhsession")
+    assert not desk.save(tmp_path / "file" / "run.bhsession")
     failure = desk.window.errors.failure
     assert failure is not None
     assert failure.message == "run.bhsession could not be written."
@@ -190,9 +331,10 @@ def test_the_suggested_name_is_a_file_name(desk: Desk) -> None:
 def test_a_missing_recent_session_leaves_the_menu(desk: Desk, tmp_path: Path) -> None:
     desk.finished_run(5)
     for name in ("a.bhsession", "b.bhsession"):
-        desk.window.files.save_to(tmp_path / name)
+        desk.save(tmp_path / name)
     (tmp_path / "b.bhsession").unlink()
     desk.window.actions_.recent_menu.actions()[0].trigger()
+    desk.settle()
     failure = desk.window.errors.failure
     assert failure is not None
     assert failure.details == ""
@@ -205,10 +347,10 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
 ) -> None:
     session = desk.finished_run(5)
     path = tmp_path / "run.bhsession"
-    desk.window.files.save_to(path)
+    desk.save(path)
     wrong = dataclasses.replace(session, model=dataclasses.replace(session.model, layers=3))
-    monkeypatch.setattr(session_files, "load_session", lambda _: wrong)
-    assert not desk.window.files.open_path(path)
+    monkeypatch.setattr(clerk, "load_session", lambda _: wrong)
+    assert not desk.open(path)
     assert desk.model.session is session
     assert desk.window.files.path == path
     # A later run is again a run without a file.
@@ -219,7 +361,7 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
 def test_the_newest_autosaved_runs_stay(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session_files, "_MOST_AUTOSAVED", 2)
+    monkeypatch.setattr(kept_sessions, "_MOST_KEPT", 2)
     autosave_dir().mkdir(parents=True)
     oldest = "2001-02-03 04-05-06-007.bhsession"
     for name in (oldest, "2002-02-03 04-05-06-007.bhsession", "my own.bhsession"):
@@ -238,8 +380,8 @@ def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None
     desk.say([" a"])
     session = desk.engine.finish()
     assert session.rule.level == 1e-7
-    desk.window.files.save_to(tmp_path / "run.bhsession")
-    assert desk.window.files.open_path(tmp_path / "run.bhsession")
+    desk.save(tmp_path / "run.bhsession")
+    assert desk.open(tmp_path / "run.bhsession")
     assert desk.window.errors.failure is None or not desk.window.errors.isVisible()
     rule = dataclasses.replace(session.rule, temperature=2e-7)
     desk.window.files.opened.emit(dataclasses.replace(session, sides=(None, rule)))
@@ -253,9 +395,10 @@ def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None
 def test_recent_sessions_open_from_the_menu(desk: Desk, tmp_path: Path, qtbot: QtBot) -> None:
     desk.finished_run(5)
     path = tmp_path / "a&b.bhsession"
-    desk.window.files.save_to(path)
+    desk.save(path)
     desk.finished_run(7)
     desk.window.actions_.recent_menu.actions()[0].trigger()
+    desk.settle()
     assert desk.window.files.path == path
     assert desk.model.bh.token_count == 5
 
@@ -264,9 +407,9 @@ def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Pa
     desk.start("Used", RuleParameters(level=0.001, min_k=2))
     desk.say([" a"])
     desk.engine.finish()
-    desk.window.files.save_to(tmp_path / "run.bhsession")
+    desk.save(tmp_path / "run.bhsession")
     desk.window.prompt.set_prompt("Other")
     desk.window.settings_panel.show_rule(RuleParameters())
-    desk.window.files.open_path(tmp_path / "run.bhsession")
+    desk.open(tmp_path / "run.bhsession")
     assert desk.window.prompt.prompt == "Used"
     assert desk.window.settings_panel.rule().level == 0.001

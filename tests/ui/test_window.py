@@ -360,6 +360,7 @@ def test_closing_during_a_run_keeps_what_was_written(desk: Desk) -> None:
     assert desk.engine.is_run_cancelled
     desk.engine.finish(FinishReason.STOPPED)
     assert not desk.window.isVisible()
+    desk.settle()
     assert len(list(autosave_dir().iterdir())) == 1
 
 

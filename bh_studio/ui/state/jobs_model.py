@@ -19,12 +19,22 @@ from bh_studio.engine.protocol.events import (
     ModelLoaded,
     ModelUnloaded,
     Report,
+    SessionRead,
+    SessionWritten,
 )
-from bh_studio.engine.protocol.requests import Body, Request, UnloadModel
+from bh_studio.engine.protocol.requests import Body, ModelFree, Request, UnloadModel
 
 _log = logging.getLogger(__name__)
 _ENDS = (
-    CalibrationSaved | Failed | Finished | JobCancelled | LoadRefused | ModelInspected | ModelLoaded
+    CalibrationSaved
+    | Failed
+    | Finished
+    | JobCancelled
+    | LoadRefused
+    | ModelInspected
+    | ModelLoaded
+    | SessionRead
+    | SessionWritten
 )
 
 Take = Callable[[Event], None]
@@ -48,10 +58,12 @@ class _Asked(NamedTuple):
 class JobsModel(QObject):
     """Numbers what is asked for, and hands each event to whoever asked.
 
-    became_idle: the last job has ended. A job has ended when its last event is handed on, so that
-    whoever takes that may ask for the next.
+    attached: there is an engine from now on. became_idle: the last job that needs the model has
+    ended. A job has ended when its last event is handed on, so that whoever takes that may ask for
+    the next.
     """
 
+    attached = Signal()
     became_idle = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -63,6 +75,8 @@ class JobsModel(QObject):
     def attach(self, engine: EnginePort | None) -> None:
         """Ask `engine` from now on; None takes it away."""
         self._engine = engine
+        if engine is not None:
+            self.attached.emit()
 
     @property
     def has_engine(self) -> bool:
@@ -71,8 +85,10 @@ class JobsModel(QObject):
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is an engine that has nothing to do."""
-        return self._engine is not None and not self._asked
+        """Whether there is an engine that has nothing to do with a model."""
+        return self._engine is not None and all(
+            isinstance(asked.body, ModelFree) for asked in self._asked.values()
+        )
 
     def ask(self, body: Body, take: Take) -> int:
         """Ask for `body`; `take` gets its events, in this thread. The number of the job.
@@ -106,5 +122,5 @@ class JobsModel(QObject):
         if ends:
             del self._asked[job]
         asked.take(event)
-        if ends and self.is_idle:
+        if ends and not isinstance(asked.body, ModelFree) and self.is_idle:
             self.became_idle.emit()
