@@ -13,7 +13,7 @@ from bh_studio.cli.terminal.streams import EXIT_INTERRUPTED, CommandError, say
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.execution.host import Host
 from bh_studio.engine.protocol.events import Event, LoadProgress, LoadRefused, ModelLoaded
-from bh_studio.engine.protocol.requests import Body, LoadModel
+from bh_studio.engine.protocol.requests import LoadModel, ModelBound
 from bh_studio.engine.records.terms import ModelInfo
 
 
@@ -21,7 +21,7 @@ class Loaded(NamedTuple):
     """A model that is loaded. answer: what comes of a request to it, as Host.answer says."""
 
     info: ModelInfo
-    answer: Callable[[Body, CancelToken], Generator[Event, None, None]]
+    answer: Callable[[ModelBound, CancelToken], Generator[Event, None, None]]
 
 
 def load(arguments: argparse.Namespace, calibration: Path | None = None) -> Loaded:

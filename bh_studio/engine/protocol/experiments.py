@@ -346,7 +346,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, tag="replay", tag_field=
         }
 
 
-Experiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration | Benchmark | Replay
+ModelExperiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration | Benchmark
+Experiment = ModelExperiment | Replay
 
 
 def kind_of(definition: Experiment) -> str:
