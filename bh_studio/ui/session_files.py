@@ -46,34 +46,34 @@ class SessionFiles(QObject):
     notified = Signal(str)
     opened = Signal(object)
 
-    def __init__(self, model: SessionModel, settings: Settings, window: QWidget) -> None:
+    def __init__(self, session: SessionModel, settings: Settings, window: QWidget) -> None:
         super().__init__(window)
-        self._model = model
+        self._session = session
         self._window = window
         self.dialog: QFileDialog | None = None
         self._is_opening = False
         self.settings = settings
         self.path: Path | None = None
         self.is_saved = False
-        model.session_changed.connect(self._forget_path)
-        model.run_finished.connect(self.autosave)
+        session.session_changed.connect(self._forget_path)
+        session.run_finished.connect(self.autosave)
 
     @property
     def can_save(self) -> bool:
         """Whether there is a session that the user has not saved."""
-        return self._model.session is not None and not self.is_saved
+        return self._session.session is not None and not self.is_saved
 
     @property
     def title(self) -> str:
         """What to call the session on screen."""
         if self.path is not None:
             return self.path.name
-        return "Unsaved run" if self._model.session is not None else ""
+        return "Unsaved run" if self._session.session is not None else ""
 
     @Slot()
     def save(self) -> None:
         """Save to the session's own file; ask for one the first time."""
-        if self._model.session is None:
+        if self._session.session is None:
             return
         if self.path is None:
             self.save_as()
@@ -83,7 +83,7 @@ class SessionFiles(QObject):
     @Slot()
     def save_as(self) -> None:
         """Ask for a file and save to it."""
-        if self._model.session is None:
+        if self._session.session is None:
             return
         dialog = self._new_dialog("Save session", _SESSIONS, SUFFIX)
         dialog.fileSelected.connect(self._save_chosen)
@@ -91,7 +91,7 @@ class SessionFiles(QObject):
 
     def save_to(self, path: Path) -> bool:
         """Save to `path`; whether it worked."""
-        session = self._model.session
+        session = self._session.session
         if session is None or not self._write(save_session, session, path):
             return False
         self._remember(path)
@@ -120,12 +120,12 @@ class SessionFiles(QObject):
 
     def open_path(self, path: Path) -> bool:
         """Show the session in `path`; a bad file changes nothing. Whether it worked."""
-        if self._model.is_busy:
+        if self._session.is_busy:
             return False
         try:
             session = load_session(path)
             self._is_opening = True
-            self._model.show_session(session)
+            self._session.show_session(session)
         except (SessionError, OSError, ValueError, TypeError, OverflowError) as error:
             self._fail(
                 f"{path.name} could not be opened.", f"{_reason(error)} Nothing was changed.", error
@@ -171,7 +171,7 @@ class SessionFiles(QObject):
             _remove_oldest(autosave_dir())
 
     def _open_from(self, folder: Path) -> None:
-        if self._model.is_busy:
+        if self._session.is_busy:
             return
         dialog = self._new_dialog("Open session", _SESSIONS, "")
         dialog.setDirectory(str(folder))
@@ -179,7 +179,7 @@ class SessionFiles(QObject):
         dialog.open()
 
     def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
-        if self._model.session is None:
+        if self._session.session is None:
             return None
         return self._new_dialog("Export statistics", words, suffix)
 
@@ -214,7 +214,7 @@ class SessionFiles(QObject):
 
     def _export_to(self, path: Path, writer: Callable[[Session, Path], None]) -> None:
         # The menu's item decides what is written; the name of the file is the user's affair.
-        session = self._model.session
+        session = self._session.session
         if session is not None and self._write(writer, session, path):
             self.notified.emit(f"Exported to {path}")
 
@@ -255,7 +255,7 @@ class SessionFiles(QObject):
     def _suggested_name(self) -> str:
         if self.path is not None:
             return self.path.stem
-        session = self._model.session
+        session = self._session.session
         turns = session.conversation.turns if session and session.conversation else ()
         prompt = turns[0].prompt if turns else session.prompt if session else ""
         plain = " ".join(prompt.split()[:6])

@@ -180,7 +180,7 @@ def test_a_session_is_opened_at_the_start(
     seen: list[int] = []
 
     def make() -> FakeEngine:
-        seen.append(window().model.bh.token_count)
+        seen.append(window().session.bh.token_count)
         return engine
 
     assert run_window(WindowOptions(session=path, quit=True), make) == 0
@@ -203,7 +203,7 @@ def test_the_window_is_visible_before_the_engine_is_made(engine: FakeEngine) -> 
 
 def test_closing_the_window_ends_the_program_and_remembers(engine: FakeEngine) -> None:
     def close_later() -> None:
-        window().prompt.set_prompt("Remember me")
+        window().compare.prompt.set_prompt("Remember me")
         window().close()
 
     _timer = when(lambda: engine.is_started, close_later)
@@ -216,10 +216,10 @@ def test_an_interrupt_during_a_run_keeps_what_was_written(engine: FakeEngine) ->
     engine.interval_ms = 100
 
     def interrupt() -> None:
-        assert window().model.is_busy
+        assert window().session.is_busy
         signal.raise_signal(signal.SIGINT)
 
-    _timer = when(lambda: engine.is_started and bool(window().model.bh.token_ids), interrupt)
+    _timer = when(lambda: engine.is_started and bool(window().session.bh.token_ids), interrupt)
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
     (kept,) = autosave_dir().iterdir()
     assert load_session(kept).records[1].finish_reason is FinishReason.STOPPED

@@ -20,6 +20,7 @@ from bh_studio.engine.protocol.events import (
     ModelUnloaded,
     Report,
 )
+from bh_studio.engine.protocol.experiments import Experiment
 from bh_studio.engine.protocol.requests import Body, Request, UnloadModel
 
 _log = logging.getLogger(__name__)
@@ -48,10 +49,11 @@ class _Asked(NamedTuple):
 class JobsModel(QObject):
     """Numbers what is asked for, and hands each event to whoever asked.
 
-    became_idle: the last job has ended. A job has ended when its last event is handed on, so that
-    whoever takes that may ask for the next.
+    changed: something was asked for, or has ended. became_idle: the last job has ended. A job has
+    ended when its last event is handed on, so that whoever takes that may ask for the next.
     """
 
+    changed = Signal()
     became_idle = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -74,6 +76,11 @@ class JobsModel(QObject):
         """Whether there is an engine that has nothing to do."""
         return self._engine is not None and not self._asked
 
+    @property
+    def need_the_model(self) -> bool:
+        """Whether an experiment was asked for, so that the model has to stay until it has ended."""
+        return any(isinstance(asked.body, Experiment) for asked in self._asked.values())
+
     def ask(self, body: Body, take: Take) -> int:
         """Ask for `body`; `take` gets its events, in this thread. The number of the job.
 
@@ -83,8 +90,10 @@ class JobsModel(QObject):
             raise RuntimeError("There is no engine.")
         self._last += 1
         self._asked[self._last] = _Asked(body, take)
-        self._engine.submit(Request(self._last, body))
-        return self._last
+        job = self._last
+        self._engine.submit(Request(job, body))
+        self.changed.emit()
+        return job
 
     def cancel(self, job: int) -> None:
         """Ask a job to end; what comes of it makes that final."""
@@ -106,5 +115,8 @@ class JobsModel(QObject):
         if ends:
             del self._asked[job]
         asked.take(event)
-        if ends and self.is_idle:
+        if not ends:
+            return
+        self.changed.emit()
+        if self.is_idle:
             self.became_idle.emit()
