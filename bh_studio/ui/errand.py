@@ -107,6 +107,9 @@ class Errand(QObject):
         if not self._run:
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
             return
+        if self._window.place.is_busy:
+            # Whoever sits at the window did not wait for the model: their run is the run.
+            return
         obstacle = self._window.place.obstacle()
         if obstacle:
             self._complain(obstacle)

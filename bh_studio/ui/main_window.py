@@ -147,10 +147,12 @@ class MainWindow(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if self.place.is_busy:
+            self.place.stop()
+        # What has only waited is gone by now.
+        if self.place.is_busy:
             # What has been written so far is kept: the engine ends the run, then the window closes,
             # however often it was asked to.
             self._closing = True
-            self.place.stop()
             self.status.notify("Ending the run, then closing…")
             event.ignore()
             return
@@ -179,6 +181,8 @@ class MainWindow(QMainWindow):
             self.errors.withdraw_remedy()
             if not engine.can_cancel_load:
                 self.status.show_progress(LoadProgress("Cancelling the load…"))
+            elif engine.load_progress is not None:
+                self._show_progress(engine.load_progress)
         else:
             self.status.show_state(place.obstacle() or "Ready")
         self.setWindowTitle(f"{place.title}[*] – BH Studio" if place.title else "BH Studio[*]")
@@ -188,6 +192,10 @@ class MainWindow(QMainWindow):
 
     @Slot(object)
     def _show_progress(self, progress: LoadProgress) -> None:
+        if self.place.is_busy:
+            # Nothing can be in flight while a model loads but what waits for it.
+            words = f"{progress.stage}  ·  {self.place.obstacle()}"
+            progress = LoadProgress(words, progress.fraction)
         self.status.show_progress(progress)
 
     @Slot()

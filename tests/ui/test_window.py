@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
+from bh_studio.engine.protocol.events import Notice
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.settings import Settings
@@ -31,6 +32,11 @@ from bh_studio.ui.widgets.figure_row import Figure, FigureRow
 from bh_studio.ui.widgets.theme import DARK, LIGHT
 from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
+
+SHORTAGE = (
+    "The null holds 112000 scores a layer, so no p-value is below 8.9e-06; a single expert would "
+    "need 1.6e-06 at alpha 0.0001. Calibrate on a longer text or raise it."
+)
 
 
 def enabled(window: MainWindow) -> dict[str, bool]:
@@ -58,7 +64,7 @@ def test_enabled_controls_in_every_state(make_desk: Callable[..., Desk]) -> None
     page.prompt.set_prompt("Once")
     assert enabled(window) == flags("00000011")
     desk.model.load("embedded")
-    assert enabled(window) == flags("00110010")
+    assert enabled(window) == flags("11110010")
     desk.engine.finish_load()
     assert enabled(window) == flags("11000011")
     desk.start()
@@ -89,7 +95,7 @@ def test_what_run_waits_for_is_said(make_desk: Callable[..., Desk]) -> None:
     window, page = desk.window, desk.page
     assert "No model is loaded" in page.obstacle()
     desk.model.load("embedded")
-    assert page.obstacle() == "The model is loading."
+    assert page.obstacle() == "Type a prompt first."
     desk.engine.finish_load()
     page.prompt.set_prompt("  \n")
     assert page.obstacle() == "Type a prompt first."
@@ -330,6 +336,30 @@ def test_hovering_a_token_frames_its_column(desk: Desk) -> None:
     assert desk.page.heat_map.framed_token == 1
     desk.page.bh.text.token_hovered.emit(-1)
     assert desk.page.heat_map.framed_token is None
+
+
+def test_what_should_be_known_of_a_run_is_under_its_numbers(desk: Desk) -> None:
+    desk.window.resize(1024, 640)
+    strip = desk.page.statistics
+    desk.start("Once")
+    desk.say([" upon"])
+    QApplication.processEvents()
+    heights = [desk.page.bh.text.height()]
+    desk.engine.report(Notice(SHORTAGE))
+    desk.page.clock.flush()
+    QApplication.processEvents()
+    heights.append(desk.page.bh.text.height())
+    assert strip.notice.isVisible()
+    assert strip.notice.text() == SHORTAGE
+    assert all(word in strip.notice.toolTip() for word in SHORTAGE.split())
+    # The answers keep their lines, and the window its size: the charts give way.
+    assert heights[1] >= min(heights[0], 3 * desk.page.fontMetrics().lineSpacing())
+    assert desk.window.size() == QSize(1024, 640)
+    assert desk.window.minimumSizeHint().height() <= 640
+    desk.engine.finish()
+    desk.start("Twice")
+    desk.page.clock.flush()
+    assert not strip.notice.isVisible()
 
 
 def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> None:

@@ -23,6 +23,7 @@ from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.session_model import RunState, SessionModel
+from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 
@@ -102,6 +103,7 @@ class ComparePage(QWidget):
         session.session_changed.connect(self._sync)
         session.content_changed.connect(self.clock.mark)
         engine.state_changed.connect(self._sync)
+        engine.jobs.changed.connect(self._sync)
         engine.model_changed.connect(self._take_model)
         self.clock.frame.connect(self._paint)
         self.conversation.changed.connect(self._sync)
@@ -151,14 +153,17 @@ class ComparePage(QWidget):
         return self.conversation.can_start_over if self.settings_panel.is_chat else None
 
     def obstacle(self) -> str:
-        """Why a run cannot start now, a sentence; empty if it can."""
-        if self._session.state is RunState.RUNNING:
-            return "Running: the sides take turns, token by token."
-        if self._session.state is RunState.CANCELLING:
-            return "Stopping…"
+        """Why a run cannot start now, a sentence; empty if it can, or can wait for its model."""
+        match self._session.state:
+            case RunState.WAITING:
+                return waiting_words(self._session.awaited)
+            case RunState.RUNNING:
+                return "Running: the sides take turns, token by token."
+            case RunState.CANCELLING:
+                return "Stopping…"
         match self._engine.state:
-            case EngineState.LOADING:
-                return "The model is loading."
+            case EngineState.LOADING if not self._engine.can_cancel_load:
+                return "The load is being cancelled."
             case EngineState.NO_MODEL:
                 return "No model is loaded; choose one in the Model menu."
             case EngineState.UNLOADING:
@@ -180,7 +185,7 @@ class ComparePage(QWidget):
 
     @Slot()
     def stop(self) -> None:
-        """Ask for the end of what is in flight."""
+        """Ask for the end of the run; if there is none, of the load."""
         if self._session.can_stop:
             self._session.stop()
         else:
@@ -214,9 +219,11 @@ class ComparePage(QWidget):
         session = self._session
         for panel in (self.baseline, self.bh):
             panel.refresh(session.first_difference, session.compared_tokens)
-        self.statistics.refresh()
-        self.layers.refresh()
-        self.heat_map.refresh()
+        self.statistics.refresh(session.notices)
+        for chart in (self.layers, self.heat_map):
+            # A small window has no room for one more line unless the charts give theirs.
+            chart.give_way(bool(session.notices))
+            chart.refresh()
 
     @Slot()
     def _sync(self) -> None:
@@ -229,7 +236,10 @@ class ComparePage(QWidget):
 
     @Slot()
     def _take_model(self) -> None:
-        self.settings_panel.set_model(self._engine.model)
+        panel = self.settings_panel
+        panel.set_model(self._engine.model)
+        if (conversation := panel.precedes(self.conversation.turns)) is not None:
+            self._session.take_as_message(conversation)
 
     @Slot(object)
     def _take_parameters(self, session: Session) -> None:

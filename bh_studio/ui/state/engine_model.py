@@ -78,6 +78,11 @@ class EngineModel(QObject):
         return self.state is EngineState.LOADING and self._cancellable is not None
 
     @property
+    def will_answer(self) -> bool:
+        """Whether there is a model to answer with, or one on its way."""
+        return self.state is EngineState.READY or self.can_cancel_load
+
+    @property
     def is_settled(self) -> bool:
         """Whether a model could be loaded now, in place of the one there is."""
         return (

@@ -81,6 +81,11 @@ class JobsModel(QObject):
         """Whether an experiment was asked for, so that the model has to stay until it has ended."""
         return any(isinstance(asked.body, Experiment) for asked in self._asked.values())
 
+    def body_of(self, job: int) -> Body | None:
+        """What was asked for in `job`; None once that has ended."""
+        asked = self._asked.get(job)
+        return None if asked is None else asked.body
+
     def ask(self, body: Body, take: Take) -> int:
         """Ask for `body`; `take` gets its events, in this thread. The number of the job.
 

@@ -9,6 +9,7 @@ import logging
 from enum import Enum, auto
 from functools import partial
 
+from msgspec import structs
 from PySide6.QtCore import QObject, Signal, Slot
 
 from bh_studio.engine.protocol.events import (
@@ -20,21 +21,27 @@ from bh_studio.engine.protocol.events import (
     Progress,
     SideFinished,
     TokenGenerated,
+    Waiting,
 )
 from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.requests import Body, LoadModel
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
-from bh_studio.ui.state.engine_model import EngineModel, EngineState
+from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.run_pair import RunPair, check_session
 
 _log = logging.getLogger(__name__)
 
 
 class RunState(Enum):
-    """What becomes of the run that was asked for, as far as the engine has confirmed it."""
+    """What becomes of the run that was asked for, as far as the engine has confirmed it.
+
+    WAITING: something else comes first, such as the load of the model.
+    """
 
     IDLE = auto()
+    WAITING = auto()
     RUNNING = auto()
     CANCELLING = auto()
 
@@ -56,7 +63,7 @@ class SessionModel(QObject):
 
     def __init__(self, engine: EngineModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._engine = engine
+        self.engine = engine
         self._jobs = engine.jobs
         self.state = RunState.IDLE
         self.session: Session | None = None
@@ -67,6 +74,10 @@ class SessionModel(QObject):
         self._run: Comparison | None = None
         self._job = 0
         self._is_accepted = False
+        # What a run that waits stands behind: the load of its model, or another job.
+        self._load: LoadModel | None = None
+        self._behind = 0
+        engine.state_changed.connect(self._follow_load)
 
     # --- what the user asks for ---
 
@@ -81,6 +92,11 @@ class SessionModel(QObject):
         return self._runs.compared_tokens
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the run on screen, each a sentence."""
+        return self._runs.notices
+
+    @property
     def is_busy(self) -> bool:
         """Whether a run is in flight."""
         return self.state is not RunState.IDLE
@@ -88,7 +104,14 @@ class SessionModel(QObject):
     @property
     def can_stop(self) -> bool:
         """Whether a run is in flight that was not asked to stop yet."""
-        return self.state is RunState.RUNNING
+        return self.state in (RunState.WAITING, RunState.RUNNING)
+
+    @property
+    def awaited(self) -> Body | None:
+        """What has to end, or to give way, before the run begins; None if it does not wait."""
+        if self.state is not RunState.WAITING:
+            return None
+        return self._load or self._jobs.body_of(self._behind)
 
     def run(
         self,
@@ -97,25 +120,39 @@ class SessionModel(QObject):
         generation: GenerationParameters,
         conversation: Conversation | None = None,
     ) -> None:
-        """Answer `prompt` with both sides; ignored unless a model is ready and nothing runs.
+        """Answer `prompt` with both sides, as soon as the model that is loading is there.
 
+        Ignored where there is no such model, and while a run is in flight.
         conversation: what precedes it; None continues it as plain text.
         """
-        is_ready = self._engine.state is EngineState.READY
-        if not self._jobs.has_engine or not is_ready or self.is_busy:
+        if not self._jobs.has_engine or not self.engine.will_answer or self.is_busy:
             return
-        # What is on screen stays until the engine takes the prompt: it may refuse it.
-        run = Comparison(
-            prompt=prompt, sides=(None, rule), generation=generation, conversation=conversation
+        self._ask(
+            Comparison(
+                prompt=prompt, sides=(None, rule), generation=generation, conversation=conversation
+            )
         )
-        self._run, self._is_accepted = run, False
-        self._set_state(RunState.RUNNING)
-        self._job = self._jobs.ask(run, partial(self._apply, run))
+
+    def take_as_message(self, conversation: Conversation) -> None:
+        """Let a run that was asked for as plain text be a message behind `conversation`.
+
+        Only while its prompt is not accepted: before its model was there, nobody knew that it can
+        chat.
+        """
+        run = self._run
+        if run is not None and not self._is_accepted and run.conversation is None:
+            self._jobs.cancel(self._job)
+            self._ask(structs.replace(run, conversation=conversation))
 
     @Slot()
     def stop(self) -> None:
-        """Ask for the end of the run; the engine's answer makes it final."""
-        if self.can_stop:
+        """Ask for the end of the run; the engine's answer makes it final.
+
+        A run that waits leaves no trace, so it has ended for whoever looks on.
+        """
+        if self.state is RunState.WAITING:
+            self._withdraw()
+        elif self.can_stop:
             self._jobs.cancel(self._job)
             self._set_state(RunState.CANCELLING)
 
@@ -142,12 +179,43 @@ class SessionModel(QObject):
 
     # --- what the engine reports ---
 
+    def _ask(self, run: Comparison) -> None:
+        # What is on screen stays until the engine takes the prompt: it may refuse it.
+        self._run, self._is_accepted = run, False
+        self._load, self._behind = self.engine.loading, 0
+        # Before it is asked for, since the answer may come before the number of the job.
+        self._set_state(RunState.RUNNING if self._load is None else RunState.WAITING)
+        self._job = self._jobs.ask(run, partial(self._apply, run))
+
+    @Slot()
+    def _follow_load(self) -> None:
+        """A run that waits for a model goes on when it is there, and ends quietly with its load."""
+        load, engine = self._load, self.engine
+        if load is None or (engine.loading is load and engine.can_cancel_load):
+            return
+        if engine.loaded is load:
+            self._load = None
+            self._set_state(RunState.RUNNING)
+        else:
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Forget a run that has not begun; what the engine still says of it is about nothing."""
+        self._jobs.cancel(self._job)
+        self._end()
+
     def _apply(self, run: Comparison, event: Event) -> None:
+        if run is not self._run:
+            return
         match event:
+            case Waiting(behind) if self._load is None and self._jobs.body_of(behind) is not None:
+                self._behind = behind
+                self._set_state(RunState.WAITING)
             case Progress():
                 self._accept(run)
             case Notice(text):
                 _log.info("%s", text)
+                self._runs.notice(text)
             case TokenGenerated():
                 self._runs.append(event)
             case SideFinished():
@@ -166,10 +234,12 @@ class SessionModel(QObject):
 
     def _accept(self, run: Comparison) -> None:
         """The first step of a run says that its prompt was accepted."""
-        model = self._engine.model
+        model = self.engine.model
         if self._is_accepted or model is None:
             return
         self._is_accepted = True
+        if self.state is RunState.WAITING:
+            self._set_state(RunState.RUNNING)
         (rule,) = (side for side in run.sides if side is not None)
         self._runs.begin(run.prompt, rule, run.generation, model, run.conversation)
         self._set_session(None)
@@ -185,7 +255,7 @@ class SessionModel(QObject):
             self.run_lost.emit()
 
     def _end(self) -> None:
-        self._run = None
+        self._run = self._load = None
         self._set_state(RunState.IDLE)
 
     def _set_state(self, state: RunState) -> None:

@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bh_studio.engine.protocol.events import Failed, Finished, SideFinished, TokenGenerated
+from bh_studio.engine.protocol.events import (
+    Failed,
+    Finished,
+    JobCancelled,
+    Notice,
+    Progress,
+    SideFinished,
+    TokenGenerated,
+)
+from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.requests import Body, LoadModel, SaveCalibration
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import FinishReason, GenerationParameters
+from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import JobsModel
@@ -19,6 +29,16 @@ from bh_studio.ui.state.session_model import RunState, SessionModel
 from tests.fake_engine import FakeEngine
 
 RULE, GENERATION = RuleParameters(), GenerationParameters()
+
+
+def awaited_by(screen: SessionModel) -> Body | None:
+    """What the run waits for, read anew too."""
+    return screen.awaited
+
+
+def is_started(screen: SessionModel) -> bool:
+    """Whether there is anything on screen."""
+    return screen.baseline.is_started
 
 
 def state_of(screen: SessionModel) -> RunState:
@@ -209,6 +229,171 @@ def test_nothing_is_asked_of_an_engine_that_is_not_there() -> None:
     screen.run("Once", RULE, GENERATION)
     screen.stop()
     assert state_of(screen) is RunState.IDLE
+
+
+# --- runs that wait ---
+
+
+def test_a_run_waits_for_the_model_that_loads(model: EngineModel, engine: FakeEngine) -> None:
+    screen = SessionModel(model)
+    states: list[RunState] = []
+    screen.state_changed.connect(states.append)
+    model.load("embedded")
+    screen.run("Once", RULE, GENERATION)
+    assert [type(request) for request in engine.requests] == [LoadModel, Comparison]
+    engine.wait(engine.jobs[0])
+    assert awaited_by(screen) == LoadModel("embedded")
+    engine.finish_load()
+    assert awaited_by(screen) is None
+    assert not is_started(screen)
+    engine.token(0, " upon")
+    assert screen.baseline.layers == engine.model.layers
+    session = engine.finish()
+    assert states == [RunState.WAITING, RunState.RUNNING, RunState.IDLE]
+    assert screen.session is session
+
+
+@pytest.mark.parametrize("end", ["fail", "end_cancelled", "refuse"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_waiting_run_ends_quietly_with_its_load(
+    model: EngineModel, engine: FakeEngine, end: str, is_there: bool
+) -> None:
+    screen = SessionModel(model)
+    if is_there:
+        model.load("embedded")
+        engine.finish_load()
+    told: list[object] = []
+    for signal in (screen.failed, screen.run_lost, screen.run_accepted, screen.session_changed):
+        signal.connect(lambda *_: told.append(None))
+    model.load("/models/other")
+    screen.run("Once", RULE, GENERATION)
+    load, run = engine.jobs[-2:]
+    if end == "fail":
+        engine.fail("The weights are damaged.", load)
+    elif end == "end_cancelled":
+        engine.end_cancelled(LoadModel)
+    else:
+        engine.refuse()
+    assert state_of(screen) is RunState.IDLE
+    assert run in engine.cancelled
+    # The former model may have begun to answer before the engine heard of that.
+    engine.token(0, " late")
+    engine.finish(FinishReason.STOPPED)
+    assert told == []
+    assert not is_started(screen)
+    assert model.is_ready == is_there
+    assert model.is_settled
+
+
+def test_who_cancels_a_load_gives_up_the_run_that_waits_for_it(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    model.load("embedded")
+    screen.run("Once", RULE, GENERATION)
+    model.cancel_load()
+    assert state_of(screen) is RunState.IDLE
+    assert engine.cancelled == set(engine.jobs)
+    # While a load is being given up there is nothing to wait for.
+    screen.run("Twice", RULE, GENERATION)
+    assert len(engine.requests) == 2
+
+
+def test_a_waiting_run_that_is_stopped_leaves_the_load_and_may_be_asked_for_again(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    model.load("embedded")
+    screen.run("Once", RULE, GENERATION)
+    first = engine.jobs[-1]
+    screen.stop()
+    assert state_of(screen) is RunState.IDLE
+    assert engine.cancelled == {first}
+    assert model.can_cancel_load
+    screen.run("Twice", RULE, GENERATION)
+    engine.finish_load()
+    # The engine comes to the first one before it ends it.
+    engine.report(Progress("answers", 0, 1), first)
+    engine.report(JobCancelled(), first)
+    assert state_of(screen) is RunState.RUNNING
+    assert not is_started(screen)
+    engine.token(0, " upon")
+    assert screen.baseline.prompt == "Twice"
+
+
+def test_a_waiting_run_that_does_not_fit_the_model_is_refused_by_the_engine(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    failures: list[Failed] = []
+    screen.failed.connect(failures.append)
+    model.load("embedded")
+    screen.run("Once", RuleParameters(max_k=200), GENERATION)
+    engine.finish_load()
+    failure = engine.fail("max_k must not exceed the 64 experts of a layer; got 200.")
+    assert failures == [failure]
+    assert state_of(screen) is RunState.IDLE
+    assert not is_started(screen)
+
+
+def test_a_run_says_what_it_waits_for(
+    ready: EngineModel, screen: SessionModel, engine: FakeEngine
+) -> None:
+    ready.save_calibration(Path("/null.npz"))
+    screen.run("Once", RULE, GENERATION)
+    assert state_of(screen) is RunState.RUNNING
+    engine.wait(engine.jobs[-2])
+    assert state_of(screen) is RunState.WAITING
+    assert awaited_by(screen) == SaveCalibration(Path("/null.npz"))
+    engine.save_calibration()
+    assert awaited_by(screen) is None
+    engine.begin()
+    assert state_of(screen) is RunState.RUNNING
+
+
+def test_a_run_asked_for_before_its_model_was_known_to_chat_becomes_a_message(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    model.load("embedded")
+    screen.run("Who?", RULE, GENERATION)
+    plain = engine.jobs[-1]
+    engine.finish_load()
+    screen.take_as_message(Conversation("Be brief."))
+    assert plain in engine.cancelled
+    assert engine.run.prompt == "Who?"
+    assert engine.run.conversation == Conversation("Be brief.")
+    engine.report(Progress("answers", 0, 1), plain)
+    assert not is_started(screen)
+    engine.begin()
+    assert is_started(screen)
+    # A run that is under way stays what it is.
+    screen.take_as_message(Conversation())
+    assert engine.run.conversation == Conversation("Be brief.")
+
+
+# --- what should be known of a run ---
+
+
+def test_what_should_be_known_of_a_run_goes_with_the_next(
+    screen: SessionModel, engine: FakeEngine
+) -> None:
+    screen.run("Once", RULE, GENERATION)
+    engine.begin()
+    for text in ("The null is small.", "The null is small.", "Another fact."):
+        engine.report(Notice(text))
+    first = engine.finish()
+    seen = [screen.notices]
+    screen.run("Twice", RULE, GENERATION)
+    seen.append(screen.notices)
+    engine.begin()
+    seen.append(screen.notices)
+    facts = ("The null is small.", "Another fact.")
+    assert seen == [facts, facts, ()]
+    engine.report(Notice("A third."))
+    engine.finish()
+    screen.show_session(first)
+    assert screen.notices == ()
 
 
 def test_no_model_is_exchanged_under_a_run(
