@@ -25,6 +25,7 @@ from bh_studio.ui.errand import Errand
 from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember, restore
+from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import EnginePort, JobsModel
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.theme import Theme
@@ -91,13 +92,14 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     pg.setConfigOptions(antialias=True)
     settings = load_settings()
     theme = Theme(app, _SCHEMES.get(options.color_scheme or ""), settings.text_percent)
-    model = SessionModel(JobsModel())
-    window = MainWindow(model, theme, settings)
+    engine = EngineModel(JobsModel())
+    session = SessionModel(engine)
+    window = MainWindow(engine, session, theme, settings)
     restore(window, settings)
     uncaught = UncaughtErrors()
     uncaught.caught.connect(window.report)
     uncaught.install()
-    interrupts = InterruptWatcher(lambda: model.is_busy)
+    interrupts = InterruptWatcher(lambda: session.is_busy)
     # Queued: an interrupt may arrive in the middle of any of the window's methods.
     interrupts.interrupted.connect(window.close, Qt.ConnectionType.QueuedConnection)
     switch_interval = sys.getswitchinterval()
@@ -120,7 +122,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         load_anyway=options.load_anyway,
         calibration=options.calibration,
     )
-    launcher = _Launcher(window, model, first_load, make_engine or _real_engine)
+    launcher = _Launcher(window, engine, first_load, make_engine or _real_engine)
     window.show()
     errand.prepare(
         options.prompt,
@@ -142,7 +144,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         uncaught.uninstall()
         window.hide()
         release_copied_text()
-        model.jobs.attach(None)
+        engine.jobs.attach(None)
         window.models.shutdown()
         launcher.shutdown()
         window.deleteLater()
@@ -194,12 +196,12 @@ class _Launcher(QObject):
     def __init__(
         self,
         window: MainWindow,
-        model: SessionModel,
+        engine_model: EngineModel,
         first_load: LoadModel,
         make_engine: Callable[[], EngineLike],
     ) -> None:
         super().__init__(window)
-        self._model = model
+        self._engine_model = engine_model
         self._first_load = first_load
         self._make_engine = make_engine
         self._engine: EngineLike | None = None
@@ -222,16 +224,16 @@ class _Launcher(QObject):
             return
         self._latest.stop()
         self._engine = self._make_engine()
-        self._engine.reported.connect(self._model.jobs.apply)
+        self._engine.reported.connect(self._engine_model.jobs.apply)
         self._engine.start()
-        self._model.jobs.attach(self._engine)
-        self._model.load_with(self._first_load)
+        self._engine_model.jobs.attach(self._engine)
+        self._engine_model.load_with(self._first_load)
 
     def shutdown(self) -> None:
         """End the engine; returns when its thread has ended."""
         if self._engine is not None:
             self._engine.shutdown()
-            self._engine.reported.disconnect(self._model.jobs.apply)
+            self._engine.reported.disconnect(self._engine_model.jobs.apply)
 
 
 def _real_engine() -> EngineLike:

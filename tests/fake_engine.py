@@ -24,6 +24,7 @@ from bh_studio.engine.protocol.events import (
     Report,
     SideFinished,
     TokenGenerated,
+    Waiting,
 )
 from bh_studio.engine.protocol.experiments import Comparison, conversation_of
 from bh_studio.engine.protocol.requests import (
@@ -186,6 +187,14 @@ class FakeEngine(QObject):
         """Whether that run was asked to end."""
         assert isinstance(self.run, Comparison)
         return self.jobs[-1] in self.cancelled
+
+    def wait(self, behind: int) -> None:
+        """Say that what was asked for last waits for the job `behind`."""
+        self.report(Waiting(behind))
+
+    def end_cancelled(self, kind: type[Body]) -> None:
+        """Say that the last job of that kind has ended because it was asked to."""
+        self.report(JobCancelled(), self.job_of(kind))
 
     def progress(self, stage: str, fraction: float | None = None) -> None:
         self.report(LoadProgress(stage, fraction), self.job_of(LoadModel))

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QApplication
 
 from bh_studio.engine.protocol.events import Failed, LoadRefused
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.state.session_model import State
+from bh_studio.ui.state.engine_model import EngineState
 
 # Long enough for the last frame and the layout it causes.
 _SETTLE_MS = 120
@@ -48,11 +48,11 @@ class Errand(QObject):
         self._set_up: partial[None] | None = None
         self._started = False
         self._is_winding_up = False
-        model = window.model
-        model.state_changed.connect(self._follow)
-        model.run_finished.connect(self._finish)
-        model.failed.connect(self.fail)
-        model.load_refused.connect(self._fail_for_memory)
+        window.engine.state_changed.connect(self._follow)
+        window.engine.failed.connect(self.fail)
+        window.engine.load_refused.connect(self._fail_for_memory)
+        window.session.run_finished.connect(self._finish)
+        window.session.failed.connect(self.fail)
         window.files.failed.connect(self.fail)
         window.files.settled.connect(self._go_on)
 
@@ -83,9 +83,10 @@ class Errand(QObject):
         chat: bool | None,
         system: str | None,
     ) -> None:
-        panel = self._window.settings_panel
+        page = self._window.compare
+        panel = page.settings_panel
         if prompt is not None:
-            self._window.prompt.set_prompt(prompt)
+            page.prompt.set_prompt(prompt)
         if chat is not None or system is not None:
             panel.conversation.show_choice(chat is not False)
         if system is not None:
@@ -116,7 +117,7 @@ class Errand(QObject):
 
     @Slot()
     def _follow(self) -> None:
-        is_ready = self._window.model.state is State.READY
+        is_ready = self._window.engine.state is EngineState.READY
         if is_ready and self._set_up is None and not self._started:
             self._started = True
             # After every other receiver of this change has taken it in.
@@ -124,7 +125,7 @@ class Errand(QObject):
 
     @Slot()
     def _begin(self) -> None:
-        model = self._window.model.model
+        model = self._window.engine.model
         if self._needs_template and model is not None and not model.has_chat_template:
             failure = Failed(
                 f"{model.name} continues texts; it has no chat template.",
@@ -137,12 +138,15 @@ class Errand(QObject):
         if not self._run:
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
             return
-        obstacle = self._window.obstacle()
+        if self._window.place.is_busy:
+            # Whoever sits at the window did not wait for the model: their run is the run.
+            return
+        obstacle = self._window.place.obstacle()
         if obstacle:
             self._complain(obstacle)
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
             return
-        self._window.start_run()
+        self._window.place.start()
 
     @Slot()
     def _finish(self) -> None:
@@ -155,7 +159,7 @@ class Errand(QObject):
     def fail(self, failure: Failed) -> None:
         """Something went wrong: say so, and end if the program was to end by itself."""
         self._complain(" ".join(part for part in (failure.message, failure.advice) if part))
-        if not self._window.model.is_busy:
+        if not self._window.place.is_busy:
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
 
     @Slot(object)
@@ -175,7 +179,7 @@ class Errand(QObject):
             QApplication.exit(self._code)
 
     def _take_picture(self, path: Path) -> None:
-        self._window.clock.flush()
+        self._window.place.refresh()
         path.parent.mkdir(parents=True, exist_ok=True)
         if not self._window.grab().save(str(path), "PNG"):
             self._complain(f"{path} could not be written.")

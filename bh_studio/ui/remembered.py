@@ -1,4 +1,4 @@
-"""Puts remembered settings into the window and reads them out again."""
+"""Puts remembered settings into the parts of the window and reads them out again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PySide6.QtCore import QByteArray
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
+from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.main_window import MainWindow
 
 _log = logging.getLogger(__name__)
@@ -18,8 +19,32 @@ _log = logging.getLogger(__name__)
 
 def restore(window: MainWindow, settings: Settings) -> None:
     """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
-    window.prompt.set_prompt(settings.prompt)
-    panel = window.settings_panel
+    _restore_comparison(window.compare, settings)
+    window.actions_.settings.setChecked(settings.settings_visible)
+    window.compare.settings_panel.setVisible(settings.settings_visible)
+    if settings.geometry:
+        window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
+    for name, splitter in window.place.splitters.items():
+        sizes = settings.splitters.get(name, [])
+        if len(sizes) == splitter.count() and sum(sizes) > 0:
+            splitter.setSizes(sizes)
+
+
+def remember(window: MainWindow) -> Settings:
+    """What to keep of `window` until the next start."""
+    settings = window.models.remember(window.files.settings)
+    return dataclasses.replace(
+        _remember_comparison(window.compare, settings),
+        text_percent=window.theme.text_percent,
+        settings_visible=window.actions_.settings.isChecked(),
+        geometry=base64.b64encode(window.saveGeometry().data()).decode(),
+        splitters={name: splitter.sizes() for name, splitter in window.place.splitters.items()},
+    )
+
+
+def _restore_comparison(page: ComparePage, settings: Settings) -> None:
+    page.prompt.set_prompt(settings.prompt)
+    panel = page.settings_panel
     try:
         rule = RuleParameters(**settings.rule)
         generation = GenerationParameters(**settings.generation)
@@ -33,32 +58,19 @@ def restore(window: MainWindow, settings: Settings) -> None:
         panel.show_generation(GenerationParameters())
     panel.conversation.show_choice(settings.chat)
     panel.conversation.show_system(settings.system_prompt)
-    window.actions_.settings.setChecked(settings.settings_visible)
-    panel.setVisible(settings.settings_visible)
-    if settings.geometry:
-        window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
-    for name, splitter in window.splitters.items():
-        sizes = settings.splitters.get(name, [])
-        if len(sizes) == splitter.count() and sum(sizes) > 0:
-            splitter.setSizes(sizes)
 
 
-def remember(window: MainWindow) -> Settings:
-    """What to keep of `window` until the next start."""
-    panel, settings = window.settings_panel, window.models.remember(window.files.settings)
+def _remember_comparison(page: ComparePage, settings: Settings) -> Settings:
+    panel = page.settings_panel
     rule, generation = settings.rule, settings.generation
     if not panel.problem:
         rule = dataclasses.asdict(panel.rule())
         generation = dataclasses.asdict(panel.generation())
     return dataclasses.replace(
         settings,
-        prompt=window.prompt.prompt,
+        prompt=page.prompt.prompt,
         rule=rule,
         generation=generation,
         chat=panel.conversation.is_chat,
         system_prompt=panel.conversation.system,
-        text_percent=window.theme.text_percent,
-        settings_visible=window.actions_.settings.isChecked(),
-        geometry=base64.b64encode(window.saveGeometry().data()).decode(),
-        splitters={name: splitter.sizes() for name, splitter in window.splitters.items()},
     )

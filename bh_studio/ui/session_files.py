@@ -46,20 +46,20 @@ class SessionFiles(QObject):
     opened = Signal(object)
     settled = Signal()
 
-    def __init__(self, model: SessionModel, settings: Settings, window: QWidget) -> None:
+    def __init__(self, session: SessionModel, settings: Settings, window: QWidget) -> None:
         super().__init__(window)
-        self._model = model
+        self._session = session
         self._window = window
         self.dialog: QFileDialog | None = None
-        self._jobs = FileJobs(model.jobs, self)
+        self._jobs = FileJobs(session.engine.jobs, self)
         self._is_showing = False
         self._closes_window = False
         self.settings = settings
         self.path: Path | None = None
         self.is_saved = False
-        model.session_changed.connect(self._forget_path)
-        model.state_changed.connect(self._give_way_to_run)
-        model.run_finished.connect(self.autosave)
+        session.session_changed.connect(self._forget_path)
+        session.state_changed.connect(self._give_way_to_run)
+        session.run_finished.connect(self.autosave)
         self._jobs.write_failed.connect(self._take_write_failure)
         # In this order: whoever waits for what is under way finds the window still open.
         self._jobs.settled.connect(self.settled)
@@ -73,19 +73,19 @@ class SessionFiles(QObject):
     @property
     def can_save(self) -> bool:
         """Whether there is a session that the user has not saved."""
-        return self._model.session is not None and not self.is_saved
+        return self._session.session is not None and not self.is_saved
 
     @property
     def title(self) -> str:
         """What to call the session on screen."""
         if self.path is not None:
             return self.path.name
-        return "Unsaved run" if self._model.session is not None else ""
+        return "Unsaved run" if self._session.session is not None else ""
 
     @Slot()
     def save(self) -> None:
         """Save to the session's own file; ask for one the first time."""
-        if self._model.session is None:
+        if self._session.session is None:
             return
         if self.path is None:
             self.save_as()
@@ -95,7 +95,7 @@ class SessionFiles(QObject):
     @Slot()
     def save_as(self) -> None:
         """Ask for a file and save to it."""
-        if self._model.session is None:
+        if self._session.session is None:
             return
         dialog = self._new_dialog("Save session", _SESSIONS, SUFFIX)
         dialog.fileSelected.connect(self._save_chosen)
@@ -103,7 +103,7 @@ class SessionFiles(QObject):
 
     def save_to(self, path: Path) -> None:
         """Save what is on screen now to `path`."""
-        session = self._model.session
+        session = self._session.session
         if session is not None:
             done = partial(self._take_saved, session, path)
             self._jobs.write(WriteSession(session, path, SUFFIX), done)
@@ -134,7 +134,7 @@ class SessionFiles(QObject):
         A bad file changes nothing. Of several files asked for, the last is shown; none is when a
         run begins before it is read.
         """
-        if not self._model.is_busy:
+        if not self._session.is_busy:
             self._jobs.read(path, partial(self._take_read, path))
 
     def delay_closing(self) -> bool:
@@ -168,7 +168,7 @@ class SessionFiles(QObject):
             self._jobs.write(KeepSession(session, autosave_dir()))
 
     def _open_from(self, folder: Path) -> None:
-        if self._model.is_busy:
+        if self._session.is_busy:
             return
         dialog = self._new_dialog("Open session", _SESSIONS, "")
         dialog.setDirectory(str(folder))
@@ -176,7 +176,7 @@ class SessionFiles(QObject):
         dialog.open()
 
     def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
-        if self._model.session is None:
+        if self._session.session is None:
             return None
         return self._new_dialog("Export statistics", words, suffix)
 
@@ -211,7 +211,7 @@ class SessionFiles(QObject):
 
     def _export_to(self, path: Path, form: str) -> None:
         # The menu's item decides what is written; the name of the file is the user's affair.
-        session = self._model.session
+        session = self._session.session
         if session is not None:
             done = partial(self.notified.emit, f"Exported to {path}")
             self._jobs.write(WriteSession(session, path, form), done)
@@ -227,7 +227,7 @@ class SessionFiles(QObject):
     def _show(self, path: Path, session: Session) -> None:
         self._is_showing = True
         try:
-            self._model.show_session(session)
+            self._session.show_session(session)
         except (ValueError, TypeError, OverflowError) as error:
             advice = f"{as_sentence(error)} Nothing was changed."
             self._fail(f"{path.name} could not be opened.", advice, error)
@@ -247,13 +247,13 @@ class SessionFiles(QObject):
     @Slot()
     def _give_way_to_run(self) -> None:
         """What a run writes is not replaced by a file that was asked for before it."""
-        path = self._jobs.give_up_reading() if self._model.is_busy else None
+        path = self._jobs.give_up_reading() if self._session.is_busy else None
         if path is not None:
             advice = "A run began before it was read; open it again after the run."
             self.failed.emit(Failed(f"{path.name} was not opened.", advice, ""))
 
     def _take_saved(self, session: Session, path: Path) -> None:
-        if session is self._model.session:
+        if session is self._session.session:
             self.path, self.is_saved = path, True
         self._remember(path)
         self.changed.emit()
@@ -306,7 +306,7 @@ class SessionFiles(QObject):
     def _suggested_name(self) -> str:
         if self.path is not None:
             return self.path.stem
-        session = self._model.session
+        session = self._session.session
         turns = session.conversation.turns if session and session.conversation else ()
         prompt = turns[0].prompt if turns else session.prompt if session else ""
         plain = " ".join(prompt.split()[:6])

@@ -14,10 +14,12 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
+from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.compare.token_text import release_copied_text
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import restore
 from bh_studio.ui.state.downloads import Downloads
+from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.hub_statuses import HubStatuses
 from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.session_model import SessionModel
@@ -37,14 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass
 class Desk:
-    """A window, its model and the fake engine behind it."""
+    """A window, its models and the fake engine behind it."""
 
     window: MainWindow
-    model: SessionModel
+    model: EngineModel
+    session: SessionModel
     engine: FakeEngine
     theme: Theme
     hub: FakeHub
     qtbot: QtBot
+
+    @property
+    def page(self) -> ComparePage:
+        """The window's page of a comparison."""
+        return self.window.compare
 
     def load(self) -> None:
         """Have a model loaded."""
@@ -58,8 +66,8 @@ class Desk:
         generation: GenerationParameters | None = None,
     ) -> Comparison:
         """Start a run with these parameters."""
-        panel = self.window.settings_panel
-        self.window.prompt.set_prompt(prompt)
+        panel = self.page.settings_panel
+        self.page.prompt.set_prompt(prompt)
         panel.show_rule(rule or RuleParameters())
         panel.show_generation(generation or GenerationParameters())
         self.window.actions_.run.trigger()
@@ -72,7 +80,7 @@ class Desk:
         for left, right in zip(baseline, baseline if bh is None else bh, strict=True):
             self.engine.token(0, left, 8)
             self.engine.token(1, right, *self.engine.random_counts())
-        self.window.clock.flush()
+        self.page.clock.flush()
 
     def finished_run(self, tokens: int = 12) -> Session:
         """A run from start to end."""
@@ -81,7 +89,7 @@ class Desk:
         self.say(words, [" other" if word == " word5" else word for word in words])
         session = self.engine.finish()
         self.settle()
-        self.window.clock.flush()
+        self.page.clock.flush()
         return session
 
     def settle(self) -> None:
@@ -124,20 +132,22 @@ def make_desk(qtbot: QtBot, theme: Theme) -> Iterator[Callable[..., Desk]]:
     def make(
         settings: Settings | None = None, *, show: bool = False, answering: ModelInfo = MODEL
     ) -> Desk:
-        model = SessionModel(JobsModel())
+        model = EngineModel(JobsModel())
+        session = SessionModel(model)
         engine = FakeEngine(answering)
         engine.reported.connect(model.jobs.apply)
         model.jobs.attach(engine)
         hub = FakeHub()
         window = MainWindow(
             model,
+            session,
             theme,
             settings or Settings(),
             Downloads(hub.make),
             HubStatuses(hub.look_up, hub.list_models, hub.discard),
         )
         restore(window, settings or Settings())
-        desk = Desk(window, model, engine, theme, hub, qtbot)
+        desk = Desk(window, model, session, engine, theme, hub, qtbot)
         desks.append(desk)
         if show:
             window.resize(1280, 800)

@@ -182,8 +182,8 @@ def test_a_session_is_opened_at_the_start(
 
     def look() -> None:
         shown = window()
-        panel = shown.settings_panel
-        seen.append((shown.model.bh.token_count, shown.prompt.prompt, panel.rule()))
+        panel = shown.compare.settings_panel
+        seen.append((shown.session.bh.token_count, shown.compare.prompt.prompt, panel.rule()))
 
     # What is asked for beside the session goes before what the session says.
     options = WindowOptions(session=path, rule={"min_k": 3}, quit=True)
@@ -240,7 +240,9 @@ def test_what_is_saved_right_before_closing_is_there_and_remembered(
         window().close()
         assert window().isVisible()
 
-    _timer = when(lambda: engine.is_started and window().model.session is not None, save_and_close)
+    _timer = when(
+        lambda: engine.is_started and window().session.session is not None, save_and_close
+    )
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == 0
     assert len(load_session(path).records[1].token_ids) == 30
     assert load_settings().recent_sessions == (str(path),)
@@ -254,7 +256,7 @@ def test_an_interrupt_right_after_saving_loses_nothing(engine: FakeEngine, tmp_p
         signal.raise_signal(signal.SIGINT)
 
     _timer = when(
-        lambda: engine.is_started and window().model.session is not None, save_and_interrupt
+        lambda: engine.is_started and window().session.session is not None, save_and_interrupt
     )
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
     assert len(load_session(path).records[1].token_ids) == 30
@@ -273,7 +275,7 @@ def test_the_window_is_visible_before_the_engine_is_made(engine: FakeEngine) -> 
 
 def test_closing_the_window_ends_the_program_and_remembers(engine: FakeEngine) -> None:
     def close_later() -> None:
-        window().prompt.set_prompt("Remember me")
+        window().compare.prompt.set_prompt("Remember me")
         window().close()
 
     _timer = when(lambda: engine.is_started, close_later)
@@ -286,10 +288,10 @@ def test_an_interrupt_during_a_run_keeps_what_was_written(engine: FakeEngine) ->
     engine.interval_ms = 100
 
     def interrupt() -> None:
-        assert window().model.is_busy
+        assert window().session.is_busy
         signal.raise_signal(signal.SIGINT)
 
-    _timer = when(lambda: engine.is_started and bool(window().model.bh.token_ids), interrupt)
+    _timer = when(lambda: engine.is_started and bool(window().session.bh.token_ids), interrupt)
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
     (kept,) = autosave_dir().iterdir()
     assert load_session(kept).records[1].finish_reason is FinishReason.STOPPED

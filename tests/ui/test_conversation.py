@@ -19,14 +19,13 @@ from bh_studio.settings import Settings, load_settings, save_settings
 from bh_studio.ui.compare.prompt_bar import CHAT_EXAMPLES, EXAMPLES
 from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.remembered import remember
-from bh_studio.ui.state.session_model import State
 from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
 
 
 def ask(desk: Desk, message: str) -> None:
     """Type `message` and run; the engine accepts it."""
-    desk.window.prompt.set_prompt(message)
+    desk.page.prompt.set_prompt(message)
     desk.window.actions_.run.trigger()
     desk.engine.begin()
 
@@ -36,19 +35,19 @@ def turn(desk: Desk, message: str, baseline: list[str], bh: list[str]) -> Sessio
     ask(desk, message)
     desk.say(baseline, bh)
     session = desk.engine.finish(FinishReason.END_OF_TEXT)
-    desk.window.clock.flush()
+    desk.page.clock.flush()
     return session
 
 
 def texts(desk: Desk) -> tuple[str, str]:
-    panels = (desk.window.baseline, desk.window.bh)
+    panels = (desk.page.baseline, desk.page.bh)
     left, right = (panel.text.toPlainText() for panel in panels)
     return left, right
 
 
 def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
     desk = chat_desk
-    desk.window.settings_panel.conversation.show_system("Be brief.")
+    desk.page.settings_panel.conversation.show_system("Be brief.")
     turn(desk, "Who?", [" A", " fox"], [" A", " hare"])
     assert desk.engine.run.conversation == Conversation("Be brief.")
     turn(desk, "Why?", [" So"], [" No"])
@@ -59,9 +58,9 @@ def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
         "System: Be brief.\n\nYou: Who?\nA hare\n\nYou: Why?\n No",
     )
     # Charts and figures are those of the turn.
-    assert desk.window.bh.tokens.text == "1"
-    assert desk.window.heat_map.shown_counts.shape[0] == 1
-    assert desk.window.conversation.turns == (*turns, Turn("Why?", (" So", " No")))
+    assert desk.page.bh.tokens.text == "1"
+    assert desk.page.heat_map.shown_counts.shape[0] == 1
+    assert desk.page.conversation.turns == (*turns, Turn("Why?", (" So", " No")))
 
 
 def look_of(view: TokenText, word: str) -> tuple[str, bool, bool]:
@@ -78,7 +77,7 @@ def test_what_was_said_before_looks_unlike_the_answer(chat_desk: Desk) -> None:
     turn(desk, "Who?", [" fox"], [" hare"])
     turn(desk, "Why?", [" So"], [" No"])
     colors = desk.theme.colors
-    view = desk.window.bh.text
+    view = desk.page.bh.text
     assert look_of(view, "Who") == (colors.muted.name(), True, False)
     assert look_of(view, "hare") == (colors.muted.name(), False, False)
     assert look_of(view, "Why") == (colors.muted.name(), True, False)
@@ -90,7 +89,7 @@ def test_earlier_turns_are_shown_and_copied_literally(chat_desk: Desk) -> None:
     desk = chat_desk
     turn(desk, "<b>You:</b>\u202e", ["<i>x</i>\0"], ["&lt;"])
     turn(desk, "Why?", ["👩‍🔬"], [" No"])
-    view = desk.window.baseline.text
+    view = desk.page.baseline.text
     assert view.toPlainText() == "You: <b>You:</b>\ufffd\n<i>x</i>␀\n\nYou: Why?\n👩‍🔬"
     view.selectAll()
     view.copy()
@@ -104,7 +103,7 @@ def test_earlier_turns_are_shown_and_copied_literally(chat_desk: Desk) -> None:
 
 def test_a_message_leaves_the_editor_when_it_is_accepted(chat_desk: Desk) -> None:
     desk = chat_desk
-    prompt = desk.window.prompt
+    prompt = desk.page.prompt
     prompt.set_prompt("Who?")
     desk.window.actions_.run.trigger()
     assert prompt.prompt == "Who?"
@@ -116,10 +115,10 @@ def test_a_message_leaves_the_editor_when_it_is_accepted(chat_desk: Desk) -> Non
 
 def test_plain_text_stays_in_the_editor(chat_desk: Desk) -> None:
     desk = chat_desk
-    desk.window.settings_panel.conversation.show_choice(is_chat=False)
+    desk.page.settings_panel.conversation.show_choice(is_chat=False)
     turn(desk, "Once", [" upon"], [" upon"])
     assert desk.engine.run.conversation is None
-    assert desk.window.prompt.prompt == "Once"
+    assert desk.page.prompt.prompt == "Once"
     assert texts(desk) == ("Once upon", "Once upon")
 
 
@@ -127,12 +126,12 @@ def test_a_refused_message_stays_and_so_does_the_conversation(chat_desk: Desk) -
     desk = chat_desk
     session = turn(desk, "Who?", [" fox"], [" hare"])
     before = texts(desk)
-    desk.window.prompt.set_prompt("Too long")
+    desk.page.prompt.set_prompt("Too long")
     desk.window.actions_.run.trigger()
     desk.engine.fail("The conversation is too long.")
-    desk.window.clock.flush()
-    assert desk.window.prompt.prompt == "Too long"
-    assert desk.model.session is session
+    desk.page.clock.flush()
+    assert desk.page.prompt.prompt == "Too long"
+    assert desk.session.session is session
     assert texts(desk) == before
     turn(desk, "Why?", [" So"], [" No"])
     assert desk.engine.run.conversation == Conversation("", (Turn("Who?", (" fox", " hare")),))
@@ -144,17 +143,17 @@ def test_a_message_comes_back_when_its_answer_fails(chat_desk: Desk) -> None:
     ask(desk, "Why?")
     desk.say([" So"], [" No"])
     desk.engine.fail()
-    desk.window.clock.flush()
-    assert desk.window.prompt.prompt == "Why?"
+    desk.page.clock.flush()
+    assert desk.page.prompt.prompt == "Why?"
     assert texts(desk)[0] == "You: Who?\nfox\n\nYou: Why?\n So"
     turns = (Turn("Who?", (" fox", " hare")),)
-    assert desk.window.conversation.turns == turns
+    assert desk.page.conversation.turns == turns
     turn(desk, "Why?", [" So"], [" No"])
     assert desk.engine.run.conversation == Conversation("", turns)
 
 
 def test_a_message_that_was_changed_meanwhile_stays(chat_desk: Desk) -> None:
-    prompt = chat_desk.window.prompt
+    prompt = chat_desk.page.prompt
     prompt.set_prompt("Who?")
     chat_desk.window.actions_.run.trigger()
     prompt.set_prompt("Who are you?")
@@ -165,9 +164,9 @@ def test_a_message_that_was_changed_meanwhile_stays(chat_desk: Desk) -> None:
 def test_what_was_typed_meanwhile_is_not_overwritten(chat_desk: Desk) -> None:
     desk = chat_desk
     ask(desk, "Why?")
-    desk.window.prompt.set_prompt("And then?")
+    desk.page.prompt.set_prompt("And then?")
     desk.engine.fail()
-    assert desk.window.prompt.prompt == "And then?"
+    assert desk.page.prompt.prompt == "And then?"
 
 
 def test_a_stopped_answer_is_remembered_as_it_is(chat_desk: Desk) -> None:
@@ -176,8 +175,8 @@ def test_a_stopped_answer_is_remembered_as_it_is(chat_desk: Desk) -> None:
     desk.engine.token(0, " A")
     desk.window.actions_.stop.trigger()
     desk.engine.finish(FinishReason.STOPPED)
-    assert desk.window.conversation.turns == (Turn("Who?", (" A", "")),)
-    assert desk.window.prompt.prompt == ""
+    assert desk.page.conversation.turns == (Turn("Who?", (" A", "")),)
+    assert desk.page.prompt.prompt == ""
 
 
 def test_a_message_stopped_before_any_answer_comes_back(chat_desk: Desk) -> None:
@@ -186,48 +185,48 @@ def test_a_message_stopped_before_any_answer_comes_back(chat_desk: Desk) -> None
     ask(desk, "Why?")
     desk.window.actions_.stop.trigger()
     desk.engine.finish(FinishReason.STOPPED)
-    assert desk.window.prompt.prompt == "Why?"
-    assert desk.window.conversation.turns == (Turn("Who?", (" fox", " hare")),)
+    assert desk.page.prompt.prompt == "Why?"
+    assert desk.page.conversation.turns == (Turn("Who?", (" fox", " hare")),)
 
 
 def test_a_new_conversation_forgets_the_turns(chat_desk: Desk, qtbot: QtBot) -> None:
-    desk, window = chat_desk, chat_desk.window
-    assert window.prompt.new_button.isVisible()
-    assert not window.prompt.new_button.isEnabled()
+    desk, window, page = chat_desk, chat_desk.window, chat_desk.page
+    assert page.prompt.new_button.isVisible()
+    assert not page.prompt.new_button.isEnabled()
     ask(desk, "Who?")
     desk.say([" fox"], [" hare"])
     assert not window.actions_.new_conversation.isEnabled()
     desk.engine.finish()
-    window.prompt.set_prompt("Unsent")
-    qtbot.mouseClick(window.prompt.new_button, Qt.MouseButton.LeftButton)
-    window.clock.flush()
+    page.prompt.set_prompt("Unsent")
+    qtbot.mouseClick(page.prompt.new_button, Qt.MouseButton.LeftButton)
+    page.clock.flush()
     assert texts(desk) == ("", "")
-    assert window.bh.tokens.text == "–"
-    assert window.heat_map.is_empty
-    assert window.layers.is_empty
-    assert desk.model.session is None
+    assert page.bh.tokens.text == "–"
+    assert page.heat_map.is_empty
+    assert page.layers.is_empty
+    assert desk.session.session is None
     assert not window.actions_.save.isEnabled()
-    assert not window.prompt.new_button.isEnabled()
-    assert window.prompt.prompt == "Unsent"
+    assert not page.prompt.new_button.isEnabled()
+    assert page.prompt.prompt == "Unsent"
     turn(desk, "Again", [" a"], [" b"])
     assert desk.engine.run.conversation == Conversation()
     window.actions_.new_conversation.trigger()
-    assert window.conversation.turns == ()
+    assert page.conversation.turns == ()
 
 
 def test_a_new_conversation_by_keyboard(chat_desk: Desk, qtbot: QtBot) -> None:
     desk = chat_desk
     turn(desk, "Who?", [" fox"], [" hare"])
     desk.window.activateWindow()
-    desk.window.prompt.editor.setFocus()
-    qtbot.waitUntil(desk.window.prompt.editor.hasFocus)
-    qtbot.keyClick(desk.window.prompt.editor, Qt.Key.Key_N, Qt.KeyboardModifier.ControlModifier)
-    assert desk.window.conversation.turns == ()
+    desk.page.prompt.editor.setFocus()
+    qtbot.waitUntil(desk.page.prompt.editor.hasFocus)
+    qtbot.keyClick(desk.page.prompt.editor, Qt.Key.Key_N, Qt.KeyboardModifier.ControlModifier)
+    assert desk.page.conversation.turns == ()
 
 
 def test_the_system_prompt_counts_from_the_next_turn_on(chat_desk: Desk) -> None:
     desk = chat_desk
-    controls = desk.window.settings_panel.conversation
+    controls = desk.page.settings_panel.conversation
     turn(desk, "Who?", [" fox"], [" hare"])
     controls.show_system("Be kind.")
     turn(desk, "Why?", [" So"], [" No"])
@@ -243,14 +242,14 @@ def test_the_system_prompt_counts_from_the_next_turn_on(chat_desk: Desk) -> None
 
 def test_plain_text_ends_the_conversation_on_screen(chat_desk: Desk) -> None:
     desk = chat_desk
-    controls = desk.window.settings_panel.conversation
+    controls = desk.page.settings_panel.conversation
     turn(desk, "Who?", [" fox"], [" hare"])
     controls.show_choice(is_chat=False)
     assert not controls.system_editor.isEnabled()
-    assert not desk.window.prompt.new_button.isVisible()
+    assert not desk.page.prompt.new_button.isVisible()
     turn(desk, "Once", [" upon"], [" a"])
     controls.show_choice(is_chat=True)
-    assert not desk.window.prompt.new_button.isEnabled()
+    assert not desk.page.prompt.new_button.isEnabled()
     turn(desk, "Why?", [" So"], [" No"])
     assert desk.engine.run.conversation == Conversation()
 
@@ -258,44 +257,44 @@ def test_plain_text_ends_the_conversation_on_screen(chat_desk: Desk) -> None:
 def test_a_plain_run_that_fails_has_ended_the_conversation_too(chat_desk: Desk) -> None:
     desk = chat_desk
     turn(desk, "Who?", [" fox"], [" hare"])
-    desk.window.settings_panel.conversation.show_choice(is_chat=False)
+    desk.page.settings_panel.conversation.show_choice(is_chat=False)
     ask(desk, "Once")
     desk.engine.fail()
-    assert desk.window.prompt.prompt == "Once"
-    assert desk.window.conversation.turns == ()
-    assert not desk.window.conversation.can_start_over
+    assert desk.page.prompt.prompt == "Once"
+    assert desk.page.conversation.turns == ()
+    assert not desk.page.conversation.can_start_over
 
 
 def test_a_base_model_shows_nothing_of_it(desk: Desk) -> None:
-    window = desk.window
-    assert not window.settings_panel.conversation.isVisible()
-    assert not window.prompt.new_button.isVisible()
+    window, page = desk.window, desk.page
+    assert not page.settings_panel.conversation.isVisible()
+    assert not page.prompt.new_button.isVisible()
     assert not window.actions_.new_conversation.isVisible()
-    assert window.prompt.editor.placeholderText().startswith("Type the beginning of a text")
-    menu = window.prompt.examples.menu()
+    assert page.prompt.editor.placeholderText().startswith("Type the beginning of a text")
+    menu = page.prompt.examples.menu()
     assert [action.data() for action in menu.actions()] == list(EXAMPLES)
     desk.finished_run()
     assert desk.engine.run.conversation is None
-    assert window.conversation.turns == ()
+    assert page.conversation.turns == ()
 
 
 def test_the_controls_follow_the_model(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk(show=True, answering=CHAT_MODEL)
-    window = desk.window
-    assert not window.settings_panel.conversation.isVisible()
+    window, page = desk.window, desk.page
+    assert not page.settings_panel.conversation.isVisible()
     desk.load()
-    assert window.settings_panel.conversation.isVisible()
-    assert window.prompt.editor.placeholderText() == "Type a message; both sides will answer it."
-    menu = window.prompt.examples.menu()
+    assert page.settings_panel.conversation.isVisible()
+    assert page.prompt.editor.placeholderText() == "Type a message; both sides will answer it."
+    menu = page.prompt.examples.menu()
     assert [action.data() for action in menu.actions()] == list(CHAT_EXAMPLES)
     turn(desk, "Who?", [" fox"], [" hare"])
-    assert "next message" in window.prompt.editor.placeholderText()
+    assert "next message" in page.prompt.editor.placeholderText()
     desk.engine.model = MODEL
     desk.load()
-    assert not window.settings_panel.conversation.isVisible()
-    assert window.prompt.editor.placeholderText().startswith("Type the beginning of a text")
+    assert not page.settings_panel.conversation.isVisible()
+    assert page.prompt.editor.placeholderText().startswith("Type the beginning of a text")
     assert [action.data() for action in menu.actions()] == list(EXAMPLES)
-    window.prompt.set_prompt("Once")
+    page.prompt.set_prompt("Once")
     window.actions_.run.trigger()
     assert desk.engine.run.conversation is None
 
@@ -304,21 +303,21 @@ def test_a_saved_conversation_is_shown_and_continued(
     chat_desk: Desk, make_desk: Callable[..., Desk], tmp_path: Path
 ) -> None:
     path = tmp_path / "chat.bhsession"
-    chat_desk.window.settings_panel.conversation.show_system("Be brief.")
+    chat_desk.page.settings_panel.conversation.show_system("Be brief.")
     turn(chat_desk, "Who?", [" A", " fox"], [" A", " hare"])
     last = turn(chat_desk, "Why?", [" So"], [" No"])
     assert chat_desk.save(path)
 
     # Opened before the model is there, as from the command line.
     other = make_desk(Settings(chat=False), show=True, answering=CHAT_MODEL)
-    other.window.prompt.set_prompt("Something else")
+    other.window.compare.prompt.set_prompt("Something else")
     assert other.open(path)
-    other.window.clock.flush()
+    other.window.compare.clock.flush()
     assert texts(other) == texts(chat_desk)
-    assert other.window.prompt.prompt == ""
+    assert other.page.prompt.prompt == ""
     other.load()
-    assert other.window.prompt.new_button.isEnabled()
-    assert other.window.settings_panel.conversation.system == "Be brief."
+    assert other.page.prompt.new_button.isEnabled()
+    assert other.page.settings_panel.conversation.system == "Be brief."
     turn(other, "And?", [" x"], [" y"])
     assert other.engine.run.conversation == last.continued
 
@@ -326,14 +325,14 @@ def test_a_saved_conversation_is_shown_and_continued(
 def test_a_plain_session_is_opened_as_plain_text(
     chat_desk: Desk, desk: Desk, tmp_path: Path
 ) -> None:
-    controls = chat_desk.window.settings_panel.conversation
+    controls = chat_desk.page.settings_panel.conversation
     controls.show_choice(is_chat=False)
     turn(chat_desk, "Once", [" upon"], [" a"])
     chat_desk.save(tmp_path / "plain.bhsession")
     controls.show_choice(is_chat=True)
     chat_desk.open(tmp_path / "plain.bhsession")
     assert not controls.is_chat
-    assert chat_desk.window.prompt.prompt == "Once"
+    assert chat_desk.page.prompt.prompt == "Once"
     # A session of a base model had no choice, so it changes none.
     desk.finished_run()
     desk.save(tmp_path / "base.bhsession")
@@ -357,13 +356,13 @@ def test_a_later_turn_suggests_a_name_of_its_own(chat_desk: Desk) -> None:
 def test_choice_and_system_prompt_are_remembered(
     chat_desk: Desk, make_desk: Callable[..., Desk]
 ) -> None:
-    controls = chat_desk.window.settings_panel.conversation
+    controls = chat_desk.page.settings_panel.conversation
     controls.show_choice(is_chat=False)
     controls.show_system("Be\nbrief.")
     save_settings(remember(chat_desk.window))
     settings = load_settings()
     assert (settings.chat, settings.system_prompt) == (False, "Be\nbrief.")
-    again = make_desk(settings, answering=CHAT_MODEL).window.settings_panel.conversation
+    again = make_desk(settings, answering=CHAT_MODEL).window.compare.settings_panel.conversation
     assert (again.is_chat, again.system) == (False, "Be\nbrief.")
     assert Settings().chat
 
@@ -371,18 +370,18 @@ def test_choice_and_system_prompt_are_remembered(
 def test_the_first_difference_and_analyze_work_in_a_chat(chat_desk: Desk) -> None:
     desk = chat_desk
     turn(desk, "Who?", [" A", " fox"], [" A", " hare"])
-    assert desk.window.bh.difference.text() == "First difference: token 1"
-    desk.window.bh.difference.click()
-    assert desk.window.baseline.text.marked_token == 1
-    desk.window.settings_panel.show_rule(
+    assert desk.page.bh.difference.text() == "First difference: token 1"
+    desk.page.bh.difference.click()
+    assert desk.page.baseline.text.marked_token == 1
+    desk.page.settings_panel.show_rule(
         dataclasses.replace(RuleParameters(), mode=type(RuleParameters().mode).ANALYZE)
     )
     turn(desk, "Why?", [" So"], [" So"])
-    assert desk.window.bh.note
-    assert desk.model.state is State.READY
+    assert desk.page.bh.note
+    assert not desk.session.is_busy
 
 
 @pytest.mark.parametrize("index", range(len(CHAT_EXAMPLES)))
 def test_examples_of_a_chat_are_messages(chat_desk: Desk, index: int) -> None:
-    chat_desk.window.prompt.examples.menu().actions()[index].trigger()
-    assert chat_desk.window.prompt.prompt == CHAT_EXAMPLES[index]
+    chat_desk.page.prompt.examples.menu().actions()[index].trigger()
+    assert chat_desk.page.prompt.prompt == CHAT_EXAMPLES[index]

@@ -115,7 +115,7 @@ def test_a_command_has_a_rule_of_its_own(asked: list[WindowOptions]) -> None:
 
 
 def test_the_page_holds_what_it_is_said_to_hold(desk: Desk) -> None:
-    panel = desk.window.settings_panel
+    panel = desk.page.settings_panel
     for rule in (REMEMBERED, RuleParameters(mode=Mode.ANALYZE, weights=MixingWeights.MATCH)):
         assert rule_problem(dataclasses.asdict(rule)) == ""
         panel.show_rule(rule)
@@ -133,8 +133,8 @@ def test_a_session_of_any_rule_is_shown_and_named(desk: Desk, tmp_path: Path, te
     path = tmp_path / "run.bhsession"
     save_session(session, path)
     assert desk.open(path)
-    desk.window.clock.flush()
-    shown = desk.model.bh
+    desk.page.clock.flush()
+    shown = desk.session.bh
     assert shown.token_count == 5
     failure = desk.window.errors.failure
     if rule.rule == "bh":
@@ -158,7 +158,7 @@ def test_a_session_with_a_level_a_layer_is_refused_with_the_reason(
     path = tmp_path / "run.bhsession"
     save_session(dataclasses.replace(before, sides=(None, rule)), path)
     assert not desk.open(path)
-    assert desk.model.session is before
+    assert desk.session.session is before
     failure = desk.window.errors.failure
     assert failure is not None
     assert "a level for each layer, which this window cannot show" in failure.advice

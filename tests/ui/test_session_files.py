@@ -57,18 +57,18 @@ def test_a_session_survives_saving_and_opening(
     other = make_desk(show=True)
     other.window.actions_.open.trigger()
     answer_dialog(other, path)
-    other.window.clock.flush()
-    opened = other.model.session
+    other.page.clock.flush()
+    opened = other.session.session
     assert opened is not None
     assert np.array_equal(opened.records[1].expert_counts, session.records[1].expert_counts)
-    for panel, side in ((other.window.bh, 1), (other.window.baseline, 0)):
+    for panel, side in ((other.page.bh, 1), (other.page.baseline, 0)):
         assert panel.text.toPlainText() == session.prompt + session.records[side].text
         assert panel.tokens.text == "20"
-    assert other.window.bh.text.tint_of(3) == desk.window.bh.text.tint_of(3)
-    assert other.window.statistics.experts.text == desk.window.statistics.experts.text
-    assert other.window.bh.difference.text() == "First difference: token 5"
-    assert other.window.prompt.prompt == session.prompt
-    assert other.window.settings_panel.rule() == session.rule
+    assert other.page.bh.text.tint_of(3) == desk.page.bh.text.tint_of(3)
+    assert other.page.statistics.experts.text == desk.page.statistics.experts.text
+    assert other.page.bh.difference.text() == "First difference: token 5"
+    assert other.page.prompt.prompt == session.prompt
+    assert other.page.settings_panel.rule() == session.rule
     assert other.window.files.settings.recent_sessions == (str(path),)
 
 
@@ -96,7 +96,7 @@ def test_a_run_is_not_replaced_by_a_file_asked_for_before_it(desk: Desk, tmp_pat
     assert desk.save(path)
     desk.window.files.open_path(path)
     later = desk.finished_run(6)
-    assert desk.model.session is later
+    assert desk.session.session is later
     failure = desk.window.errors.failure
     assert failure is not None
     assert failure.message == "run.bhsession was not opened."
@@ -191,7 +191,7 @@ def test_a_big_session_is_read_and_written_in_another_thread(
     desk.model.jobs.attach(engine)
     try:
         assert desk.open(path)
-        assert desk.model.bh.token_count == BIG
+        assert desk.session.bh.token_count == BIG
         assert desk.save(copy)
         assert np.array_equal(
             load_session(copy).records[0].raw_counts, load_session(path).records[0].raw_counts
@@ -243,18 +243,18 @@ def test_an_autosaved_run_has_no_name_yet(desk: Desk) -> None:
 def test_a_bad_file_changes_nothing(desk: Desk, tmp_path: Path, content: bytes) -> None:
     session = desk.finished_run(5)
     desk.save(tmp_path / "good.bhsession")
-    title, text = desk.window.windowTitle(), desk.window.bh.text.toPlainText()
+    title, text = desk.window.windowTitle(), desk.page.bh.text.toPlainText()
     bad = tmp_path / "bad.bhsession"
     bad.write_bytes(content)
     assert not desk.open(bad)
-    desk.window.clock.flush()
+    desk.page.clock.flush()
     failure = desk.window.errors.failure
     assert failure is not None
     assert failure.message == "bad.bhsession could not be opened."
     assert "not a BH Studio session" in failure.advice
-    assert desk.model.session is session
+    assert desk.session.session is session
     assert desk.window.windowTitle() == title
-    assert desk.window.bh.text.toPlainText() == text
+    assert desk.page.bh.text.toPlainText() == text
     assert desk.window.files.settings.recent_sessions == (str(tmp_path / "good.bhsession"),)
 
 
@@ -351,7 +351,7 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     wrong = dataclasses.replace(session, model=dataclasses.replace(session.model, layers=3))
     monkeypatch.setattr(clerk, "load_session", lambda _: wrong)
     assert not desk.open(path)
-    assert desk.model.session is session
+    assert desk.session.session is session
     assert desk.window.files.path == path
     # A later run is again a run without a file.
     desk.finished_run(6)
@@ -400,7 +400,7 @@ def test_recent_sessions_open_from_the_menu(desk: Desk, tmp_path: Path, qtbot: Q
     desk.window.actions_.recent_menu.actions()[0].trigger()
     desk.settle()
     assert desk.window.files.path == path
-    assert desk.model.bh.token_count == 5
+    assert desk.session.bh.token_count == 5
 
 
 def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Path) -> None:
@@ -408,8 +408,8 @@ def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Pa
     desk.say([" a"])
     desk.engine.finish()
     desk.save(tmp_path / "run.bhsession")
-    desk.window.prompt.set_prompt("Other")
-    desk.window.settings_panel.show_rule(RuleParameters())
+    desk.page.prompt.set_prompt("Other")
+    desk.page.settings_panel.show_rule(RuleParameters())
     desk.open(tmp_path / "run.bhsession")
-    assert desk.window.prompt.prompt == "Used"
-    assert desk.window.settings_panel.rule().level == 0.001
+    assert desk.page.prompt.prompt == "Used"
+    assert desk.page.settings_panel.rule().level == 0.001

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -20,26 +20,32 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
+from bh_studio.engine.protocol.events import Notice
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember
 from bh_studio.ui.state.run_pair import ANALYZE_NOTE
-from bh_studio.ui.state.session_model import State
+from bh_studio.ui.state.session_model import RunState
 from bh_studio.ui.widgets.figure_row import Figure, FigureRow
 from bh_studio.ui.widgets.theme import DARK, LIGHT
 from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
+
+SHORTAGE = (
+    "The null holds 112000 scores a layer, so no p-value is below 8.9e-06; a single expert would "
+    "need 1.6e-06 at alpha 0.0001. Calibrate on a longer text or raise it."
+)
 
 
 def enabled(window: MainWindow) -> dict[str, bool]:
     actions = window.actions_
     return {
         "run": actions.run.isEnabled(),
-        "run button": window.prompt.run_button.isEnabled(),
+        "run button": window.compare.prompt.run_button.isEnabled(),
         "stop": actions.stop.isEnabled(),
-        "stop button": window.prompt.stop_button.isEnabled(),
+        "stop button": window.compare.prompt.stop_button.isEnabled(),
         "save": actions.save.isEnabled(),
         "export": actions.export_json.isEnabled(),
         "open": actions.open.isEnabled(),
@@ -54,56 +60,56 @@ def flags(text: str) -> dict[str, bool]:
 
 def test_enabled_controls_in_every_state(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk()
-    window = desk.window
-    window.prompt.set_prompt("Once")
+    window, page = desk.window, desk.page
+    page.prompt.set_prompt("Once")
     assert enabled(window) == flags("00000011")
     desk.model.load("embedded")
-    assert enabled(window) == flags("00110010")
+    assert enabled(window) == flags("11110010")
     desk.engine.finish_load()
     assert enabled(window) == flags("11000011")
     desk.start()
     assert enabled(window) == flags("00110000")
     desk.say([" a"])
     window.actions_.stop.trigger()
-    assert desk.model.state is State.CANCELLING
+    assert desk.session.state is RunState.CANCELLING
     assert enabled(window) == flags("00000000")
     desk.engine.finish(FinishReason.STOPPED)
     assert enabled(window) == flags("11001111")
 
 
 def test_run_and_stop_by_keyboard(desk: Desk, qtbot: QtBot) -> None:
-    window = desk.window
-    window.prompt.set_prompt("Once")
+    window, page = desk.window, desk.page
+    page.prompt.set_prompt("Once")
     window.activateWindow()
-    window.prompt.editor.setFocus()
-    qtbot.waitUntil(window.prompt.editor.hasFocus)
-    qtbot.keyClick(window.prompt.editor, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
-    assert desk.model.state is State.RUNNING
+    page.prompt.editor.setFocus()
+    qtbot.waitUntil(page.prompt.editor.hasFocus)
+    qtbot.keyClick(page.prompt.editor, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    assert desk.session.state is RunState.RUNNING
     assert desk.engine.run.prompt == "Once"
-    qtbot.keyClick(window.prompt.editor, Qt.Key.Key_Escape)
+    qtbot.keyClick(page.prompt.editor, Qt.Key.Key_Escape)
     assert desk.engine.is_run_cancelled
 
 
 def test_what_run_waits_for_is_said(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk()
-    window = desk.window
-    assert "No model is loaded" in window.obstacle()
+    window, page = desk.window, desk.page
+    assert "No model is loaded" in page.obstacle()
     desk.model.load("embedded")
-    assert window.obstacle() == "The model is loading."
+    assert page.obstacle() == "Type a prompt first."
     desk.engine.finish_load()
-    window.prompt.set_prompt("  \n")
-    assert window.obstacle() == "Type a prompt first."
+    page.prompt.set_prompt("  \n")
+    assert page.obstacle() == "Type a prompt first."
     assert window.status.stage == "Type a prompt first."
-    window.prompt.set_prompt("Once")
-    assert window.obstacle() == ""
-    window.settings_panel.min_k.setValue(9)
-    assert window.obstacle() == "min_k must not exceed max_k; got min_k=9, max_k=8."
-    assert window.prompt.run_button.toolTip() == window.obstacle()
-    assert not window.prompt.run_button.isEnabled()
-    window.start_run()
-    assert desk.model.state is State.READY
-    window.settings_panel.max_k.setValue(65)
-    assert window.obstacle() == "max_k must not exceed the 64 experts of a layer; got 65."
+    page.prompt.set_prompt("Once")
+    assert page.obstacle() == ""
+    page.settings_panel.min_k.setValue(9)
+    assert page.obstacle() == "min_k must not exceed max_k; got min_k=9, max_k=8."
+    assert page.prompt.run_button.toolTip() == page.obstacle()
+    assert not page.prompt.run_button.isEnabled()
+    page.start()
+    assert not desk.session.is_busy
+    page.settings_panel.max_k.setValue(65)
+    assert page.obstacle() == "max_k must not exceed the 64 experts of a layer; got 65."
 
 
 def test_loading_is_shown(make_desk: Callable[..., Desk]) -> None:
@@ -128,8 +134,8 @@ def test_loading_is_shown(make_desk: Callable[..., Desk]) -> None:
 
 @pytest.mark.parametrize("weights", list(MixingWeights))
 def test_every_way_of_mixing_can_be_chosen(desk: Desk, weights: MixingWeights) -> None:
-    desk.window.settings_panel.show_rule(RuleParameters(weights=weights))
-    assert desk.window.settings_panel.rule().weights is weights
+    desk.page.settings_panel.show_rule(RuleParameters(weights=weights))
+    assert desk.page.settings_panel.rule().weights is weights
 
 
 def test_parameters_reach_the_engine(desk: Desk) -> None:
@@ -156,7 +162,7 @@ def test_parameters_reach_the_engine(desk: Desk) -> None:
 def test_alpha_is_typed_as_researchers_type_it(
     desk: Desk, qtbot: QtBot, typed: str, value: float
 ) -> None:
-    box = desk.window.settings_panel.alpha
+    box = desk.page.settings_panel.alpha
     box.setFocus()
     box.selectAll()
     qtbot.keyClicks(box, typed)
@@ -166,7 +172,7 @@ def test_alpha_is_typed_as_researchers_type_it(
 
 
 def test_alpha_steps_along_round_values(desk: Desk) -> None:
-    box = desk.window.settings_panel.alpha
+    box = desk.page.settings_panel.alpha
     box.setValue(0.005)
     seen = []
     for step in (1, 1, 1, -1, -1, -1, -1):
@@ -182,7 +188,7 @@ def test_alpha_steps_along_round_values(desk: Desk) -> None:
 
 
 def test_sampling_controls_rest_under_greedy(desk: Desk) -> None:
-    panel = desk.window.settings_panel
+    panel = desk.page.settings_panel
     controls = (panel.sampling_temperature, panel.top_p, panel.seed, panel.new_seed)
     panel.decoding.set_value("greedy")
     assert not any(control.isEnabled() for control in controls)
@@ -196,16 +202,16 @@ def test_sampling_controls_rest_under_greedy(desk: Desk) -> None:
 
 def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
     session = desk.finished_run(40)
-    window = desk.window
+    page = desk.page
     bh, baseline = session.records[1], session.records[0]
     answer = bh.statistics()["answer"]
-    assert window.bh.tokens.text == "40"
-    assert window.bh.experts.text == f"{answer['mean']:.2f}"
-    assert window.baseline.experts.text == "8.00"
-    assert window.bh.speed.text == f"{bh.tokens_per_second:.1f} tok/s"
-    assert window.bh.first_token.text == "50 ms"
-    assert window.bh.ended.text == "Token limit"
-    strip = window.statistics
+    assert page.bh.tokens.text == "40"
+    assert page.bh.experts.text == f"{answer['mean']:.2f}"
+    assert page.baseline.experts.text == "8.00"
+    assert page.bh.speed.text == f"{bh.tokens_per_second:.1f} tok/s"
+    assert page.bh.first_token.text == "50 ms"
+    assert page.bh.ended.text == "Token limit"
+    strip = page.statistics
     assert strip.experts.text == f"{answer['mean']:.2f} ± {answer['std']:.2f}"
     assert strip.share.text == f"{answer['mean'] / 8 * 100:.1f} %"
     assert strip.at_min.text == f"{answer['share_clamped_min'] * 100:.1f} %"
@@ -213,59 +219,63 @@ def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
     assert bh.tokens_per_second is not None
     assert baseline.tokens_per_second is not None
     assert strip.speed.text == f"{bh.tokens_per_second / baseline.tokens_per_second:.2f} ×"
-    assert window.layers.heights == pytest.approx(answer["per_layer_mean"])
-    assert window.layers.reference == 8
-    assert (window.heat_map.shown_counts == bh.expert_counts).all()
+    assert page.layers.heights == pytest.approx(answer["per_layer_mean"])
+    assert page.layers.reference == 8
+    assert (page.heat_map.shown_counts == bh.expert_counts).all()
 
 
 def test_nothing_is_shown_before_there_is_a_number(desk: Desk) -> None:
-    window = desk.window
+    page = desk.page
     desk.start("Once")
-    window.clock.flush()
-    assert window.bh.tokens.text == "0"
-    assert window.bh.ended.text == "Reading"
-    assert {window.bh.speed.text, window.bh.experts.text, window.statistics.speed.text} == {"–"}
+    page.clock.flush()
+    assert page.bh.tokens.text == "0"
+    assert page.bh.ended.text == "Reading"
+    assert {
+        page.bh.speed.text,
+        page.bh.experts.text,
+        page.statistics.speed.text,
+    } == {"–"}
     desk.say([" a"])
-    assert window.bh.ended.text == "Writing"
-    assert window.bh.speed.text == "–"
+    assert page.bh.ended.text == "Writing"
+    assert page.bh.speed.text == "–"
 
 
 def test_the_first_difference_is_shown_in_both_panels(desk: Desk, qtbot: QtBot) -> None:
-    window = desk.window
+    page = desk.page
     desk.start("Once")
     desk.say([" a", " b"])
-    assert window.bh.difference.text() == "No difference in 2 tokens"
-    assert not window.bh.difference.isEnabled()
+    assert page.bh.difference.text() == "No difference in 2 tokens"
+    assert not page.bh.difference.isEnabled()
     desk.say([" c"] * 900, [" c", " d"] + [" c"] * 898)
-    assert window.baseline.difference.text() == "First difference: token 3"
-    qtbot.mouseClick(window.baseline.difference, Qt.MouseButton.LeftButton)
-    for panel in (window.baseline, window.bh):
+    assert page.baseline.difference.text() == "First difference: token 3"
+    qtbot.mouseClick(page.baseline.difference, Qt.MouseButton.LeftButton)
+    for panel in (page.baseline, page.bh):
         assert panel.text.marked_token == 3
         assert not panel.text.is_following
         assert panel.text.verticalScrollBar().value() < panel.text.verticalScrollBar().maximum()
 
 
 def test_analyze_mode_says_what_it_is(desk: Desk) -> None:
-    window = desk.window
+    page = desk.page
     desk.start("Once", RuleParameters(mode=Mode.ANALYZE))
     desk.say([" a", " b"])
-    assert window.bh.note == ANALYZE_NOTE
-    assert window.baseline.note == ""
-    assert "counted only" in window.layers.title
-    assert "counted only" in window.heat_map.title
+    assert page.bh.note == ANALYZE_NOTE
+    assert page.baseline.note == ""
+    assert "counted only" in page.layers.title
+    assert "counted only" in page.heat_map.title
     desk.say([" c", " d"])
-    assert window.statistics.speed.text == "–"
-    assert window.statistics.experts.name == "BH counted, mean ± std"
-    assert window.bh.experts.name == "Counted, mean"
-    assert window.baseline.experts.name == "Mean experts"
-    assert "counted only" in window.bh.text.describe(0)
-    assert "counted only" not in window.baseline.text.describe(0)
+    assert page.statistics.speed.text == "–"
+    assert page.statistics.experts.name == "BH counted, mean ± std"
+    assert page.bh.experts.name == "Counted, mean"
+    assert page.baseline.experts.name == "Mean experts"
+    assert "counted only" in page.bh.text.describe(0)
+    assert "counted only" not in page.baseline.text.describe(0)
     desk.engine.finish()
     desk.start("Once")
-    window.clock.flush()
-    assert window.bh.note == ""
-    assert window.bh.experts.name == "Mean experts"
-    assert window.statistics.experts.name == "BH experts, mean ± std"
+    page.clock.flush()
+    assert page.bh.note == ""
+    assert page.bh.experts.name == "Mean experts"
+    assert page.statistics.experts.name == "BH experts, mean ± std"
 
 
 def test_figures_break_into_lines_when_their_values_grow(qtbot: QtBot) -> None:
@@ -284,32 +294,30 @@ def test_figures_break_into_lines_when_their_values_grow(qtbot: QtBot) -> None:
 
 
 def test_charts_tell_their_numbers(desk: Desk) -> None:
-    window = desk.window
-    empty = [window.heat_map.is_empty, window.layers.is_empty]
+    page = desk.page
+    empty = [page.heat_map.is_empty, page.layers.is_empty]
     desk.start("Once")
     desk.engine.token(1, " <b>\n", 8, 11)
     desk.engine.token(1, " b", 1, 0)
-    window.clock.flush()
-    empty += [window.heat_map.is_empty, window.layers.is_empty]
+    page.clock.flush()
+    empty += [page.heat_map.is_empty, page.layers.is_empty]
     assert empty == [True, True, False, False]
-    assert window.heat_map.describe(0, 5) == (
-        "Layer 5, token 0: 8 experts, 11 before limits “ <b>↵”"
-    )
-    assert window.heat_map.describe(1, 0) == "Layer 0, token 1: 1 expert, 0 before limits “ b”"
-    assert window.layers.describe(3) == "Layer 3: 4.50 ± 3.50 experts"
+    assert page.heat_map.describe(0, 5) == ("Layer 5, token 0: 8 experts, 11 before limits “ <b>↵”")
+    assert page.heat_map.describe(1, 0) == "Layer 0, token 1: 1 expert, 0 before limits “ b”"
+    assert page.layers.describe(3) == "Layer 3: 4.50 ± 3.50 experts"
 
 
 def test_the_heat_map_is_walked_by_keys(desk: Desk, qtbot: QtBot) -> None:
     desk.start("Once")
     desk.say([" a", " b", " c"])
-    heat_map = desk.window.heat_map
+    heat_map = desk.page.heat_map
     for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Up):
         qtbot.keyClick(heat_map.plot, key)
     assert heat_map.readout == heat_map.describe(1, 1)
 
 
 def test_the_heat_map_follows_a_long_run_and_can_show_all_of_it(desk: Desk) -> None:
-    heat_map = desk.window.heat_map
+    heat_map = desk.page.heat_map
     desk.start("Once", generation=GenerationParameters(max_new_tokens=600))
     desk.say([f" {number}" for number in range(600)])
     first, after = heat_map.shown_tokens
@@ -324,10 +332,34 @@ def test_the_heat_map_follows_a_long_run_and_can_show_all_of_it(desk: Desk) -> N
 def test_hovering_a_token_frames_its_column(desk: Desk) -> None:
     desk.start("Once")
     desk.say([" a", " b"])
-    desk.window.bh.text.token_hovered.emit(1)
-    assert desk.window.heat_map.framed_token == 1
-    desk.window.bh.text.token_hovered.emit(-1)
-    assert desk.window.heat_map.framed_token is None
+    desk.page.bh.text.token_hovered.emit(1)
+    assert desk.page.heat_map.framed_token == 1
+    desk.page.bh.text.token_hovered.emit(-1)
+    assert desk.page.heat_map.framed_token is None
+
+
+def test_what_should_be_known_of_a_run_is_under_its_numbers(desk: Desk) -> None:
+    desk.window.resize(1024, 640)
+    strip = desk.page.statistics
+    desk.start("Once")
+    desk.say([" upon"])
+    QApplication.processEvents()
+    heights = [desk.page.bh.text.height()]
+    desk.engine.report(Notice(SHORTAGE))
+    desk.page.clock.flush()
+    QApplication.processEvents()
+    heights.append(desk.page.bh.text.height())
+    assert strip.notice.isVisible()
+    assert strip.notice.text() == SHORTAGE
+    assert all(word in strip.notice.toolTip() for word in SHORTAGE.split())
+    # The answers keep their lines, and the window its size: the charts give way.
+    assert heights[1] >= min(heights[0], 3 * desk.page.fontMetrics().lineSpacing())
+    assert desk.window.size() == QSize(1024, 640)
+    assert desk.window.minimumSizeHint().height() <= 640
+    desk.engine.finish()
+    desk.start("Twice")
+    desk.page.clock.flush()
+    assert not strip.notice.isVisible()
 
 
 def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> None:
@@ -335,18 +367,18 @@ def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> No
     desk.start("Once")
     desk.say([" a"])
     failure = desk.engine.fail("<b>Out</b> of memory.")
-    desk.window.clock.flush()
+    desk.page.clock.flush()
     assert errors.isVisible()
     assert errors.failure == failure
-    assert desk.window.bh.ended.text == "Failed"
-    assert desk.window.bh.text.toPlainText() == "Once a"
+    assert desk.page.bh.ended.text == "Failed"
+    assert desk.page.bh.text.toPlainText() == "Once a"
     qtbot.mouseClick(errors.details_button, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(errors.copy_button, Qt.MouseButton.LeftButton)
     copied = QApplication.clipboard().text()
     assert all(part in copied for part in (failure.message, failure.advice, failure.details))
     qtbot.mouseClick(errors.dismiss_button, Qt.MouseButton.LeftButton)
     assert not errors.isVisible()
-    assert desk.window.prompt.run_button.isEnabled()
+    assert desk.page.prompt.run_button.isEnabled()
 
 
 def test_closing_during_a_run_keeps_what_was_written(desk: Desk) -> None:
@@ -369,7 +401,7 @@ def test_text_size_is_changed_and_kept_in_bounds(desk: Desk) -> None:
     before = theme.point_size
     actions.enlarge.trigger()
     assert theme.point_size > before
-    assert desk.window.prompt.editor.font().pointSizeF() > before
+    assert desk.page.prompt.editor.font().pointSizeF() > before
     actions.reset_text.trigger()
     assert theme.point_size == before
     for _ in range(50):
@@ -386,7 +418,7 @@ def test_light_and_dark_switch_while_running(desk: Desk, monkeypatch: pytest.Mon
         colors = desk.theme.colors
         assert colors.is_dark == (scheme is Qt.ColorScheme.Dark)
         assert desk.window.palette().window().color() == colors.window
-        assert desk.window.heat_map.plot.backgroundBrush().color() == colors.surface
+        assert desk.page.heat_map.plot.backgroundBrush().color() == colors.surface
         desk.window.grab()
 
 
@@ -411,11 +443,11 @@ def test_every_control_has_a_name_and_a_tooltip(
     desk = make_desk(show=True, answering=model)
     desk.load()
     desk.finished_run()
-    window = desk.window
-    controls = [*interactive(window), window.heat_map.plot, window.layers.plot]
+    window, page = desk.window, desk.page
+    controls = [*interactive(window), page.heat_map.plot, page.layers.plot]
     assert len(controls) > 20
     # The text views tell about the token under the pointer instead of themselves.
-    texts = (window.bh.text, window.baseline.text)
+    texts = (page.bh.text, page.baseline.text)
     nameless = [type(control).__name__ for control in controls if not control.accessibleName()]
     silent = [
         control.accessibleName()
@@ -429,18 +461,21 @@ def test_every_control_has_a_name_and_a_tooltip(
 
 
 def test_tab_moves_from_the_prompt_to_run(desk: Desk) -> None:
-    widget: QWidget | None = desk.window.prompt.editor
+    widget: QWidget | None = desk.page.prompt.editor
     reached = []
     for _ in range(12):
         assert widget is not None
         widget = widget.nextInFocusChain()
         if widget is not None and widget.focusPolicy() & Qt.FocusPolicy.TabFocus:
             reached.append(widget)
-    assert reached[:2] == [desk.window.prompt.run_button, desk.window.prompt.stop_button]
+    assert reached[:2] == [
+        desk.page.prompt.run_button,
+        desk.page.prompt.stop_button,
+    ]
 
 
 def test_examples_are_offered_for_an_empty_prompt(desk: Desk) -> None:
-    prompt = desk.window.prompt
+    prompt = desk.page.prompt
     assert prompt.examples.isVisible()
     prompt.examples.menu().actions()[0].trigger()
     assert prompt.prompt
@@ -456,9 +491,9 @@ def test_the_window_remembers(make_desk: Callable[..., Desk]) -> None:
     first.window.actions_.settings.setChecked(False)
     settings = remember(first.window)
     second = make_desk(settings)
-    assert second.window.prompt.prompt == "Remember me"
-    assert second.window.settings_panel.rule() == RuleParameters(level=0.001, max_k=12)
-    assert second.window.settings_panel.isHidden()
+    assert second.window.compare.prompt.prompt == "Remember me"
+    assert second.window.compare.settings_panel.rule() == RuleParameters(level=0.001, max_k=12)
+    assert second.window.compare.settings_panel.isHidden()
 
 
 @pytest.mark.parametrize(
@@ -471,13 +506,13 @@ def test_the_window_remembers(make_desk: Callable[..., Desk]) -> None:
     ],
 )
 def test_wrong_memories_fall_back(make_desk: Callable[..., Desk], settings: Settings) -> None:
-    panel = make_desk(settings).window.settings_panel
+    panel = make_desk(settings).window.compare.settings_panel
     assert panel.rule() == RuleParameters()
     assert panel.generation() == GenerationParameters()
 
 
 def test_a_number_beyond_a_box_is_its_limit(desk: Desk) -> None:
-    panel = desk.window.settings_panel
+    panel = desk.page.settings_panel
     panel.show_generation(GenerationParameters(max_new_tokens=10**30))
     assert panel.generation().max_new_tokens == panel.max_new_tokens.maximum()
 
@@ -498,21 +533,21 @@ def test_help_opens_beside_the_window(desk: Desk, qtbot: QtBot) -> None:
 def test_two_thousand_repaints(desk: Desk) -> None:
     """Frames stay cheap and nothing piles up while a long run streams."""
     desk.start("Once", generation=GenerationParameters(max_new_tokens=2000))
-    window = desk.window
-    items = len(window.heat_map.plot.getPlotItem().items)
+    page = desk.page
+    items = len(page.heat_map.plot.getPlotItem().items)
     slowest: list[float] = []
     for number in range(2000):
         desk.engine.token(0, f" w{number % 97}", 8)
         desk.engine.token(1, f" w{number % 89}", *desk.engine.random_counts())
         start = time.perf_counter()
-        window.clock.flush()
+        page.clock.flush()
         QApplication.processEvents()
         slowest.append(time.perf_counter() - start)
     desk.engine.finish()
-    window.clock.flush()
-    assert window.bh.text.token_count == 2000
-    assert window.clock.is_idle
-    assert len(window.heat_map.plot.getPlotItem().items) == items
-    assert window.bh.tokens.text == "2000"
+    page.clock.flush()
+    assert page.bh.text.token_count == 2000
+    assert page.clock.is_idle
+    assert len(page.heat_map.plot.getPlotItem().items) == items
+    assert page.bh.tokens.text == "2000"
     median = sorted(slowest)[1000]
     assert median < 0.2, f"median frame {median * 1000:.0f} ms"

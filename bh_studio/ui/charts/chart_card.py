@@ -12,6 +12,7 @@ from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 _HEADER_HEIGHT = 28
+_LEAST_LINES = 14  # of a plot, each as many pixels as a letter has points
 
 
 class ChartCard(QFrame):
@@ -22,6 +23,7 @@ class ChartCard(QFrame):
     ) -> None:
         super().__init__(parent)
         self.theme = theme
+        self._lines = _LEAST_LINES
         self.setProperty("role", "card")
         self._title = QLabel(title)
         self._title.setProperty("role", "section")
@@ -84,6 +86,13 @@ class ChartCard(QFrame):
         self.body.setVisible(not is_empty)
         self._readout.setVisible(not is_empty)
 
+    def give_way(self, is_crowded: bool) -> None:
+        """Get by with the room of two lines less, for a line of text beside the chart."""
+        lines = _LEAST_LINES - 2 * is_crowded
+        if lines != self._lines:
+            self._lines = lines
+            self.take_theme()
+
     def axis(self, name: str) -> Any:
         """A plot axis, "left" or "bottom"."""
         return self.plot.getPlotItem().getAxis(name)
@@ -101,7 +110,7 @@ class ChartCard(QFrame):
         font.setPointSizeF(self.theme.point_size * 0.88)
         self.plot.setBackground(colors.surface)
         # Room for the name of the left axis.
-        self.plot.setMinimumHeight(round(self.theme.point_size * 14))
+        self.plot.setMinimumHeight(round(self.theme.point_size * self._lines))
         for side, name in getattr(self, "_axis_names", {}).items():
             axis = self.axis(side)
             axis.setPen(pg.mkPen(colors.line))

@@ -22,6 +22,7 @@ _PLAIN = "Type the beginning of a text; both sides will continue it."
 _PLAIN_MEANING = "The text that both sides continue. Ctrl+Return runs it."
 _FIRST_MESSAGE = "Type a message; both sides will answer it."
 _NEXT_MESSAGE = "Type the next message; each side remembers its own answers."
+_RUN_MEANING = "Answer the prompt with both sides (Ctrl+Return)"
 _MESSAGE_MEANING = "The message that both sides answer. Ctrl+Return sends it."
 # Openings in the manner of the books that the embedded model has read.
 EXAMPLES = (
@@ -55,6 +56,7 @@ class PromptBar(QWidget):
         self.run_button = QPushButton("Run")
         self.run_button.setProperty("role", "primary")
         self.run_button.setAccessibleName("Run")
+        self.run_button.setToolTip(_RUN_MEANING)
         self.stop_button = QPushButton("Stop")
         self.stop_button.setProperty("role", "plain")
         self.stop_button.setAccessibleName("Stop")
@@ -94,6 +96,11 @@ class PromptBar(QWidget):
         """Show `text` again, unless something else has been typed since."""
         if not self.prompt:
             self.set_prompt(text)
+
+    def show_obstacle(self, obstacle: str) -> None:
+        """Say why Run rests, a sentence; empty if it does not."""
+        self.run_button.setEnabled(not obstacle)
+        self.run_button.setToolTip(obstacle or _RUN_MEANING)
 
     def show_chat(self, is_chat: bool, has_turns: bool) -> None:
         """Say what the editor is for: a text to continue, a first message, or the next one."""

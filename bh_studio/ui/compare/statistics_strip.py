@@ -7,8 +7,10 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from bh_studio.ui.charts.scale_legend import ScaleLegend
 from bh_studio.ui.state.run_model import RunModel
+from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.figure_row import Figure, FigureRow
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_SMALL, Theme
+from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _EXPERTS = "BH experts, mean ± std"
 _COUNTED = "BH counted, mean ± std"
@@ -62,15 +64,26 @@ class StatisticsStrip(QFrame):
         key.addWidget(caption, 0, Qt.AlignmentFlag.AlignLeft)
         key.addWidget(self.legend)
         key.addStretch(1)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(GAP, GAP_SMALL, GAP, GAP_SMALL)
-        layout.setSpacing(GAP_LARGE)
+        # One line, cut where it does not fit: a small window has no second one to give.
+        self.notice = ElidedLabel("")
+        self.notice.setAccessibleName("What should be known of these numbers")
+        self.notice.hide()
+        row = QHBoxLayout()
+        row.setSpacing(GAP_LARGE)
         figures = (self.experts, self.share, self.at_min, self.at_max, self.speed)
-        layout.addWidget(FigureRow(figures), 1)
-        layout.addLayout(key)
+        row.addWidget(FigureRow(figures), 1)
+        row.addLayout(key)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(GAP, GAP_SMALL, GAP, GAP_SMALL)
+        layout.setSpacing(GAP_SMALL)
+        layout.addLayout(row)
+        layout.addWidget(self.notice)
 
-    def refresh(self) -> None:
-        """Show the runs as they are now."""
+    def refresh(self, notices: tuple[str, ...]) -> None:
+        """Show the runs as they are now, and under their numbers what should be known of them."""
+        self.notice.setText("  ".join(notices))
+        self.notice.setToolTip(plain_tooltip("\n".join(notices)))
+        self.notice.setVisible(bool(notices))
         bh, baseline = self._bh.statistics, self._baseline.statistics
         spread = None if bh.mean is None else f"{bh.mean:.2f} ± {bh.std:.2f}"
         # Only the side that BH did not route carries a note: its experts were counted, not used.

@@ -8,9 +8,9 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVB
 from bh_studio.engine.protocol.events import Failed, ModelInspected
 from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.ui.models.calibration_choice import CalibrationChoice
+from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.model_entry import ModelEntry
 from bh_studio.ui.state.model_inspection import ModelInspection
-from bh_studio.ui.state.session_model import SessionModel, State
 from bh_studio.ui.state.words import (
     device_choices,
     device_words,
@@ -23,21 +23,15 @@ from bh_studio.ui.widgets.notice import Notice
 from bh_studio.ui.widgets.number_boxes import ChoiceBox
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
-_WAITS = {
-    State.LOADING: "What it needs can be said when the load has ended.",
-    State.RUNNING: "What it needs can be said when the run has ended.",
-    State.CANCELLING: "What it needs can be said when the run has ended.",
-}
-
 
 class LoadPanel(QWidget):
     """The controls of a load, for one entry at a time."""
 
-    def __init__(self, model: SessionModel, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(self, engine: EngineModel, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._model = model
+        self._engine = engine
         self._entry: ModelEntry | None = None
-        self.inspection = ModelInspection(model, self)
+        self.inspection = ModelInspection(engine, self)
         self.device = ChoiceBox(device_choices())
         self.dtype = ChoiceBox(dtype_choices())
         self.calibration = CalibrationChoice()
@@ -52,11 +46,12 @@ class LoadPanel(QWidget):
         for choice in (self.device, self.dtype):
             choice.currentIndexChanged.connect(self.ask)
         self.inspection.changed.connect(self._sync)
-        model.state_changed.connect(self._sync)
+        engine.state_changed.connect(self._sync)
+        engine.jobs.changed.connect(self._sync)
         # What is free is another amount once a model has come or gone.
-        model.model_changed.connect(self.ask)
-        model.load_refused.connect(self.ask)
-        model.model_failed.connect(self._tell_failure)
+        engine.model_changed.connect(self.ask)
+        engine.load_refused.connect(self.ask)
+        engine.failed.connect(self._tell_failure)
         self._sync()
 
     def show_entry(self, entry: ModelEntry) -> None:
@@ -93,7 +88,7 @@ class LoadPanel(QWidget):
     def _load(self, *, load_anyway: bool) -> None:
         if self._entry is None or not self._entry.is_loadable:
             return
-        self._model.load_with(
+        self._engine.load_with(
             LoadModel(
                 self._entry.source,
                 self.device.value,
@@ -113,7 +108,7 @@ class LoadPanel(QWidget):
         self.anyway_button.clicked.connect(self.load_anyway)
         self.unload_button = _button("Unload", "plain", "Unload the model")
         self.unload_button.setToolTip("Give the memory of the loaded model back")
-        self.unload_button.clicked.connect(self._model.unload)
+        self.unload_button.clicked.connect(self._engine.unload)
 
     def _lay_out(self) -> None:
         form = QGridLayout()
@@ -157,9 +152,9 @@ class LoadPanel(QWidget):
         answer = self.inspection.answer
         if self._entry is None or not self._entry.is_loadable:
             return "Not all of the model is on this machine."
-        if self._model.state is State.LOADING:
+        if self._engine.state is EngineState.LOADING:
             return "A model is loading."
-        if not self._model.is_settled:
+        if not self._engine.is_settled:
             return "The run has to end first."
         if isinstance(answer, ModelInspected):
             if answer.problem:
@@ -170,9 +165,9 @@ class LoadPanel(QWidget):
 
     @Slot()
     def _sync(self) -> None:
-        entry, model, answer = self._entry, self._model, self.inspection.answer
+        entry, engine, answer = self._entry, self._engine, self.inspection.answer
         is_loaded = (
-            entry is not None and model.loaded is not None and model.loaded.source == entry.source
+            entry is not None and engine.loaded is not None and engine.loaded.source == entry.source
         )
         is_there = entry is not None and entry.is_loadable
         obstacle = self.obstacle
@@ -181,13 +176,13 @@ class LoadPanel(QWidget):
         self.load_button.setEnabled(not obstacle)
         self.load_button.setToolTip(obstacle or "Load this model in place of the one there is")
         self.anyway_button.setVisible(fits_not)
-        self.anyway_button.setEnabled(model.is_settled)
+        self.anyway_button.setEnabled(engine.is_settled)
         self.unload_button.setVisible(is_loaded)
-        self.unload_button.setEnabled(model.state is State.READY)
+        self.unload_button.setEnabled(engine.is_ready)
         for control in (self.device, self.dtype, self.calibration):
             control.setEnabled(is_there)
         self._say(answer)
-        if model.state is State.LOADING:
+        if engine.state is EngineState.LOADING:
             self.outcome.say("")
         self.facts.setVisible(bool(self.facts.text()))
 
@@ -202,9 +197,7 @@ class LoadPanel(QWidget):
             self.facts.setText("")
             self.memory.say(f"{answer.message} {answer.advice}", is_alarm=True)
         elif answer is None:
-            waiting = self.inspection.is_waiting
-            doing = _WAITS.get(self._model.state, "Looking at the model…") if waiting else ""
-            self.facts.setText(doing)
+            self.facts.setText(self._wait_words() if self.inspection.is_waiting else "")
             self.memory.say("")
         elif answer.problem:
             self.facts.setText("")
@@ -212,6 +205,13 @@ class LoadPanel(QWidget):
         else:
             self.facts.setText(_facts(answer))
             self.memory.say(needs_text(answer), is_alarm=not fits(answer))
+
+    def _wait_words(self) -> str:
+        if self._engine.state is EngineState.LOADING:
+            return "What it needs can be said when the load has ended."
+        if self._engine.jobs.need_the_model:
+            return "What it needs can be said when the run has ended."
+        return "Looking at the model…"
 
 
 def _question(entry: ModelEntry) -> tuple[str, bool]:

@@ -13,7 +13,7 @@ from bh_studio.engine.protocol.events import Failed
 from bh_studio.settings import Settings
 from bh_studio.ui.models.calibration_choice import FILES
 from bh_studio.ui.state.downloads import Downloads, Phase
-from bh_studio.ui.state.session_model import SessionModel, State
+from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.widgets.theme import Theme
 
 # The cache of the hub and the dialog are imported when they are first needed: 30 ms and more that
@@ -35,7 +35,7 @@ class ModelCommands(QObject):
 
     def __init__(
         self,
-        model: SessionModel,
+        engine: EngineModel,
         theme: Theme,
         settings: Settings,
         window: QWidget,
@@ -43,7 +43,7 @@ class ModelCommands(QObject):
         statuses: HubStatuses | None = None,
     ) -> None:
         super().__init__(window)
-        self._model = model
+        self._engine = engine
         self._theme = theme
         self._window = window
         self._settings = settings
@@ -53,8 +53,8 @@ class ModelCommands(QObject):
         self.dialog: ModelsDialog | None = None
         self.file_dialog: QFileDialog | None = None
         self.downloads.ended.connect(self._tell_ended)
-        model.model_changed.connect(self._keep_loaded)
-        model.calibration_saved.connect(self._tell_saved)
+        engine.model_changed.connect(self._keep_loaded)
+        engine.calibration_saved.connect(self._tell_saved)
 
     def remember(self, settings: Settings) -> Settings:
         """`settings` with the dialog's choices and the models that were used."""
@@ -86,7 +86,7 @@ class ModelCommands(QObject):
                 self._statuses = HubStatuses(parent=self)
             self._statuses.failed.connect(self.failed)
             recent = self._settings.recent_models
-            self._shelf = ModelShelf(self._model, self.downloads, self._statuses, recent, self)
+            self._shelf = ModelShelf(self._engine, self.downloads, self._statuses, recent, self)
         return self._shelf
 
     @Slot()
@@ -95,7 +95,7 @@ class ModelCommands(QObject):
         if self.dialog is None:
             from bh_studio.ui.models.models_dialog import ModelsDialog
 
-            self.dialog = ModelsDialog(self._model, self.shelf, self._theme, self._window)
+            self.dialog = ModelsDialog(self._engine, self.shelf, self._theme, self._window)
             self.dialog.load_panel.device.set_value(self._settings.model_device)
             self.dialog.load_panel.dtype.set_value(self._settings.model_dtype)
             loaded = self.shelf.loaded_source
@@ -108,25 +108,25 @@ class ModelCommands(QObject):
     @Slot()
     def load_embedded(self) -> None:
         """Load the model that comes with the program."""
-        self._model.load(EMBEDDED)
+        self._engine.load(EMBEDDED)
 
     @Slot()
     def ask_for_folder(self) -> None:
         """Ask for a folder and load the model in it."""
         dialog = QFileDialog(self._window, "Folder with a checkpoint")
         dialog.setFileMode(QFileDialog.FileMode.Directory)
-        dialog.fileSelected.connect(self._model.load)
+        dialog.fileSelected.connect(self._engine.load)
         self._open(dialog)
 
     @Slot()
     def ask_where_to_save(self) -> None:
         """Ask for a file and write the calibration of the loaded model to it."""
-        if self._model.state is not State.READY or self._model.model is None:
+        if not self._engine.is_ready or self._engine.model is None:
             return
         dialog = QFileDialog(self._window, "Save calibration", str(Path.home()), FILES)
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setDefaultSuffix(_SUFFIX.removeprefix("."))
-        name = "".join(c for c in self._model.model.name if c.isalnum() or c in "-_.")
+        name = "".join(c for c in self._engine.model.name if c.isalnum() or c in "-_.")
         dialog.selectFile(f"{name or 'model'}-calibration{_SUFFIX}")
         dialog.fileSelected.connect(self._save_calibration)
         self._open(dialog)
@@ -138,12 +138,12 @@ class ModelCommands(QObject):
 
     @Slot(str)
     def _save_calibration(self, name: str) -> None:
-        self._model.save_calibration(Path(name))
+        self._engine.save_calibration(Path(name))
 
     @Slot()
     def _keep_loaded(self) -> None:
         """Offer what was loaded again, also if it came from a menu or the command line."""
-        model = self._model.model
+        model = self._engine.model
         if model is not None and model.id != EMBEDDED:
             self.shelf.keep_loaded()
 

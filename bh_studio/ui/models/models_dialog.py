@@ -25,8 +25,8 @@ from bh_studio.engine.protocol.events import LoadProgress
 from bh_studio.ui.models.download_panel import DownloadPanel
 from bh_studio.ui.models.load_panel import LoadPanel
 from bh_studio.ui.models.model_list import ModelList
+from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.model_shelf import ModelShelf
-from bh_studio.ui.state.session_model import SessionModel, State
 from bh_studio.ui.state.words import describe_model
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.notice import Notice
@@ -42,13 +42,13 @@ class ModelsDialog(QDialog):
 
     def __init__(
         self,
-        model: SessionModel,
+        engine: EngineModel,
         shelf: ModelShelf,
         theme: Theme,
         parent: QWidget,
     ) -> None:
         super().__init__(parent)
-        self._model = model
+        self._engine = engine
         self._shelf = shelf
         self.setWindowTitle("Models")
         self.list = ModelList(theme)
@@ -57,7 +57,7 @@ class ModelsDialog(QDialog):
         self.add_button = QPushButton("Add")
         self.folder_button = QPushButton("Choose folder…")
         self.remove_button = QPushButton("Remove from the list")
-        self.load_panel = LoadPanel(model, theme)
+        self.load_panel = LoadPanel(engine, theme)
         self.download_panel = DownloadPanel(shelf, theme)
         self.loading = ProgressLine("Progress of loading the model")
         self.loaded = ElidedLabel("muted")
@@ -200,12 +200,12 @@ class ModelsDialog(QDialog):
         self.add_button.clicked.connect(self._add_name)
         self.folder_button.clicked.connect(self._ask_for_folder)
         self.remove_button.clicked.connect(self._remove)
-        self.cancel_button.clicked.connect(self._model.stop)
+        self.cancel_button.clicked.connect(self._engine.cancel_load)
         self.close_button.clicked.connect(self.close)
         self._shelf.changed.connect(self._show_entries)
-        self._model.load_progressed.connect(self._show_loading)
-        self._model.state_changed.connect(self._sync_loading)
-        self._model.model_changed.connect(self._sync_loading)
+        self._engine.load_progressed.connect(self._show_loading)
+        self._engine.state_changed.connect(self._sync_loading)
+        self._engine.model_changed.connect(self._sync_loading)
         self._sync_loading()
 
     # --- what is selected ---
@@ -272,21 +272,21 @@ class ModelsDialog(QDialog):
 
     @Slot()
     def _sync_loading(self) -> None:
-        is_loading = self._model.state is State.LOADING
-        model = self._model.model
+        is_loading = self._engine.state is EngineState.LOADING
+        model = self._engine.model
         self.loaded.setText(f"Loaded: {describe_model(model)}" if model else "No model is loaded.")
         self.loaded.setVisible(not is_loading)
         self.loading.setVisible(is_loading)
         self.cancel_button.setVisible(is_loading)
-        self.cancel_button.setEnabled(self._model.can_stop)
-        if is_loading and self._model.load_progress is not None:
-            self._show_loading(self._model.load_progress)
+        self.cancel_button.setEnabled(self._engine.can_cancel_load)
+        if is_loading and self._engine.load_progress is not None:
+            self._show_loading(self._engine.load_progress)
 
     @Slot(object)
     def _show_loading(self, progress: LoadProgress) -> None:
-        request = self._model.loading
+        request = self._engine.loading
         if request is None:
             return
         title = self._shelf.entry(request.source).title
-        stage = progress.stage if self._model.can_stop else "Cancelling the load…"
+        stage = progress.stage if self._engine.can_cancel_load else "Cancelling the load…"
         self.loading.show_progress(f"{title}: {stage}", progress.fraction)

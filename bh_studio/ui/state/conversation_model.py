@@ -23,28 +23,28 @@ class ConversationModel(QObject):
     message_taken = Signal(str)
     message_returned = Signal(str)
 
-    def __init__(self, model: SessionModel, parent: QObject | None = None) -> None:
+    def __init__(self, session: SessionModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._model = model
+        self._session = session
         self.turns: tuple[Turn, ...] = ()
         self.is_on_screen = False
         # The message that is being answered.
         self._asked: Comparison | None = None
-        model.run_accepted.connect(self._take)
-        model.session_changed.connect(self._follow)
-        model.run_lost.connect(self._give_back)
+        session.run_accepted.connect(self._take)
+        session.session_changed.connect(self._follow)
+        session.run_lost.connect(self._give_back)
 
     @property
     def can_start_over(self) -> bool:
         """Whether there is a conversation to leave, and nothing in flight."""
-        return self.is_on_screen and not self._model.is_busy
+        return self.is_on_screen and not self._session.is_busy
 
     @Slot()
     def start_over(self) -> None:
         """Begin a new conversation; the former one is kept as all finished runs are."""
         if self.can_start_over:
             self.turns, self.is_on_screen = (), False
-            self._model.clear()
+            self._session.clear()
             self.changed.emit()
 
     @Slot(object)
@@ -59,7 +59,7 @@ class ConversationModel(QObject):
 
     @Slot()
     def _follow(self) -> None:
-        session = self._model.session
+        session = self._session.session
         if session is None:
             return
         continued, asked = session.continued, self._asked

@@ -22,6 +22,7 @@ from bh_studio.engine.protocol.events import (
     SessionRead,
     SessionWritten,
 )
+from bh_studio.engine.protocol.experiments import ModelExperiment
 from bh_studio.engine.protocol.requests import Body, ModelFree, Request, UnloadModel
 
 _log = logging.getLogger(__name__)
@@ -58,12 +59,13 @@ class _Asked(NamedTuple):
 class JobsModel(QObject):
     """Numbers what is asked for, and hands each event to whoever asked.
 
-    attached: there is an engine from now on. became_idle: the last job that needs the model has
-    ended. A job has ended when its last event is handed on, so that whoever takes that may ask for
-    the next.
+    attached: there is an engine from now on. changed: something was asked for, or has ended.
+    became_idle: the last job that needs the model has ended. A job has ended when its last event is
+    handed on, so that whoever takes that may ask for the next.
     """
 
     attached = Signal()
+    changed = Signal()
     became_idle = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -90,6 +92,16 @@ class JobsModel(QObject):
             isinstance(asked.body, ModelFree) for asked in self._asked.values()
         )
 
+    @property
+    def need_the_model(self) -> bool:
+        """Whether an experiment was asked for, so that the model has to stay until it has ended."""
+        return any(isinstance(asked.body, ModelExperiment) for asked in self._asked.values())
+
+    def body_of(self, job: int) -> Body | None:
+        """What was asked for in `job`; None once that has ended."""
+        asked = self._asked.get(job)
+        return None if asked is None else asked.body
+
     def ask(self, body: Body, take: Take) -> int:
         """Ask for `body`; `take` gets its events, in this thread. The number of the job.
 
@@ -99,8 +111,10 @@ class JobsModel(QObject):
             raise RuntimeError("There is no engine.")
         self._last += 1
         self._asked[self._last] = _Asked(body, take)
-        self._engine.submit(Request(self._last, body))
-        return self._last
+        job = self._last
+        self._engine.submit(Request(job, body))
+        self.changed.emit()
+        return job
 
     def cancel(self, job: int) -> None:
         """Ask a job to end; what comes of it makes that final."""
@@ -122,5 +136,8 @@ class JobsModel(QObject):
         if ends:
             del self._asked[job]
         asked.take(event)
-        if ends and not isinstance(asked.body, ModelFree) and self.is_idle:
+        if not ends:
+            return
+        self.changed.emit()
+        if not isinstance(asked.body, ModelFree) and self.is_idle:
             self.became_idle.emit()

@@ -6,7 +6,7 @@ from PySide6.QtCore import QObject, Signal, Slot
 
 from bh_studio.engine.protocol.events import Failed, ModelInspected
 from bh_studio.engine.protocol.requests import InspectModel
-from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.state.engine_model import EngineModel
 
 
 class ModelInspection(QObject):
@@ -17,15 +17,15 @@ class ModelInspection(QObject):
 
     changed = Signal()
 
-    def __init__(self, model: SessionModel, parent: QObject | None = None) -> None:
+    def __init__(self, engine: EngineModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._model = model
+        self._engine = engine
         self._wanted: InspectModel | None = None
         self._sent: InspectModel | None = None
         self.answer: ModelInspected | Failed | None = None
-        model.model_inspected.connect(self._take_answer)
-        model.inspection_failed.connect(self._take_failure)
-        model.jobs.became_idle.connect(self._send)
+        engine.model_inspected.connect(self._take_answer)
+        engine.inspection_failed.connect(self._take_failure)
+        engine.jobs.became_idle.connect(self._send)
 
     @property
     def is_waiting(self) -> bool:
@@ -46,10 +46,10 @@ class ModelInspection(QObject):
 
     @Slot()
     def _send(self) -> None:
-        if self.is_waiting and self._wanted is not self._sent and self._model.is_idle:
+        if self.is_waiting and self._wanted is not self._sent and self._engine.is_idle:
             self._sent = self._wanted
             assert self._wanted is not None
-            self._model.inspect(self._wanted)
+            self._engine.inspect(self._wanted)
 
     @Slot(object)
     def _take_answer(self, answer: ModelInspected) -> None:

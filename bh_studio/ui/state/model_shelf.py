@@ -10,9 +10,9 @@ from bh_studio.engine.hub.source import KNOWN_MODELS, parse_hub_source
 from bh_studio.engine.hub.status import HubState, HubStatus
 from bh_studio.engine.units import format_bytes
 from bh_studio.ui.state.downloads import Downloads
+from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.hub_statuses import HubStatuses
 from bh_studio.ui.state.model_entry import Kind, ModelEntry
-from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.state.words import format_amounts, short_state
 
 EMBEDDED = "embedded"
@@ -30,22 +30,22 @@ class ModelShelf(QObject):
 
     def __init__(
         self,
-        model: SessionModel,
+        engine: EngineModel,
         downloads: Downloads,
         statuses: HubStatuses,
         recent: tuple[str, ...] = (),
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self._model = model
+        self._engine = engine
         self.downloads = downloads
         self.statuses = statuses
         self.recent = tuple(source for source in dict.fromkeys(recent) if source not in _KNOWN)
         downloads.changed.connect(self.changed)
         downloads.ended.connect(self.refresh)
         statuses.changed.connect(self.changed)
-        model.state_changed.connect(self.changed)
-        model.model_changed.connect(self.changed)
+        engine.state_changed.connect(self.changed)
+        engine.model_changed.connect(self.changed)
 
     @property
     def entries(self) -> tuple[ModelEntry, ...]:
@@ -110,7 +110,7 @@ class ModelShelf(QObject):
 
     def is_loaded(self, source: str) -> bool:
         """Whether `source` is the loaded model."""
-        return self._model.model is not None and self.loaded_source == source
+        return self._engine.model is not None and self.loaded_source == source
 
     def _described(self, source: str, title: str, about: str, kind: Kind) -> ModelEntry:
         status = self.status(source)
@@ -129,7 +129,7 @@ class ModelShelf(QObject):
     def _state(self, source: str, kind: Kind) -> str:
         if self.is_loaded(source):
             return "Loaded"
-        loading = self._model.loading
+        loading = self._engine.loading
         if loading is not None and loading.source == source:
             return "Loading…"
         view = self.downloads.view(source)
@@ -152,7 +152,7 @@ class ModelShelf(QObject):
     @property
     def loaded_source(self) -> str | None:
         """The loaded model as the list calls it, a folder by its full path; None without one."""
-        model, request = self._model.model, self._model.loaded
+        model, request = self._engine.model, self._engine.loaded
         if model is None or request is None:
             return None
         hub = parse_hub_source(request.source)

@@ -25,6 +25,7 @@ class RunPair(QObject):
 
     first_difference: the first token in which the texts differ; None if none does so far.
     compared_tokens: tokens that both sides have, up to the first difference.
+    notices: what a person should know of the run, each a sentence.
     """
 
     changed = Signal()
@@ -37,6 +38,7 @@ class RunPair(QObject):
         self.bh.changed.connect(self.changed)
         self.first_difference: int | None = None
         self.compared_tokens = 0
+        self.notices: tuple[str, ...] = ()
 
     def begin(
         self,
@@ -49,6 +51,7 @@ class RunPair(QObject):
         """Start both sides anew for a prompt."""
         self.first_difference = None
         self.compared_tokens = 0
+        self.notices = ()
         scale = ExpertScale.spanning(rule.min_k, rule.max_k, model.top_k)
         for side, run in enumerate((self.baseline, self.bh)):
             is_bh = run is self.bh
@@ -62,6 +65,12 @@ class RunPair(QObject):
                 routing=describe_rule(rule, model) if is_bh else describe_top_k(model),
                 note=_note(rule) if is_bh else "",
             )
+
+    def notice(self, text: str) -> None:
+        """Take a fact of the run, once."""
+        if text not in self.notices:
+            self.notices += (text,)
+            self.changed.emit()
 
     def append(self, event: TokenGenerated) -> None:
         """Take one token."""
@@ -87,6 +96,7 @@ class RunPair(QObject):
         """Forget both sides."""
         self.first_difference = None
         self.compared_tokens = 0
+        self.notices = ()
         self.baseline.reset()
         self.bh.reset()
 

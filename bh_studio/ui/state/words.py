@@ -8,7 +8,20 @@ import sys
 from pathlib import Path
 
 from bh_studio.engine.protocol.events import ModelInspected
-from bh_studio.engine.protocol.requests import DTYPES
+from bh_studio.engine.protocol.experiments import Comparison, kind_of
+from bh_studio.engine.protocol.requests import (
+    DTYPES,
+    Body,
+    InspectModel,
+    JudgeNull,
+    KeepSession,
+    LoadModel,
+    ReadSession,
+    RunKept,
+    SaveCalibration,
+    UnloadModel,
+    WriteSession,
+)
 from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 from bh_studio.engine.rules import RuleName, RuleParameters
 from bh_studio.engine.units import byte_unit, digits, format_bytes
@@ -97,6 +110,28 @@ def _gpu_nodes() -> int:
         return sum(_GPU_NODE.fullmatch(path.name) is not None for path in Path("/dev").iterdir())
     except OSError:
         return 0
+
+
+def waiting_words(awaited: Body | None) -> str:
+    """When a run begins that waits for `awaited`, a sentence."""
+    match awaited:
+        case LoadModel():
+            when = "the model is loaded"
+        case InspectModel():
+            when = "the other model has been looked at"
+        case SaveCalibration():
+            when = "the calibration is saved"
+        case UnloadModel() | ReadSession() | WriteSession() | KeepSession() | None:
+            when = "the engine is free"
+        case Comparison():
+            when = "the run before has ended"
+        case JudgeNull():
+            when = "the null has been judged"
+        case RunKept(experiment):
+            when = f"the {kind_of(experiment)} gives way"
+        case _:
+            when = f"the {kind_of(awaited)} gives way"
+    return f"The run begins when {when}."
 
 
 def short_state(view: DownloadView) -> str:

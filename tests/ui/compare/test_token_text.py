@@ -20,7 +20,7 @@ WORDS = [f" word{number}" for number in range(400)]
 
 
 def view_of(desk: Desk) -> TokenText:
-    return desk.window.bh.text
+    return desk.page.bh.text
 
 
 def rect_of(view: TokenText, position: int) -> QPoint:
@@ -95,8 +95,8 @@ def test_tokens_are_tinted_by_their_mean_count(desk: Desk) -> None:
     desk.start("Once")
     desk.engine.token(1, " few", 2)
     desk.engine.token(1, " many", 7)
-    desk.window.clock.flush()
-    view, scale = view_of(desk), desk.model.bh.scale
+    desk.page.clock.flush()
+    view, scale = view_of(desk), desk.session.bh.scale
     surface = desk.theme.colors.surface
     assert view.tint_of(0) == scale.tint(2, surface)
     assert view.tint_of(1) == scale.tint(7, surface)
@@ -127,7 +127,7 @@ def test_the_end_is_followed_until_the_reader_scrolls(desk: Desk) -> None:
 def test_the_button_leads_back_to_the_end(desk: Desk, qtbot: QtBot) -> None:
     desk.start("Once")
     desk.say(WORDS)
-    view, button = view_of(desk), desk.window.bh.latest_button
+    view, button = view_of(desk), desk.page.bh.latest_button
     shown = [button.isVisible()]
     view.verticalScrollBar().triggerAction(QAbstractSlider.SliderAction.SliderToMinimum)
     shown.append(button.isVisible())
@@ -196,7 +196,7 @@ def test_held_back_text_is_added_to_the_last_token(desk: Desk) -> None:
     desk.start("Once")
     desk.say([" caf"])
     desk.engine.finish_side(1, FinishReason.MAX_NEW_TOKENS, tail="é")
-    desk.window.clock.flush()
+    desk.page.clock.flush()
     assert view_of(desk).toPlainText() == "Once café"
     assert view_of(desk).token_count == 1
 
@@ -207,7 +207,7 @@ def test_hovering_finds_the_token_under_the_pointer(desk: Desk) -> None:
     desk.engine.token(1, "", 4)
     counts = [3] * 15 + [8]
     desk.engine.token(1, " <b>\n", counts, token_id=77)  # type: ignore[arg-type]
-    desk.window.clock.flush()
+    desk.page.clock.flush()
     view = view_of(desk)
     assert view.token_at(rect_of(view, 1)) is None
     assert view.token_at(rect_of(view, 5)) == 0
@@ -239,7 +239,7 @@ def test_the_tooltip_escapes_what_a_model_wrote(desk: Desk, qtbot: QtBot) -> Non
 def test_a_new_run_replaces_the_text(desk: Desk) -> None:
     desk.finished_run()
     desk.start("Twice")
-    desk.window.clock.flush()
+    desk.page.clock.flush()
     assert view_of(desk).toPlainText() == "Twice"
     assert view_of(desk).marked_token is None
 
@@ -250,7 +250,7 @@ def test_a_finished_run_is_not_drawn_again(desk: Desk, monkeypatch: pytest.Monke
     cleared: list[None] = []
     monkeypatch.setattr(TokenText, "clear", lambda _view: cleared.append(None))
     desk.engine.finish()
-    desk.window.clock.flush()
+    desk.page.clock.flush()
     assert cleared == []
 
 

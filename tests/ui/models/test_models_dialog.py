@@ -17,7 +17,7 @@ from bh_studio.engine.protocol.requests import LoadModel, SaveCalibration, Unloa
 from bh_studio.settings import Settings
 from bh_studio.ui.models.models_dialog import ModelsDialog
 from bh_studio.ui.remembered import remember
-from bh_studio.ui.state.session_model import State
+from bh_studio.ui.state.engine_model import EngineState
 from tests.fake_download import TOTAL
 from tests.ui.conftest import Desk
 from tests.ui.test_window import interactive
@@ -205,7 +205,7 @@ def test_a_load_is_watched_cancelled_and_named(desk: Desk, qtbot: QtBot) -> None
     assert not dialog.cancel_button.isEnabled()
     desk.engine.cancel_load()
     assert not dialog.loading.isVisible()
-    assert desk.model.state is State.READY
+    assert desk.model.state is EngineState.READY
     desk.engine.answer_inspections()
     dialog.load_panel.load()
     desk.engine.unload()
@@ -221,7 +221,7 @@ def test_escape_closes_the_dialog_and_leaves_the_load(desk: Desk, qtbot: QtBot) 
     dialog.load_panel.load()
     qtbot.keyClick(dialog, Qt.Key.Key_Escape)
     assert not dialog.isVisible()
-    assert desk.model.state is State.LOADING
+    assert desk.model.state is EngineState.LOADING
     assert not desk.engine.cancelled
 
 
@@ -241,7 +241,7 @@ def test_the_loaded_model_can_be_unloaded(desk: Desk, qtbot: QtBot) -> None:
     assert offered(dialog) == ["Load again", "Unload"]
     qtbot.mouseClick(dialog.load_panel.unload_button, Qt.MouseButton.LeftButton)
     assert isinstance(desk.engine.requests[-1], UnloadModel)
-    assert desk.window.obstacle() == "The model is being unloaded."
+    assert desk.page.obstacle() == "The model is being unloaded."
     desk.engine.unload()
     assert offered(dialog) == ["Load"]
     assert dialog.loaded.text() == "No model is loaded."
@@ -485,9 +485,9 @@ def test_the_menu_unloads_and_saves_a_calibration(desk: Desk, tmp_path: Path) ->
 
 def test_the_dialog_is_opened_by_its_key(desk: Desk, qtbot: QtBot) -> None:
     desk.window.activateWindow()
-    desk.window.prompt.editor.setFocus()
-    qtbot.waitUntil(desk.window.prompt.editor.hasFocus)
-    editor = desk.window.prompt.editor
+    desk.page.prompt.editor.setFocus()
+    qtbot.waitUntil(desk.page.prompt.editor.hasFocus)
+    editor = desk.page.prompt.editor
     qtbot.keyClick(editor, Qt.Key.Key_M, Qt.KeyboardModifier.ControlModifier)
     dialog = desk.window.models.dialog
     assert dialog is not None

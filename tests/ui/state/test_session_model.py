@@ -1,114 +1,86 @@
-"""The state machine: what each event does in each state."""
+"""What is on screen: what each event does in each state of a run."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bh_studio.engine.protocol.events import Failed, Finished, SideFinished, TokenGenerated
+from bh_studio.engine.protocol.events import (
+    Failed,
+    Finished,
+    JobCancelled,
+    Notice,
+    Progress,
+    SideFinished,
+    TokenGenerated,
+)
+from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.requests import Body, LoadModel, SaveCalibration
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import FinishReason, GenerationParameters
+from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
+from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.run_pair import ANALYZE_NOTE
-from bh_studio.ui.state.session_model import SessionModel, State
+from bh_studio.ui.state.session_model import RunState, SessionModel
 from tests.fake_engine import FakeEngine
 
 RULE, GENERATION = RuleParameters(), GenerationParameters()
 
 
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def awaited_by(screen: SessionModel) -> Body | None:
+    """What the run waits for, read anew too."""
+    return screen.awaited
 
 
-@pytest.fixture
-def model(engine: FakeEngine) -> SessionModel:
-    model = SessionModel(JobsModel())
-    engine.reported.connect(model.jobs.apply)
-    model.jobs.attach(engine)
-    return model
+def is_started(screen: SessionModel) -> bool:
+    """Whether there is anything on screen."""
+    return screen.baseline.is_started
 
 
-def state_of(model: SessionModel) -> State:
+def state_of(screen: SessionModel) -> RunState:
     """The state, read anew: a type checker would take an earlier assertion to hold still."""
-    return model.state
+    return screen.state
 
 
-def ready(model: SessionModel, engine: FakeEngine) -> None:
-    model.load("embedded")
-    engine.finish_load()
-    assert state_of(model) is State.READY
-
-
-def test_a_load_and_a_run_pass_through_every_state(model: SessionModel, engine: FakeEngine) -> None:
-    states: list[State] = []
-    model.state_changed.connect(states.append)
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+def test_a_run_passes_through_every_state(screen: SessionModel, engine: FakeEngine) -> None:
+    states: list[RunState] = []
+    screen.state_changed.connect(states.append)
+    screen.run("Once", RULE, GENERATION)
     engine.token(0, " upon")
-    model.stop()
+    screen.stop()
     session = engine.finish(FinishReason.STOPPED)
-    assert states == [
-        State.LOADING,
-        State.READY,
-        State.RUNNING,
-        State.CANCELLING,
-        State.READY,
-    ]
-    assert model.session is session
+    assert states == [RunState.RUNNING, RunState.CANCELLING, RunState.IDLE]
+    assert screen.session is session
 
 
 def test_stop_is_final_only_when_the_engine_confirms(
-    model: SessionModel, engine: FakeEngine
+    screen: SessionModel, engine: FakeEngine
 ) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
-    model.stop()
+    screen.run("Once", RULE, GENERATION)
+    screen.stop()
     assert engine.is_run_cancelled
-    assert state_of(model) is State.CANCELLING
+    assert state_of(screen) is RunState.CANCELLING
     engine.token(0, " last")
-    assert state_of(model) is State.CANCELLING
-    assert model.baseline.token_texts == [" last"]
-    model.run("Twice", RULE, GENERATION)
+    assert state_of(screen) is RunState.CANCELLING
+    assert screen.baseline.token_texts == [" last"]
+    screen.run("Twice", RULE, GENERATION)
     assert len(engine.requests) == 2
     engine.finish(FinishReason.STOPPED)
-    assert state_of(model) is State.READY
-    assert model.baseline.finish_reason is FinishReason.STOPPED
+    assert state_of(screen) is RunState.IDLE
+    assert screen.baseline.finish_reason is FinishReason.STOPPED
 
 
-def test_a_load_can_be_cancelled(model: SessionModel, engine: FakeEngine) -> None:
-    model.load("embedded")
-    can_stop = [model.can_stop]
-    model.stop()
-    can_stop.append(model.can_stop)
-    assert can_stop == [True, False]
-    assert engine.jobs[0] in engine.cancelled
-    assert state_of(model) is State.LOADING
-    engine.cancel_load()
-    assert state_of(model) is State.NO_MODEL
-    assert model.model is None
-
-
-def test_a_failed_load_leaves_no_model(model: SessionModel, engine: FakeEngine) -> None:
+def test_events_of_an_old_run_are_dropped(screen: SessionModel, engine: FakeEngine) -> None:
     failures: list[Failed] = []
-    model.failed.connect(failures.append)
-    model.load("nowhere")
-    failure = engine.fail("No such folder.")
-    assert state_of(model) is State.NO_MODEL
-    assert failures == [failure]
-
-
-def test_events_of_an_old_run_are_dropped(model: SessionModel, engine: FakeEngine) -> None:
-    failures: list[Failed] = []
-    model.failed.connect(failures.append)
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+    screen.failed.connect(failures.append)
+    screen.run("Once", RULE, GENERATION)
     engine.token(1, " old")
     first = engine.finish()
-    model.run("Twice", RULE, GENERATION)
+    screen.run("Twice", RULE, GENERATION)
     engine.begin()
     old = engine.jobs[-2]
     late = np.full(engine.model.layers, 5, dtype=np.uint8)
@@ -116,31 +88,29 @@ def test_events_of_an_old_run_are_dropped(model: SessionModel, engine: FakeEngin
     engine.report(SideFinished(1, " late", first.records[1]), old)
     engine.report(Finished(first, True), old)
     engine.report(Failed("late", "", ""), old)
-    assert state_of(model) is State.RUNNING
-    assert model.session is None
-    assert model.bh.token_count == 0
+    assert state_of(screen) is RunState.RUNNING
+    assert screen.session is None
+    assert screen.bh.token_count == 0
     assert failures == []
 
 
-def test_tokens_after_the_end_are_dropped(model: SessionModel, engine: FakeEngine) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+def test_tokens_after_the_end_are_dropped(screen: SessionModel, engine: FakeEngine) -> None:
+    screen.run("Once", RULE, GENERATION)
     engine.token(1, " a")
     engine.finish()
     engine.token(1, " b")
-    assert model.bh.token_texts == [" a"]
-    assert state_of(model) is State.READY
+    assert screen.bh.token_texts == [" a"]
+    assert state_of(screen) is RunState.IDLE
 
 
-def test_running_numbers_equal_the_final_record(model: SessionModel, engine: FakeEngine) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+def test_running_numbers_equal_the_final_record(screen: SessionModel, engine: FakeEngine) -> None:
+    screen.run("Once", RULE, GENERATION)
     for number in range(300):
         engine.token(0, f" {number}", 8)
         engine.token(1, f" {number}", *engine.random_counts())
     live = [
         (run.statistics, run.tokens_per_second, run.time_to_first_token_s)
-        for run in (model.baseline, model.bh)
+        for run in (screen.baseline, screen.bh)
     ]
     session = engine.finish()
     for side, (statistics, speed, first) in zip(range(2), live, strict=True):
@@ -148,59 +118,55 @@ def test_running_numbers_equal_the_final_record(model: SessionModel, engine: Fak
         assert statistics.to_dict() == record.statistics()["answer"]
         assert speed == record.tokens_per_second
         assert first == record.time_to_first_token_s
-    assert model.bh.statistics.to_dict() == session.records[1].statistics()["answer"]
-    assert np.array_equal(model.bh.counts, session.records[1].expert_counts)
+    assert screen.bh.statistics.to_dict() == session.records[1].statistics()["answer"]
+    assert np.array_equal(screen.bh.counts, session.records[1].expert_counts)
 
 
-def test_a_failed_run_keeps_the_partial_text(model: SessionModel, engine: FakeEngine) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+def test_a_failed_run_keeps_the_partial_text(screen: SessionModel, engine: FakeEngine) -> None:
+    screen.run("Once", RULE, GENERATION)
     engine.token(0, " upon")
     engine.finish_side(0, FinishReason.END_OF_TEXT)
     engine.token(1, " upon")
     engine.fail()
-    assert state_of(model) is State.READY
-    assert model.session is None
-    assert model.bh.token_texts == [" upon"]
-    assert model.bh.is_failed
-    assert not model.baseline.is_failed
+    assert state_of(screen) is RunState.IDLE
+    assert screen.session is None
+    assert screen.bh.token_texts == [" upon"]
+    assert screen.bh.is_failed
+    assert not screen.baseline.is_failed
 
 
-def test_held_back_characters_join_the_last_token(model: SessionModel, engine: FakeEngine) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+def test_held_back_characters_join_the_last_token(screen: SessionModel, engine: FakeEngine) -> None:
+    screen.run("Once", RULE, GENERATION)
     engine.token(1, " caf")
     engine.finish_side(1, FinishReason.MAX_NEW_TOKENS, tail="\N{REPLACEMENT CHARACTER}")
-    epoch = model.bh.epoch
+    epoch = screen.bh.epoch
     session = engine.finish()
-    assert model.bh.token_texts == [" caf\N{REPLACEMENT CHARACTER}"]
-    assert session.records[1].text == model.bh.token_texts[0]
-    assert model.bh.epoch == epoch
+    assert screen.bh.token_texts == [" caf\N{REPLACEMENT CHARACTER}"]
+    assert session.records[1].text == screen.bh.token_texts[0]
+    assert screen.bh.epoch == epoch
 
 
 def test_the_first_difference_is_found_while_tokens_arrive(
-    model: SessionModel, engine: FakeEngine
+    screen: SessionModel, engine: FakeEngine
 ) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+    screen.run("Once", RULE, GENERATION)
     for left, right in ((" a", " a"), (" b", " b"), (" c", " d"), (" e", " e")):
         engine.token(0, left)
         engine.token(1, right)
-    assert model.first_difference == 2
+    assert screen.first_difference == 2
     assert engine.finish().first_difference == 2
-    assert model.first_difference == 2
+    assert screen.first_difference == 2
 
 
-def test_a_session_is_shown_without_a_model(model: SessionModel, engine: FakeEngine) -> None:
-    ready(model, engine)
-    model.run("Once", RuleParameters(mode=Mode.ANALYZE), GENERATION)
+def test_a_session_is_shown_without_a_model(screen: SessionModel, engine: FakeEngine) -> None:
+    screen.run("Once", RuleParameters(mode=Mode.ANALYZE), GENERATION)
     for word in (" a", " b"):
         engine.token(0, word, 8)
         engine.token(1, word, *engine.random_counts())
     session: Session = engine.finish()
-    other = SessionModel(JobsModel())
+    other = SessionModel(EngineModel(JobsModel()))
     other.show_session(session)
-    assert other.state is State.NO_MODEL
+    assert not other.is_busy
     assert other.bh.token_texts == [" a", " b"]
     assert other.bh.note == ANALYZE_NOTE
     assert other.baseline.note == ""
@@ -209,61 +175,236 @@ def test_a_session_is_shown_without_a_model(model: SessionModel, engine: FakeEng
     assert other.compared_tokens == 2
 
 
-def test_a_session_is_not_shown_over_a_run(model: SessionModel, engine: FakeEngine) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+def test_a_session_is_not_shown_over_a_run(screen: SessionModel, engine: FakeEngine) -> None:
+    screen.run("Once", RULE, GENERATION)
     session = engine.finish()
-    model.run("Twice", RULE, GENERATION)
+    screen.run("Twice", RULE, GENERATION)
     with pytest.raises(RuntimeError):
-        model.show_session(session)
+        screen.show_session(session)
 
 
 def test_a_refused_prompt_leaves_the_earlier_result(
-    model: SessionModel, engine: FakeEngine
+    screen: SessionModel, engine: FakeEngine
 ) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+    screen.run("Once", RULE, GENERATION)
     engine.token(0, " upon")
     session = engine.finish()
     changes: list[None] = []
-    model.session_changed.connect(lambda: changes.append(None))
-    model.run("Too long", RULE, GENERATION)
-    assert state_of(model) is State.RUNNING
+    screen.session_changed.connect(lambda: changes.append(None))
+    screen.run("Too long", RULE, GENERATION)
+    assert state_of(screen) is RunState.RUNNING
     engine.fail("The prompt is too long.")
-    assert state_of(model) is State.READY
-    sessions = [model.session]
-    assert model.baseline.prompt == "Once"
-    assert model.baseline.token_texts == [" upon"]
-    assert not model.baseline.is_failed
+    assert state_of(screen) is RunState.IDLE
+    sessions = [screen.session]
+    assert screen.baseline.prompt == "Once"
+    assert screen.baseline.token_texts == [" upon"]
+    assert not screen.baseline.is_failed
     assert changes == []
-    model.run("Twice", RULE, GENERATION)
+    screen.run("Twice", RULE, GENERATION)
     engine.begin()
-    assert [*sessions, model.session] == [session, None]
-    assert model.baseline.prompt == "Twice"
-    assert model.baseline.token_count == 0
+    assert [*sessions, screen.session] == [session, None]
+    assert screen.baseline.prompt == "Twice"
+    assert screen.baseline.token_count == 0
 
 
 def test_a_session_that_cannot_be_shown_changes_nothing(
-    model: SessionModel, engine: FakeEngine
+    screen: SessionModel, engine: FakeEngine
 ) -> None:
-    ready(model, engine)
-    model.run("Once", RULE, GENERATION)
+    screen.run("Once", RULE, GENERATION)
     engine.token(0, " upon")
     session = engine.finish()
     wrong = dataclasses.replace(session.model, layers=10**30)
     with pytest.raises(ValueError, match="not those of its tokens"):
-        model.show_session(dataclasses.replace(session, model=wrong))
+        screen.show_session(dataclasses.replace(session, model=wrong))
     huge = RuleParameters(temperature=10**400)
     with pytest.raises(OverflowError):
-        model.show_session(dataclasses.replace(session, sides=(None, huge)))
-    assert model.session is session
-    assert model.baseline.token_texts == [" upon"]
-    assert model.baseline.layers == 16
+        screen.show_session(dataclasses.replace(session, sides=(None, huge)))
+    assert screen.session is session
+    assert screen.baseline.token_texts == [" upon"]
+    assert screen.baseline.layers == 16
 
 
 def test_nothing_is_asked_of_an_engine_that_is_not_there() -> None:
-    model = SessionModel(JobsModel())
+    screen = SessionModel(EngineModel(JobsModel()))
+    screen.run("Once", RULE, GENERATION)
+    screen.stop()
+    assert state_of(screen) is RunState.IDLE
+
+
+# --- runs that wait ---
+
+
+def test_a_run_waits_for_the_model_that_loads(model: EngineModel, engine: FakeEngine) -> None:
+    screen = SessionModel(model)
+    states: list[RunState] = []
+    screen.state_changed.connect(states.append)
     model.load("embedded")
-    model.run("Once", RULE, GENERATION)
-    model.stop()
-    assert state_of(model) is State.NO_MODEL
+    screen.run("Once", RULE, GENERATION)
+    assert [type(request) for request in engine.requests] == [LoadModel, Comparison]
+    engine.wait(engine.jobs[0])
+    assert awaited_by(screen) == LoadModel("embedded")
+    engine.finish_load()
+    assert awaited_by(screen) is None
+    assert not is_started(screen)
+    engine.token(0, " upon")
+    assert screen.baseline.layers == engine.model.layers
+    session = engine.finish()
+    assert states == [RunState.WAITING, RunState.RUNNING, RunState.IDLE]
+    assert screen.session is session
+
+
+@pytest.mark.parametrize("end", ["fail", "end_cancelled", "refuse"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_waiting_run_ends_quietly_with_its_load(
+    model: EngineModel, engine: FakeEngine, end: str, is_there: bool
+) -> None:
+    screen = SessionModel(model)
+    if is_there:
+        model.load("embedded")
+        engine.finish_load()
+    told: list[object] = []
+    for signal in (screen.failed, screen.run_lost, screen.run_accepted, screen.session_changed):
+        signal.connect(lambda *_: told.append(None))
+    model.load("/models/other")
+    screen.run("Once", RULE, GENERATION)
+    load, run = engine.jobs[-2:]
+    if end == "fail":
+        engine.fail("The weights are damaged.", load)
+    elif end == "end_cancelled":
+        engine.end_cancelled(LoadModel)
+    else:
+        engine.refuse()
+    assert state_of(screen) is RunState.IDLE
+    assert run in engine.cancelled
+    # The former model may have begun to answer before the engine heard of that.
+    engine.token(0, " late")
+    engine.finish(FinishReason.STOPPED)
+    assert told == []
+    assert not is_started(screen)
+    assert model.is_ready == is_there
+    assert model.is_settled
+
+
+def test_who_cancels_a_load_gives_up_the_run_that_waits_for_it(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    model.load("embedded")
+    screen.run("Once", RULE, GENERATION)
+    model.cancel_load()
+    assert state_of(screen) is RunState.IDLE
+    assert engine.cancelled == set(engine.jobs)
+    # While a load is being given up there is nothing to wait for.
+    screen.run("Twice", RULE, GENERATION)
+    assert len(engine.requests) == 2
+
+
+def test_a_waiting_run_that_is_stopped_leaves_the_load_and_may_be_asked_for_again(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    model.load("embedded")
+    screen.run("Once", RULE, GENERATION)
+    first = engine.jobs[-1]
+    screen.stop()
+    assert state_of(screen) is RunState.IDLE
+    assert engine.cancelled == {first}
+    assert model.can_cancel_load
+    screen.run("Twice", RULE, GENERATION)
+    engine.finish_load()
+    # The engine comes to the first one before it ends it.
+    engine.report(Progress("answers", 0, 1), first)
+    engine.report(JobCancelled(), first)
+    assert state_of(screen) is RunState.RUNNING
+    assert not is_started(screen)
+    engine.token(0, " upon")
+    assert screen.baseline.prompt == "Twice"
+
+
+def test_a_waiting_run_that_does_not_fit_the_model_is_refused_by_the_engine(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    failures: list[Failed] = []
+    screen.failed.connect(failures.append)
+    model.load("embedded")
+    screen.run("Once", RuleParameters(max_k=200), GENERATION)
+    engine.finish_load()
+    failure = engine.fail("max_k must not exceed the 64 experts of a layer; got 200.")
+    assert failures == [failure]
+    assert state_of(screen) is RunState.IDLE
+    assert not is_started(screen)
+
+
+def test_a_run_says_what_it_waits_for(
+    ready: EngineModel, screen: SessionModel, engine: FakeEngine
+) -> None:
+    ready.save_calibration(Path("/null.npz"))
+    screen.run("Once", RULE, GENERATION)
+    assert state_of(screen) is RunState.RUNNING
+    engine.wait(engine.jobs[-2])
+    assert state_of(screen) is RunState.WAITING
+    assert awaited_by(screen) == SaveCalibration(Path("/null.npz"))
+    engine.save_calibration()
+    assert awaited_by(screen) is None
+    engine.begin()
+    assert state_of(screen) is RunState.RUNNING
+
+
+def test_a_run_asked_for_before_its_model_was_known_to_chat_becomes_a_message(
+    model: EngineModel, engine: FakeEngine
+) -> None:
+    screen = SessionModel(model)
+    model.load("embedded")
+    screen.run("Who?", RULE, GENERATION)
+    plain = engine.jobs[-1]
+    engine.finish_load()
+    screen.take_as_message(Conversation("Be brief."))
+    assert plain in engine.cancelled
+    assert engine.run.prompt == "Who?"
+    assert engine.run.conversation == Conversation("Be brief.")
+    engine.report(Progress("answers", 0, 1), plain)
+    assert not is_started(screen)
+    engine.begin()
+    assert is_started(screen)
+    # A run that is under way stays what it is.
+    screen.take_as_message(Conversation())
+    assert engine.run.conversation == Conversation("Be brief.")
+
+
+# --- what should be known of a run ---
+
+
+def test_what_should_be_known_of_a_run_goes_with_the_next(
+    screen: SessionModel, engine: FakeEngine
+) -> None:
+    screen.run("Once", RULE, GENERATION)
+    engine.begin()
+    for text in ("The null is small.", "The null is small.", "Another fact."):
+        engine.report(Notice(text))
+    first = engine.finish()
+    seen = [screen.notices]
+    screen.run("Twice", RULE, GENERATION)
+    seen.append(screen.notices)
+    engine.begin()
+    seen.append(screen.notices)
+    facts = ("The null is small.", "Another fact.")
+    assert seen == [facts, facts, ()]
+    engine.report(Notice("A third."))
+    engine.finish()
+    screen.show_session(first)
+    assert screen.notices == ()
+
+
+def test_no_model_is_exchanged_under_a_run(
+    ready: EngineModel, screen: SessionModel, engine: FakeEngine
+) -> None:
+    screen.run("Once", RULE, GENERATION)
+    settled = [ready.is_settled, ready.is_ready]
+    ready.load("/models/other")
+    ready.unload()
+    ready.save_calibration(Path("/null.npz"))
+    assert len(engine.requests) == 2
+    engine.begin()
+    engine.finish()
+    assert [*settled, ready.is_settled, ready.is_ready] == [False, False, True, True]

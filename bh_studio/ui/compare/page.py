@@ -1,0 +1,269 @@
+"""The page that compares two answers: a prompt, the settings, both answers, numbers, charts.
+
+Knows the models behind it; menus, the status line and the dialogs are the frame's.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
+
+from bh_studio.engine.protocol.events import Failed
+from bh_studio.engine.records.session import Session
+from bh_studio.ui.charts.heat_map import HeatMap
+from bh_studio.ui.charts.layer_chart import LayerChart
+from bh_studio.ui.compare.answer_panel import AnswerPanel
+from bh_studio.ui.compare.prompt_bar import PromptBar
+from bh_studio.ui.compare.settings_panel import SettingsPanel
+from bh_studio.ui.compare.statistics_strip import StatisticsStrip
+from bh_studio.ui.session_files import SessionFiles
+from bh_studio.ui.state.conversation_model import ConversationModel
+from bh_studio.ui.state.engine_model import EngineModel, EngineState
+from bh_studio.ui.state.frame_clock import FrameClock
+from bh_studio.ui.state.session_model import RunState, SessionModel
+from bh_studio.ui.state.words import waiting_words
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
+
+
+class ComparePage(QWidget):
+    """A place of the window: reads the session model, changes it only through its commands.
+
+    changed: something that a frame asks of a place is another now. failed: with what to tell.
+    settled: what was told before is no matter any more. messages: where a frame tells it.
+    splitters: by the names under which their sizes are remembered.
+    """
+
+    changed = Signal()
+    failed = Signal(object)
+    settled = Signal()
+
+    def __init__(
+        self,
+        engine: EngineModel,
+        session: SessionModel,
+        files: SessionFiles,
+        theme: Theme,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._engine = engine
+        self._session = session
+        self._files = files
+        self.clock = FrameClock(self)
+        self.conversation = ConversationModel(session, self)
+        self.prompt = PromptBar(theme)
+        self.settings_panel = SettingsPanel(theme)
+        self.baseline = AnswerPanel(
+            session.baseline, theme, "The answer with the model's own routing will appear here."
+        )
+        self.bh = AnswerPanel(
+            session.bh, theme, "The answer with Benjamini-Hochberg routing will appear here."
+        )
+        self.statistics = StatisticsStrip(session.baseline, session.bh, theme)
+        self.layers = LayerChart(session.bh, theme)
+        self.heat_map = HeatMap(session.bh, theme)
+        self._lay_out()
+        self._connect()
+        self._paint()
+        self._sync()
+
+    def _lay_out(self) -> None:
+        answers = _splitter(Qt.Orientation.Horizontal, self.baseline, self.bh)
+        charts = _splitter(Qt.Orientation.Horizontal, self.layers, self.heat_map)
+        lower = QWidget()
+        below = QVBoxLayout(lower)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.setSpacing(GAP_SMALL)
+        below.addWidget(self.statistics)
+        below.addWidget(charts, 1)
+        rows = _splitter(Qt.Orientation.Vertical, answers, lower)
+        rows.setSizes([1000, 1050])
+        self.splitters = {"answers": answers, "charts": charts, "rows": rows}
+        self.messages = QVBoxLayout()
+        column = QVBoxLayout()
+        column.setSpacing(GAP_SMALL)
+        column.addWidget(self.prompt)
+        column.addLayout(self.messages)
+        column.addWidget(rows, 1)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(GAP, GAP, GAP, GAP_SMALL)
+        row.setSpacing(GAP)
+        row.addWidget(self.settings_panel)
+        row.addLayout(column, 1)
+        order = (self.prompt.editor, self.prompt.run_button, self.prompt.stop_button,
+                 self.prompt.new_button, self.prompt.examples)  # fmt: skip
+        for before, after in itertools.pairwise(order):
+            QWidget.setTabOrder(before, after)
+
+    def _connect(self) -> None:
+        session, engine = self._session, self._engine
+        session.state_changed.connect(self._sync)
+        session.session_changed.connect(self._sync)
+        session.content_changed.connect(self.clock.mark)
+        engine.state_changed.connect(self._sync)
+        engine.jobs.changed.connect(self._sync)
+        engine.model_changed.connect(self._take_model)
+        self.clock.frame.connect(self._paint)
+        self.conversation.changed.connect(self._sync)
+        self.conversation.message_taken.connect(self.prompt.drop)
+        self.conversation.message_returned.connect(self.prompt.bring_back)
+        self._files.changed.connect(self._sync)
+        self._files.opened.connect(self._take_parameters)
+        self.prompt.edited.connect(self._sync)
+        self.prompt.run_button.clicked.connect(self.start)
+        self.prompt.stop_button.clicked.connect(self.stop)
+        self.prompt.new_button.clicked.connect(self.start_over)
+        self.settings_panel.edited.connect(self._sync)
+        self.baseline.difference_chosen.connect(self.show_difference)
+        self.bh.difference_chosen.connect(self.show_difference)
+        self.bh.text.token_hovered.connect(self.heat_map.point_at_token)
+
+    # --- what a frame asks of a place ---
+
+    @property
+    def title(self) -> str:
+        """What to call what is shown; empty if there is nothing."""
+        return self._files.title
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether there is something that was not saved yet."""
+        return self._files.can_save
+
+    @property
+    def can_export(self) -> bool:
+        """Whether there is something to save under another name, or to export."""
+        return self._session.session is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is in flight, whose end would come before another's beginning."""
+        return self._session.is_busy
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether there is work in flight that was not asked to stop yet."""
+        return self._session.can_stop or self._engine.can_cancel_load
+
+    @property
+    def can_start_over(self) -> bool | None:
+        """Whether there is a conversation to leave; None where there are no conversations."""
+        return self.conversation.can_start_over if self.settings_panel.is_chat else None
+
+    def obstacle(self) -> str:
+        """Why a run cannot start now, a sentence; empty if it can, or can wait for its model."""
+        match self._session.state:
+            case RunState.WAITING:
+                return waiting_words(self._session.awaited)
+            case RunState.RUNNING:
+                return "Running: the sides take turns, token by token."
+            case RunState.CANCELLING:
+                return "Stopping…"
+        match self._engine.state:
+            case EngineState.LOADING if not self._engine.can_cancel_load:
+                return "The load is being cancelled."
+            case EngineState.NO_MODEL:
+                return "No model is loaded; choose one in the Model menu."
+            case EngineState.UNLOADING:
+                return "The model is being unloaded."
+        if not self.prompt.prompt.strip():
+            what = "message" if self.settings_panel.is_chat else "prompt"
+            return f"Type a {what} first."
+        return self.settings_panel.problem
+
+    @Slot()
+    def start(self) -> None:
+        """Answer the prompt with the settings as they are, if that is possible now."""
+        if self.obstacle():
+            return
+        self.settled.emit()
+        panel = self.settings_panel
+        precedes = panel.precedes(self.conversation.turns)
+        self._session.run(self.prompt.prompt, panel.rule(), panel.generation(), precedes)
+
+    @Slot()
+    def stop(self) -> None:
+        """Ask for the end of the run; if there is none, of the load."""
+        if self._session.can_stop:
+            self._session.stop()
+        else:
+            self._engine.cancel_load()
+
+    @Slot()
+    def start_over(self) -> None:
+        """Begin a new conversation."""
+        self.conversation.start_over()
+
+    def refresh(self) -> None:
+        """Paint what changed, if anything did, without waiting for the next frame."""
+        self.clock.flush()
+
+    def take_focus(self) -> None:
+        """Let typing begin where it begins here."""
+        self.prompt.editor.setFocus()
+
+    # --- its own affairs ---
+
+    @Slot()
+    def show_difference(self) -> None:
+        """Mark the first token in which the texts differ, in both panels."""
+        index = self._session.first_difference
+        if index is not None:
+            self.baseline.show_token(index)
+            self.bh.show_token(index)
+
+    @Slot()
+    def _paint(self) -> None:
+        session = self._session
+        for panel in (self.baseline, self.bh):
+            panel.refresh(session.first_difference, session.compared_tokens)
+        self.statistics.refresh(session.notices)
+        for chart in (self.layers, self.heat_map):
+            # A small window has no room for one more line unless the charts give theirs.
+            chart.give_way(bool(session.notices))
+            chart.refresh()
+
+    @Slot()
+    def _sync(self) -> None:
+        prompt, panel = self.prompt, self.settings_panel
+        prompt.show_obstacle(self.obstacle())
+        prompt.stop_button.setEnabled(self.can_stop)
+        prompt.show_chat(panel.is_chat, bool(self.conversation.turns))
+        prompt.new_button.setEnabled(bool(self.can_start_over))
+        self.changed.emit()
+
+    @Slot()
+    def _take_model(self) -> None:
+        panel = self.settings_panel
+        panel.set_model(self._engine.model)
+        if (conversation := panel.precedes(self.conversation.turns)) is not None:
+            self._session.take_as_message(conversation)
+
+    @Slot(object)
+    def _take_parameters(self, session: Session) -> None:
+        panel = self.settings_panel
+        # The message of a chat has been answered; what the editor is for is the next one.
+        self.prompt.set_prompt("" if session.conversation is not None else session.prompt)
+        panel.show_conversation(session)
+        panel.show_rule(session.rule)
+        panel.show_generation(session.generation)
+        self.settled.emit()
+        difference = panel.difference(session.rule, session.generation)
+        if difference:
+            self.failed.emit(
+                Failed(difference, "The numbers on screen are those of the session.", "")
+            )
+
+
+def _splitter(orientation: Qt.Orientation, *widgets: QWidget) -> QSplitter:
+    splitter = QSplitter(orientation)
+    splitter.setChildrenCollapsible(False)
+    splitter.setHandleWidth(GAP_SMALL)
+    for widget in widgets:
+        splitter.addWidget(widget)
+        splitter.setStretchFactor(splitter.count() - 1, 1)
+    # Equal shares; Qt scales them to the room there is.
+    splitter.setSizes([1000] * splitter.count())
+    return splitter
