@@ -36,8 +36,9 @@ class Lane:
 
     A job that is paused holds up all but those that may overtake it.
 
-    tell: called with each Report, in the thread that works; of one that waits, in that which puts.
-    Where several lanes share it, it is called from all their threads, also at once.
+    tell: called with each Report, in the thread that works; of one that waits, in that which puts,
+    where it may not wait for the lane. Where several lanes share it, it is called from all their
+    threads, also at once. What it raises is logged: others still want theirs.
     """
 
     def __init__(self, tell: Callable[[Report], None]) -> None:
@@ -53,8 +54,9 @@ class Lane:
             current = self._current
             self._jobs.append(job)
             self._changed.notify_all()
-        if current is not None:
-            self._tell(Report(job.number, Waiting(current.number)))
+            # Before the lock goes, or the job could have ended when it is told that it waits.
+            if current is not None:
+                self._say(job, Waiting(current.number))
 
     def cancel(self, number: int) -> None:
         """Ask a job to end as soon as it can, paused or not; one that has ended is no matter."""
@@ -87,11 +89,13 @@ class Lane:
 
     def work(self) -> None:
         """Work in this thread until the lane is closed and what outlasts that is done."""
-        while (job := self._next()) is not None:
-            self._go_on(job)
-        for job in self._jobs:
-            if job.steps is not None:
-                job.steps.close()
+        try:
+            while (job := self._next()) is not None:
+                self._go_on(job)
+        finally:
+            for job in self._jobs:
+                if job.steps is not None:
+                    job.steps.close()
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -121,7 +125,7 @@ class Lane:
                 with self._changed:
                     self._jobs.remove(job)
                 return
-            self._tell(Report(job.number, event))
+            self._say(job, event)
             with self._changed:
                 if self._is_closed or self._first() is not job:
                     return
@@ -142,5 +146,11 @@ class Lane:
         except Exception as error:
             log.exception("A request failed")
             end = failure(error)
-        self._tell(Report(job.number, end))
+        self._say(job, end)
         return None
+
+    def _say(self, job: Job, event: Event) -> None:
+        try:
+            self._tell(Report(job.number, event))
+        except Exception:
+            log.exception("A report could not be taken")

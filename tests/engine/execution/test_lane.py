@@ -247,3 +247,57 @@ def test_what_outlasts_closing_can_be_cancelled() -> None:
     desk.close()
     assert desk.texts() == [(1, "0")]
     assert desk.has(2, JobCancelled)
+
+
+def test_a_job_is_told_that_it_waits_before_it_ends() -> None:
+    told: list[Report] = []
+    has_ended = threading.Event()
+
+    def tell(report: Report) -> None:
+        # As slow as a thread can be that is not given its turn.
+        if isinstance(report.event, Waiting):
+            has_ended.wait(0.2)
+        told.append(report)
+        if report == Report(2, Notice("0")):
+            has_ended.set()
+
+    lane = Lane(tell)
+    first, second = Script(1), Script(1)
+    thread = threading.Thread(target=lane.work)
+    thread.start()
+    lane.put(job(1, first))
+    assert first.begun.wait(30)
+    for script in (first, second):
+        script.go()
+    lane.put(job(2, second))
+    assert has_ended.wait(30)
+    lane.close()
+    thread.join(30)
+    assert [report.event for report in told if report.job == 2] == [Waiting(1), Notice("0")]
+
+
+def test_who_does_not_take_a_report_stops_nobody() -> None:
+    told: list[Report] = []
+    is_told = threading.Event()
+
+    def tell(report: Report) -> None:
+        if report.job == 1:
+            raise RuntimeError("gone")
+        if isinstance(report.event, Notice):
+            told.append(report)
+            is_told.set()
+
+    lane = Lane(tell)
+    first, second = Script(2), Script(1)
+    thread = threading.Thread(target=lane.work)
+    thread.start()
+    lane.put(job(1, first))
+    assert first.begun.wait(30)
+    lane.put(job(2, second))
+    for script in (first, second):
+        script.go(2)
+    assert is_told.wait(30)
+    lane.close()
+    thread.join(30)
+    assert first.is_closed
+    assert told == [Report(2, Notice("0"))]
