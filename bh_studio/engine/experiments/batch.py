@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError, InputError
 from bh_studio.engine.experiments.sides import (
     answer_in_turns,
     prompt_ids_of,
@@ -39,9 +39,16 @@ class BatchLaboratory:
         self._conversation = conversation_of(definition, loaded.info)
 
     def stages(self, rows: Mapping[str, PromptRow | SkippedRow]) -> Generator[Stage, None, None]:
-        """All prompts at once: none depends on another."""
-        del rows
+        """All prompts at once: none depends on another. Raises InputError for rows of others."""
         prompts = self._definition.prompts
+        for asked in prompts:
+            row = rows.get(str(asked.line))
+            # The hash is of the file that the prompts are from; a definition can be edited.
+            if isinstance(row, PromptRow) and row.asked != asked:
+                raise InputError(
+                    f"The row of line {asked.line} answers another prompt than there is now.",
+                    "Choose another --out, or start over with --restart.",
+                )
         yield Stage("prompts", tuple(Unit(str(asked.line), 1, asked) for asked in prompts))
 
     def compute(

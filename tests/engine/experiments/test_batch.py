@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.errors import CancelToken, InputError
 from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Finished, RowReady, TokenGenerated
@@ -46,6 +46,12 @@ def test_known_rows_are_not_computed_again(loaded: LoadedModel) -> None:
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert [row.line for row in finished.document.rows] == [1, 3, 5, 7]
+
+
+def test_rows_of_other_prompts_are_not_taken_over(loaded: LoadedModel) -> None:
+    rows = rows_of(loaded, batch(PROMPT, "The king"), 1)
+    with pytest.raises(InputError, match="line 1 answers another prompt"):
+        next(run(loaded, batch("A fox", "The king"), rows))
 
 
 def test_many_prompts_with_a_rule_that_does_not_fit_are_not_begun(loaded: LoadedModel) -> None:
