@@ -64,8 +64,8 @@ def convert(kind: type[_T], values: Any, name: str = "") -> _T:
         raise JsonError(_sentence(error, values, name)) from error
     except RecursionError:
         raise JsonError(f"{name or 'it'} is nested too deep.") from None
-    if unknown:
-        raise JsonError(f"{unknown} is not known.")
+    if unknown is not None:
+        raise JsonError(f"{unknown or 'A field without a name'} is not known.")
     return made
 
 
@@ -94,8 +94,8 @@ def _to_plain(value: object) -> object:
     return str(value)
 
 
-def _unknown(given: Any, made: Any, place: str) -> str:
-    """The first name in `given` that nothing was made of; empty if there is none."""
+def _unknown(given: Any, made: Any, place: str) -> str | None:
+    """The first name in `given` that nothing was made of; None if there is none."""
     inside: list[tuple[str, Any, Any]] = []
     if isinstance(given, dict) and isinstance(made, dict):
         for key, value in given.items():
@@ -112,7 +112,7 @@ def _unknown(given: Any, made: Any, place: str) -> str:
             if isinstance(one, dict | list)
         ]
     found = (_unknown(value, counterpart, where) for where, value, counterpart in inside)
-    return next(filter(None, found), "")
+    return next((name for name in found if name is not None), None)
 
 
 def _sentence(error: msgspec.ValidationError, values: Any, name: str) -> str:

@@ -90,6 +90,7 @@ def test_what_may_be_left_out() -> None:
         ({"parts": [{"name": "a", "size": "9" * 99}]}, f"parts[0].size is the string '{'9' * 58}…"),
         ({"parts": [{**GOOD["parts"][0], "more": 1}]}, "parts[0].more is not known."),
         ({"more": 1}, "more is not known."),
+        ({"": 1}, "A field without a name is not known."),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Any], sentence: str) -> None:
