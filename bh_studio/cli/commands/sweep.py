@@ -97,14 +97,14 @@ def _run(arguments: argparse.Namespace) -> int:
 def _definition(arguments: argparse.Namespace) -> Sweep:
     try:
         rules, generation = rules_from(arguments), generation_parameters(arguments)
+        return Sweep(
+            prompts=_prompts(arguments),
+            sides=(None, *rules),
+            generation=generation,
+            seeds=arguments.seeds,
+        )
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
-    return Sweep(
-        prompts=_prompts(arguments),
-        sides=(None, *rules),
-        generation=generation,
-        seeds=arguments.seeds,
-    )
 
 
 def _prompts(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ no model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -52,14 +53,13 @@ def load_definition(path: Path) -> Experiment:
     Raises InputError for a file that is none, is damaged or of a later version, for values that no
     definition has, and for files that are not there or have changed.
     """
-    try:
-        document = parsed(read_text(path), str(path))
-    except JsonError as error:
-        raise InputError(str(error)) from error
+    document = _document(path)
     kind = _KINDS.get(str(document.get("kind"))) if isinstance(document, dict) else None
     if kind is None or "schema_version" not in document:
         raise InputError(f"{path} is no definition of an experiment.")
-    if document.pop("schema_version") != SCHEMA_VERSION:
+    version = document.pop("schema_version")
+    # True is 1 to Python.
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise InputError(f"{path} was written by a later version of BH Studio.")
     hints = get_type_hints(kind)
     try:
@@ -73,6 +73,22 @@ def load_definition(path: Path) -> Experiment:
         raise
     except ValueError as error:
         raise InputError(f"{path} cannot be run: {error}") from error
+
+
+def _document(path: Path) -> Any:
+    """The JSON in `path`. Raises InputError also for values that no result could hold."""
+    text = read_text(path)
+    try:
+        document = parsed(text, str(path))
+        # Rows repeat what is asked, so it must be possible to write it again.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    except JsonError as error:
+        raise InputError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be run: it has a number or a character that is no JSON."
+        ) from error
+    return document
 
 
 def _plain(value: Any, sources: Mapping[str, Path], folder: Path) -> Any:
@@ -115,6 +131,15 @@ def _file(value: Any, folder: Path, place: str, read: Callable[[Path], F]) -> F:
     if not isinstance(value, dict) or set(value) != {"path", "sha256"}:
         raise ValueError(f'{place} is no file, which has a "path" and its "sha256".')
     path = folder / str(value["path"])
+    # What is no file, such as a pipe, may have no end; nor is there one with a zero in its name.
+    try:
+        is_other = path.exists() and not path.is_file()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    if is_other:
+        raise InputError(f"{path} is no file.")
+    if "\0" in str(path):
+        raise ValueError(f"{place} has a path that no file can have.")
     found = read(path)
     if found.sha256 != value["sha256"]:
         raise InputError(f"{path} is not the file that was meant: its SHA-256 is {found.sha256}.")

@@ -6,6 +6,9 @@ gives. So it can be saved, compared and sent. Knows neither Qt nor torch.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -25,6 +28,8 @@ from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
 _BATCH_TOKENS = 4096
 # Of OLMoE; router logits alone do not say what their model's is.
 DEFAULT_TOP_K = 8
+# Answers are listed before the first is made.
+_MOST_SEEDS = 1_000_000
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
@@ -65,8 +70,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
     sides: the model's own routing, None, and then rules, no two alike. seeds: how often each is
     answered, with the seed of `generation` and those after it. conversation: see conversation_of.
 
-    Raises ValueError for no prompts, other sides, less than one seed, and for earlier turns that
-    other sides have answered.
+    Raises ValueError for no prompts, other sides, seeds outside their ranges, and for earlier turns
+    that other sides have answered.
     """
 
     prompts: tuple[str, ...]
@@ -84,6 +89,10 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
         _check_all_differ(rules)
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1; got {self.seeds}.")
+        if self.seeds > _MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {_MOST_SEEDS:,}; got {self.seeds}.")
+        # The last one, which GenerationParameters would refuse after all others are answered.
+        dataclasses.replace(self.generation, seed=self.generation.seed + self.seeds - 1)
         _check_turns(self.sides, self.conversation)
 
     def check_model(self, model: ModelInfo) -> None:
@@ -110,7 +119,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     the prompts are from. unusable: rows of it that hold no prompt; nothing is asked there.
     conversation: see conversation_of.
 
-    Raises ValueError for other sides, and for earlier turns that other sides have answered.
+    Raises ValueError for no prompts, a line that has more than one row, other sides, and for
+    earlier turns that other sides have answered.
     """
 
     prompts: tuple[FilePrompt, ...]
@@ -122,6 +132,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
     unusable: tuple[SkippedRow, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.prompts:
+            raise ValueError("A batch needs a prompt.")
+        # Rows are known by their lines.
+        lines = [asked.line for asked in self.prompts] + [row.line for row in self.unusable]
+        line, rows = Counter(lines).most_common(1)[0]
+        if rows > 1:
+            raise ValueError(f"Line {line} has more than one row.")
         _check_pair(self.sides, self.conversation)
 
     def check_model(self, model: ModelInfo) -> None:
@@ -205,6 +222,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field=
 
     def __post_init__(self) -> None:
         self.rule.check_searchable()
+        if not 1 <= self.target < math.inf:
+            raise ValueError(f"target must be a number of experts from 1; got {self.target}.")
         if self.tokens is not None and self.tokens < 1:
             raise ValueError(f"tokens must be at least 1; got {self.tokens}.")
 
@@ -330,6 +349,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, tag="replay", tag_field=
         _check_all_differ(self.rules)
         if self.skip < 0:
             raise ValueError(f"skip must be at least 0; got {self.skip}.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1; got {self.top_k}.")
 
     def check_model(self, model: ModelInfo) -> None:
         """It takes no model, so any will do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,10 @@ def test_what_a_definition_leaves_out_has_its_default(tmp_path: Path) -> None:
         ({"kind": ["sweep"]}, "is no definition of an experiment"),
         ({"schema_version": None}, "a later version"),
         ({"schema_version": 2}, "a later version"),
+        ({"schema_version": True}, "a later version"),
+        ({"window": float("nan")}, "cannot be run: it has a number"),
+        ({"\ud800": 1}, "cannot be run: it has a number or a character"),
+        ({"": 1}, "A field without a name is not known"),
         ({"rules": ["bh:2"]}, "bh:2"),
         ({"rules": [7]}, r"rules\[0\] is 7"),
         ({"window": 0}, "window must be at least 1"),
@@ -125,6 +130,9 @@ def test_what_a_definition_leaves_out_has_its_default(tmp_path: Path) -> None:
         ({"texts": [{"path": "tale.txt"}]}, r"texts\[0\] is no file"),
         ({"texts": [{"path": "gone.txt", "sha256": ""}]}, "gone.txt cannot be read"),
         ({"texts": [{"path": "tale.txt", "sha256": "0" * 64}]}, "is not the file that was meant"),
+        ({"texts": [{"path": "a\0b", "sha256": ""}]}, r"texts\[0\] has a path that no file can"),
+        ({"texts": [{"path": ".", "sha256": ""}]}, "in is no file"),
+        ({"texts": [{"path": "a" * 5000, "sha256": ""}]}, "cannot be read"),
     ],
 )
 def test_what_cannot_be_run_is_said(
@@ -134,6 +142,16 @@ def test_what_cannot_be_run_is_said(
     save_definition(DEFINITIONS[3], path, sources)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(InputError, match=sentence):
+        load_definition(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_no_file(sources: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "in" / "saved.json"
+    save_definition(DEFINITIONS[3], path, sources)
+    (tmp_path / "in" / "tale.txt").unlink()
+    os.mkfifo(tmp_path / "in" / "tale.txt")
+    with pytest.raises(InputError, match=r"tale\.txt is no file"):
         load_definition(path)
 
 

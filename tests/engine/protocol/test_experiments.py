@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from bh_studio.engine.errors import EngineError
@@ -16,7 +18,7 @@ from bh_studio.engine.protocol.experiments import (
     Sweep,
 )
 from bh_studio.engine.protocol.texts import Text
-from bh_studio.engine.records.rows import FilePrompt
+from bh_studio.engine.records.rows import FilePrompt, SkippedRow
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo, Turn
 from bh_studio.engine.rules import RuleParameters, parse_rule
 
@@ -79,3 +81,27 @@ def test_rules_fit_the_experts_and_layers(rule: str) -> None:
     for definition in definitions:
         with pytest.raises(ValueError, match=r"16 experts|3 layers"):
             definition.check_model(MODEL)
+
+
+def test_the_rows_of_a_batch_can_be_told_apart() -> None:
+    twice = (FilePrompt(1, "a"), FilePrompt(1, "b"))
+    for values, sentence in (
+        ({"prompts": ()}, "needs a prompt"),
+        ({"prompts": twice}, "Line 1 has more than one row"),
+        ({"unusable": (SkippedRow(1, "No."),)}, "Line 1 has more than one row"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            msgspec.structs.replace(batch(), **values)
+
+
+@pytest.mark.parametrize("target", [-1.0, 0.5, math.inf, math.nan])
+def test_a_mean_is_a_number_of_experts(target: float) -> None:
+    with pytest.raises(ValueError, match="target must be a number of experts from 1"):
+        Budget(target=target, rule=RULE, fit=(TEXT,))
+
+
+@pytest.mark.parametrize(("seed", "seeds"), [(0, 0), (0, 10**9), (2**63 - 1, 2)])
+def test_every_seed_of_a_sweep_is_one(seed: int, seeds: int) -> None:
+    generation = GenerationParameters(seed=seed)
+    with pytest.raises(ValueError, match="seed"):
+        Sweep(prompts=("a",), sides=(None, RULE), generation=generation, seeds=seeds)
