@@ -51,3 +51,12 @@ def reason(error: Exception) -> str:
     line = " ".join((str(error) or type(error).__name__).split())
     safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return safe if len(safe) <= _LONGEST_REASON else safe[: _LONGEST_REASON - 1].rstrip() + "…"
+
+
+def damage(error: Exception) -> str:
+    """What is wrong with a document whose reading raised `error`, to end a sentence."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing."
+    # What Python says of its own types is no sentence for people.
+    is_ours = isinstance(error, ValueError) and str(error).endswith(".")
+    return reason(error) if is_ours else "a value in it is not what it should be."

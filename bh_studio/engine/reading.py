@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bh_studio.engine.errors import InputError, reason
+from bh_studio.engine.errors import InputError, damage
 from bh_studio.engine.files.arrays import Archive, ArchiveError, NotAnArchiveError
 from bh_studio.engine.files.bounded import read_bytes
 from bh_studio.engine.files.plain_json import JsonError, convert, parsed
@@ -186,16 +186,7 @@ def _from_json(path: Path) -> Result:
     try:
         return _result(kind, document)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{path.name} is damaged: {_why(error)}") from error
-
-
-def _why(error: Exception) -> str:
-    """What is wrong with a document that `error` was raised for."""
-    if isinstance(error, KeyError):
-        return f"{error} is missing."
-    # What Python says of its own types is no sentence for people.
-    is_ours = isinstance(error, ValueError) and str(error).endswith(".")
-    return reason(error) if is_ours else "a value in it is not what it should be."
+        raise InputError(f"{path.name} is damaged: {damage(error)}") from error
 
 
 def _refuse_journal(path: Path, header: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bh_studio.engine.errors import damage
 from bh_studio.engine.files.arrays import (
     Archive,
     ArchiveError,
@@ -111,8 +112,7 @@ def load_session(path: Path) -> Session:
         with Archive(arrays) as archive:
             return _session_from(upgraded(document), archive)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise SessionError(f"{path.name} is damaged: {reason}") from error
+        raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
 
 
 def export_json(session: Session, path: Path) -> None:
@@ -232,6 +232,6 @@ def _side_from(
         text=_text(document["text"]),
         token_ids=token_ids,
         token_texts=token_texts,
-        finish_reason=FinishReason(document["finish_reason"]),
+        finish_reason=convert(FinishReason, document["finish_reason"], "finish_reason"),
         **columns,
     )
