@@ -108,12 +108,12 @@ from tests.fake_engine import FakeEngine
 
 def copy_and_close():
     (window,) = (w for w in app.topLevelWidgets() if isinstance(w, MainWindow))
-    if window.model.session is None:
+    if window.session.session is None:
         QTimer.singleShot(20, copy_and_close)
         return
-    window.clock.flush()
-    window.bh.text.selectAll()
-    window.bh.text.copy()
+    window.compare.clock.flush()
+    window.compare.bh.text.selectAll()
+    window.compare.bh.text.copy()
     print(app.clipboard().text())
     window.close()
 

@@ -22,7 +22,8 @@ def add_definition_option(parser: argparse.ArgumentParser) -> None:
         "--save-definition",
         type=output_file((".json",)),
         metavar="FILE.json",
-        help="run nothing: write what would be run, texts by path and hash, for `bh-studio run`",
+        help="run nothing: write what would be run for `bh-studio run`, texts by path and hash; "
+        "the model, its nulls and --out are said there",
     )
 
 

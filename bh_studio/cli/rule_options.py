@@ -118,7 +118,10 @@ def add_rule_options(parser: argparse.ArgumentParser) -> None:
 
 def add_rules_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that rules_from reads: --rule, which may be given again, or --alphas."""
-    group = parser.add_argument_group("rules", _SHORT_FORMS_HELP)
+    group = parser.add_argument_group(
+        "rules",
+        f"{_SHORT_FORMS_HELP} With --alphas, --max-k is {_SWEPT.max_k} unless it is given.",
+    )
     group.add_argument(
         "--rule",
         dest="rules",
@@ -134,7 +137,7 @@ def add_rules_options(parser: argparse.ArgumentParser) -> None:
         metavar="A",
         help=f"instead of --rule: levels of bh, after PROMPT ({' '.join(map(str, _ALPHAS))})",
     )
-    add_short_forms(group, default=_SWEPT, has_alpha=False)
+    add_short_forms(group, default=_DEFAULT, has_alpha=False)
     explain_rules(parser)
 
 

@@ -25,6 +25,8 @@ from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.rules import RuleParameters, format_rule, parse_rule
 
 SCHEMA_VERSION = 1
+# What results have, which bear the kind of their experiment too.
+_OF_RESULTS = ("environment", "settings", "contenders")
 F = TypeVar("F", Text, LogitsFile)
 _KINDS: dict[str, type[Any]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(Experiment)
@@ -55,8 +57,18 @@ def load_definition(path: Path) -> Experiment:
     """
     document = _document(path)
     kind = _KINDS.get(str(document.get("kind"))) if isinstance(document, dict) else None
-    if kind is None or "schema_version" not in document:
-        raise InputError(f"{path} is no definition of an experiment.")
+    if isinstance(document, dict) and not document.keys().isdisjoint(_OF_RESULTS):
+        raise InputError(
+            f"{path} is a result, not the definition of an experiment.",
+            "A command writes that with --save-definition.",
+        )
+    if kind is None:
+        raise InputError(
+            f"{path} is no definition of an experiment.",
+            f'Its "kind" has to be one of {", ".join(_KINDS)}.',
+        )
+    if "schema_version" not in document:
+        raise InputError(f'{path} is no definition of an experiment: it has no "schema_version".')
     version = document.pop("schema_version")
     # True is 1 to Python.
     if version != SCHEMA_VERSION or isinstance(version, bool):
@@ -142,7 +154,10 @@ def _file(value: Any, folder: Path, place: str, read: Callable[[Path], F]) -> F:
         raise ValueError(f"{place} has a path that no file can have.")
     found = read(path)
     if found.sha256 != value["sha256"]:
-        raise InputError(f"{path} is not the file that was meant: its SHA-256 is {found.sha256}.")
+        wanted = value["sha256"]
+        raise InputError(
+            f"{path} is not the file that was meant: its SHA-256 is {found.sha256}, not {wanted}."
+        )
     return found
 
 

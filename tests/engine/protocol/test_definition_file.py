@@ -113,7 +113,8 @@ def test_what_a_definition_leaves_out_has_its_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"kind": "holiday"}, "is no definition of an experiment"),
+        ({"kind": "holiday"}, "is no definition of an experiment.*one of comparison, sweep"),
+        ({"settings": {}}, "is a result, not the definition"),
         ({"kind": ["sweep"]}, "is no definition of an experiment"),
         ({"schema_version": None}, "a later version"),
         ({"schema_version": 2}, "a later version"),
