@@ -349,8 +349,6 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, tag="replay", tag_field=
         _check_all_differ(self.rules)
         if self.skip < 0:
             raise ValueError(f"skip must be at least 0; got {self.skip}.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1; got {self.top_k}.")
 
     def check_model(self, model: ModelInfo) -> None:
         """It takes no model, so any will do."""

@@ -229,8 +229,6 @@ def test_empty_selections_that_fall_back_set_a_floor(loaded: LoadedModel) -> Non
 @pytest.mark.parametrize(
     ("target", "rule", "sentence"),
     [
-        (0.5, "bh", "must lie between 1 and the 16 experts"),
-        (float("nan"), "bh", "must lie between 1 and the 16 experts"),
         (17.0, "bh", "must lie between 1 and the 16 experts"),
         (7.0, "bh,max_k=6", "min_k and max_k allow 1 to 6"),
         (1.5, "bh,min_k=2", "min_k and max_k allow 2 to 8"),
@@ -243,6 +241,12 @@ def test_targets_out_of_reach_are_refused(
 ) -> None:
     with pytest.raises(EngineError, match=sentence):
         find(loaded, target, parse_rule(rule))
+
+
+@pytest.mark.parametrize("target", [0.5, float("nan"), float("inf")])
+def test_targets_that_no_model_can_reach_are_no_definition(target: float) -> None:
+    with pytest.raises(ValueError, match="a number of experts from 1"):
+        wanted(target, parse_rule("bh"))
 
 
 @pytest.mark.parametrize("rule", ["bh,max_k=3", "bh,min_k=5"])
