@@ -18,8 +18,7 @@ from bh_studio import paths
 from bh_studio.engine.errors import as_sentence
 from bh_studio.engine.protocol.events import Failed, SessionRead
 from bh_studio.engine.protocol.requests import KeepSession, WriteSession
-from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.session_file import SUFFIX
+from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.settings import Settings
 from bh_studio.ui.state.file_jobs import FileJobs
 from bh_studio.ui.state.session_model import SessionModel

@@ -19,8 +19,8 @@ from bh_studio.cli.rule_options import add_rule_options, rule_from
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
-from bh_studio.engine.records.session import SessionError
-from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX, load_session
+from bh_studio.engine.records.session import SUFFIX, SessionError
+from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
 from bh_studio.engine.records.terms import Conversation
 from bh_studio.engine.units import counted
 

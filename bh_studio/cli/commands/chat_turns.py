@@ -24,8 +24,8 @@ from bh_studio.cli.terminal.streams import (
 )
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.experiments import Comparison
-from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX
+from bh_studio.engine.records.session import SUFFIX, Session
+from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 

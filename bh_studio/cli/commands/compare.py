@@ -38,7 +38,8 @@ from bh_studio.cli.terminal.streams import (
     say,
 )
 from bh_studio.engine.protocol.experiments import Comparison
-from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX
+from bh_studio.engine.records.session import SUFFIX
+from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import FinishReason
 
 

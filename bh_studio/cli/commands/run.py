@@ -30,7 +30,7 @@ from bh_studio.engine.protocol.experiments import (
     Replay,
     Sweep,
 )
-from bh_studio.engine.records.session_file import SUFFIX
+from bh_studio.engine.records.session import SUFFIX
 
 _ENDINGS = (".json", ".csv", ".npz", SUFFIX)
 _CARRY_OUT: dict[type, Callable[[argparse.Namespace, Any], int]] = {

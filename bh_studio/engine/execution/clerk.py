@@ -15,8 +15,8 @@ from bh_studio.engine.protocol.events import Event, Failed, SessionRead, Session
 from bh_studio.engine.protocol.experiments import Replay
 from bh_studio.engine.protocol.requests import KeepSession, ModelFree, ReadSession, WriteSession
 from bh_studio.engine.records.kept_sessions import new_kept_path, remove_oldest
-from bh_studio.engine.records.session import Session, SessionError
-from bh_studio.engine.records.session_file import SESSION_WRITERS, SUFFIX, load_session
+from bh_studio.engine.records.session import SUFFIX, Session, SessionError
+from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
 
 _log = logging.getLogger(__name__)
 

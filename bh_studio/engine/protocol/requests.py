@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bh_studio.engine.protocol.experiments import Experiment, ModelExperiment, Replay
-from bh_studio.engine.records.journal import Journal
-from bh_studio.engine.records.recording import RecordedLogits
-from bh_studio.engine.rules.names import NullName, ScoreName
 
+# The window imports this before its first frame, and needs of these only the names.
 if TYPE_CHECKING:
+    from bh_studio.engine.records.journal import Journal
+    from bh_studio.engine.records.recording import RecordedLogits
     from bh_studio.engine.records.session import Session
+    from bh_studio.engine.rules.names import NullName, ScoreName
 
 # The number formats of weights and the bytes that one weight takes, under torch's names; "auto"
 # leaves the choice to the load, which knows the model and the device.

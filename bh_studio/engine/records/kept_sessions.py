@@ -7,7 +7,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from bh_studio.engine.records.session_file import SUFFIX
+from bh_studio.engine.records.session import SUFFIX
 
 _log = logging.getLogger(__name__)
 

@@ -22,6 +22,8 @@ from bh_studio.engine.records.terms import (
 from bh_studio.engine.rules.parameters import RuleParameters
 
 SCHEMA_VERSION = 3
+# What the names of its files end with.
+SUFFIX = ".bhsession"
 
 
 class SessionError(ValueError):

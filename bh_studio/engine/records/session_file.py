@@ -27,7 +27,13 @@ from bh_studio.engine.files.arrays import (
 )
 from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.files.plain_json import JsonError, convert, parsed
-from bh_studio.engine.records.session import SCHEMA_VERSION, Session, SessionError, SideRecord
+from bh_studio.engine.records.session import (
+    SCHEMA_VERSION,
+    SUFFIX,
+    Session,
+    SessionError,
+    SideRecord,
+)
 from bh_studio.engine.records.session_versions import upgraded
 from bh_studio.engine.records.terms import (
     SIDE_NAMES,
@@ -39,7 +45,6 @@ from bh_studio.engine.records.terms import (
 )
 from bh_studio.engine.rules.parameters import RuleParameters
 
-SUFFIX = ".bhsession"
 _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
 # The counts of 200,000 tokens of both sides; read, JSON can take twenty times as much.
