@@ -83,15 +83,11 @@ def _measure(way: str, folder: Path) -> dict[str, float]:
     from bh_studio.engine.errors import CancelToken
     from bh_studio.engine.loading import read_model
     from bh_studio.engine.models.plan import plan_load
+    from bh_studio.engine.steps import result_of_steps
 
     started = time.perf_counter()
     if way == "load":
-        steps, kept = read_model(plan_load(str(folder)), CancelToken()), None
-        while kept is None:
-            try:
-                next(steps)
-            except StopIteration as end:
-                kept = end.value
+        kept: object = result_of_steps(read_model(plan_load(str(folder)), CancelToken()))
     else:
         kept = [_read(path, torch, way == "read_into_new_memory") for path in _files(folder)]
     seconds = time.perf_counter() - started

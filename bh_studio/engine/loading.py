@@ -33,6 +33,7 @@ from bh_studio.engine.records.recording import RecordingError
 from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
 from bh_studio.engine.routing.recordings import Recording, load_recording
 from bh_studio.engine.rules.parameters import RouterShape, RuleParameters
+from bh_studio.engine.steps import result_of_steps, told_as
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +96,7 @@ def load_model(
     if not load_anyway:
         plan.check_memory()
     steps = load_prepared(prepare_load(plan, calibration), cancel or CancelToken())
-    while True:
-        try:
-            report(next(steps))
-        except StopIteration as end:
-            loaded: LoadedModel = end.value
-            return loaded
+    return result_of_steps(steps, report)
 
 
 def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoad:
@@ -180,12 +176,7 @@ def _prepared_recording(
     stage = "Preparing the null distributions"
     yield LoadProgress(stage, 0.0)
     steps = recording_in_steps(model, tokenizer, cancel)
-    while True:
-        try:
-            yield LoadProgress(stage, next(steps))
-        except StopIteration as end:
-            recording: Recording = end.value
-            return recording
+    return (yield from told_as(steps, lambda share: LoadProgress(stage, share)))
 
 
 def _read_recording(path: Path) -> Recording:

@@ -28,6 +28,7 @@ from bh_studio.engine.records.calibration import FisherRow, LogitsRow
 from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
 from bh_studio.engine.routing.recordings import Recording, load_recording, save_recording
 from bh_studio.engine.rules.parameters import ScoreName
+from bh_studio.engine.steps import result_of_steps
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def recording_for(
     tokenizer: by default that of `model.name_or_path`, from this machine only.
     Raises EngineError if there is no tokenizer.
     """
-    return _at_the_end(recording_in_steps(model, tokenizer, CancelToken()))
+    return result_of_steps(recording_in_steps(model, tokenizer, CancelToken()))
 
 
 def recording_in_steps(
@@ -90,7 +91,7 @@ def make_recording(
     Raises EngineError for texts that are too short together.
     """
     texts = [text] if isinstance(text, str) else list(text)
-    return _at_the_end(_made(Reading(model, tokenizer, texts, factors), CancelToken()))
+    return result_of_steps(_made(Reading(model, tokenizer, texts, factors), CancelToken()))
 
 
 def _made(reading: Reading, cancel: CancelToken) -> Generator[float, None, Recording]:
@@ -108,15 +109,6 @@ def _made(reading: Reading, cancel: CancelToken) -> Generator[float, None, Recor
         effects.append(reading.differentiate(number))
         yield (len(reading.windows) + 3 * (number + 1)) / total
     return reading.joined(logits, effects)
-
-
-def _at_the_end(steps: Generator[float, None, Recording]) -> Recording:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            recording: Recording = end.value
-            return recording
 
 
 class Reading:

@@ -14,6 +14,7 @@ from bh_studio.engine.experiments.benchmark.contenders import Contender
 from bh_studio.engine.experiments.benchmark.rounds import Rounds
 from bh_studio.engine.protocol.events import Activity
 from bh_studio.engine.records.benchmark.round import TimedAnswer
+from bh_studio.engine.steps import result_of_steps
 
 _T = TypeVar("_T")
 PROMPT = torch.arange(5)[None]
@@ -43,12 +44,9 @@ class Turns:
 
 def carried_out(events: Generator[Activity, None, _T]) -> tuple[list[str], _T]:
     """What is said on the way, and what comes of it."""
-    told = []
-    while True:
-        try:
-            told.append(next(events).text)
-        except StopIteration as end:
-            return told, end.value
+    told: list[str] = []
+    result = result_of_steps(events, lambda activity: told.append(activity.text))
+    return told, result
 
 
 def test_everyone_goes_first_in_turn() -> None:

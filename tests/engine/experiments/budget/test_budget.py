@@ -26,6 +26,7 @@ from bh_studio.engine.records.budget import ACCEPTED, TOLERANCE, BudgetResult
 from bh_studio.engine.records.evaluation import Control, Scores
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
+from bh_studio.engine.steps import result_of_steps
 from tests.engine.experiments.running import result_of, rows_of
 from tests.tiny_olmoe import CONTEXT, LAYERS, TOP_K, save_tiny_checkpoint
 
@@ -71,13 +72,7 @@ def evaluated(loaded: LoadedModel, text: Text, rule: RuleParameters) -> Scores:
 
 def curve_of(loaded: LoadedModel, ids: torch.Tensor, grid: list[RuleParameters]) -> np.ndarray:
     """Sums over one window, (layer, rule, 2)."""
-    steps = curves_in(loaded, ids, grid, CancelToken())
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            sums: np.ndarray = end.value
-            return sums
+    return result_of_steps(curves_in(loaded, ids, grid, CancelToken()))
 
 
 @pytest.fixture(scope="module")
