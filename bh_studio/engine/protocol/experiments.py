@@ -32,7 +32,21 @@ DEFAULT_TOP_K = 8
 _MOST_SEEDS = 1_000_000
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
+class _Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What all definitions have that answer prompts."""
+
+    sides: tuple[RuleParameters | None, ...]
+    generation: GenerationParameters
+    conversation: Conversation | UnsetType | None = UNSET
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise ValueError or EngineError for what does not fit `model`."""
+        _check_rules(model, self.sides)
+        if conversation_of(self, model) is not None:
+            model.check_chat_template()
+
+
+class Comparison(_Answers, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
     """Answer `prompt` with each of `sides`, which take turns token by token.
 
     sides: the model's own routing, None, and a rule. conversation: see conversation_of.
@@ -41,18 +55,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", ta
     """
 
     prompt: str
-    sides: tuple[RuleParameters | None, ...]
-    generation: GenerationParameters
-    conversation: Conversation | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         _check_pair(self.sides, self.conversation)
-
-    def check_model(self, model: ModelInfo) -> None:
-        """Raise ValueError or EngineError for what does not fit `model`."""
-        _check_rules(model, self.sides)
-        if conversation_of(self, model) is not None:
-            model.check_chat_template()
 
     def settings(self) -> dict[str, Any]:
         """All that decides the session, but for the model and what is left open to it."""
@@ -64,7 +69,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, tag="comparison", ta
         }
 
 
-class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="kind"):
+class Sweep(_Answers, frozen=True, kw_only=True, tag="sweep", tag_field="kind"):
     """Answer each of `prompts` with each of `sides`, one answer after the other.
 
     sides: the model's own routing, None, and then rules, no two alike. seeds: how often each is
@@ -75,10 +80,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
     """
 
     prompts: tuple[str, ...]
-    sides: tuple[RuleParameters | None, ...]
-    generation: GenerationParameters
     seeds: int = 1
-    conversation: Conversation | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -95,12 +97,6 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
         dataclasses.replace(self.generation, seed=self.generation.seed + self.seeds - 1)
         _check_turns(self.sides, self.conversation)
 
-    def check_model(self, model: ModelInfo) -> None:
-        """Raise ValueError or EngineError for what does not fit `model`."""
-        _check_rules(model, self.sides)
-        if conversation_of(self, model) is not None:
-            model.check_chat_template()
-
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model and what is left open to it."""
         return {
@@ -112,7 +108,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, tag="sweep", tag_field="k
         }
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
+class Batch(_Answers, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
     """Answer each of `prompts` with the model's own routing and with a rule, in turns.
 
     sides: the model's own routing, None, and a rule. prompts_sha256, prompts_name: of the file that
@@ -125,9 +121,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
 
     prompts: tuple[FilePrompt, ...]
     prompts_sha256: str
-    sides: tuple[RuleParameters | None, ...]
-    generation: GenerationParameters
-    conversation: Conversation | UnsetType | None = UNSET
     prompts_name: str = ""
     unusable: tuple[SkippedRow, ...] = ()
 
@@ -140,12 +133,6 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch", tag_field="k
         if rows > 1:
             raise ValueError(f"Line {line} has more than one row.")
         _check_pair(self.sides, self.conversation)
-
-    def check_model(self, model: ModelInfo) -> None:
-        """Raise ValueError or EngineError for what does not fit `model`."""
-        _check_rules(model, self.sides)
-        if conversation_of(self, model) is not None:
-            model.check_chat_template()
 
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model and what is left open to it."""
@@ -398,9 +385,7 @@ def _check_turns(
         raise ValueError(f"Each earlier turn needs the answers of {len(sides)} sides.")
 
 
-def conversation_of(
-    definition: Comparison | Sweep | Batch, model: ModelInfo
-) -> Conversation | None:
+def conversation_of(definition: _Answers, model: ModelInfo) -> Conversation | None:
     """What precedes each prompt to `model`; None continues it as plain text.
 
     What the definition leaves open, the model says: a prompt is a message to one that has a chat
