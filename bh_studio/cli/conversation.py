@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
-from bh_studio.engine.protocol.experiments import Batch, Comparison, Sweep
+from bh_studio.engine.protocol.experiments import Batch, Comparison, Sweep, conversation_of
 from bh_studio.engine.records.terms import Conversation, ModelInfo
 
 D = TypeVar("D", bound=Comparison | Sweep | Batch)
@@ -20,7 +20,7 @@ _PLAIN = "Plain text: the model continues the prompt, without its chat template.
 
 
 def add_conversation_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `conversation` reads."""
+    """Add the options that `settled` reads."""
     group = parser.add_argument_group("instruct models")
     add_system_option(group)
     group.add_argument(
@@ -56,19 +56,6 @@ def system_prompt(arguments: argparse.Namespace) -> str:
     return system if system.strip() else ""
 
 
-def conversation(arguments: argparse.Namespace, model: ModelInfo) -> Conversation | None:
-    """What precedes a prompt to `model`; None continues it as plain text.
-
-    Says which it is, if the model can do both.
-    """
-    chats = arguments.chat
-    if chats is None:
-        chats = model.has_chat_template or arguments.system is not None
-    if model.has_chat_template:
-        say(_CHAT if chats else _PLAIN)
-    return Conversation(system_prompt(arguments)) if chats else None
-
-
 def as_options_say(arguments: argparse.Namespace, definition: D) -> D:
     """`definition` with what precedes its prompts, if the options say it whatever the model is."""
     if definition.conversation is not msgspec.UNSET:
@@ -85,7 +72,14 @@ def as_options_say(arguments: argparse.Namespace, definition: D) -> D:
 
 
 def settled(arguments: argparse.Namespace, definition: D, model: ModelInfo) -> D:
-    """`definition` with what precedes its prompts as the options say, if it leaves that open."""
+    """`definition` with what precedes its prompts as the options say, or else the model.
+
+    Says which it is, if that was left open and the model can do both.
+    """
     if definition.conversation is not msgspec.UNSET:
         return definition
-    return msgspec.structs.replace(definition, conversation=conversation(arguments, model))
+    asked = as_options_say(arguments, definition)
+    conversation = conversation_of(asked, model)
+    if model.has_chat_template:
+        say(_PLAIN if conversation is None else _CHAT)
+    return msgspec.structs.replace(asked, conversation=conversation)
