@@ -20,6 +20,11 @@ from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule
 
 SCHEMA_VERSION = 2
+# What the keys of a check's rows begin with, beside those of the fit.
+CHECK = "check "
+# Near enough to the target to stop, and the most that a solution may miss it by; relative.
+TOLERANCE = 0.002
+ACCEPTED = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,12 +327,3 @@ def _check_from_json(check: dict[str, Any], rows: Sequence[dict[str, Any]]) -> E
         if row["key"].startswith(CHECK)
     ]
     return EvaluationResult.from_json({**check["evaluation"], "rows": own})
-
-
-# What the keys of a check's rows begin with, beside those of the fit.
-CHECK = "check "
-# Near enough to the target to stop, and the most that a solution may miss it by; relative.
-TOLERANCE = 0.002
-
-
-ACCEPTED = 0.02

@@ -76,12 +76,7 @@ class Recording:
 def save_recording(recording: Recording, path: Path) -> None:
     """Write `recording` to an .npz file, at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, packed(recording))
-
-
-def packed(recording: Recording) -> bytes:
-    """`recording` as an .npz file without pickled objects."""
-    return recording.arrays.packed()
+    write_atomically(path, recording.arrays.packed())
 
 
 def load_recording(path: Path) -> Recording:

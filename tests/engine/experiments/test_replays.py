@@ -23,7 +23,7 @@ from bh_studio.engine.protocol.logits_files import LogitsFile, read_logits_file
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.recording import unpacked_router_logits
 from bh_studio.engine.records.replays import ArenaRow, NullKind, ReplayedNull, ReplayResult
-from bh_studio.engine.routing.recordings import Recording, packed
+from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.replay import replay, replay_leave_one_out
 from bh_studio.engine.rules.parameters import RuleName
 from bh_studio.engine.rules.text import parse_rule
@@ -35,7 +35,7 @@ REAL = read_logits_file(Path(__file__).parents[2] / "data" / "olmoe_router_logit
 
 @pytest.fixture
 def file(recording: Recording) -> LogitsFile:
-    return LogitsFile("tiny.npz", packed(recording))
+    return LogitsFile("tiny.npz", recording.arrays.packed())
 
 
 def definition(file: LogitsFile, *rules: str, **values: Any) -> Replay:
@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_refused(
 
 def test_nulls_of_another_model_are_refused(file: LogitsFile, recording: Recording) -> None:
     origin = replace(recording.origin, model_fingerprint="another")
-    other = LogitsFile("other.npz", packed(Recording(recording.logits, origin)))
+    other = LogitsFile("other.npz", Recording(recording.logits, origin).arrays.packed())
     with pytest.raises(InputError, match=r"other.npz and tiny.npz were recorded from two models\."):
         replayed(file, "bh:0.1", null=other)
 
@@ -213,5 +213,5 @@ def test_rows_of_something_else_are_refused(file: LogitsFile) -> None:
 def test_logits_are_read_in_float32(recording: Recording, tmp_path: Path) -> None:
     np.savez(tmp_path / "bare.npz", logits=recording.logits.numpy().astype(">f8"))
     bare = read_logits_file(tmp_path / "bare.npz")
-    null = LogitsFile("tiny.npz", packed(recording))
+    null = LogitsFile("tiny.npz", recording.arrays.packed())
     assert replayed(bare, "bh:0.1", null=null) == replayed(null, "bh:0.1")
