@@ -52,7 +52,11 @@ _crash_log: TextIO | None = None
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv`, by default the process's arguments; the exit code."""
     parser = build_parser()
-    arguments = parser.parse_args(argv)
+    try:
+        # Imports the module of a command that is asked for.
+        arguments = parser.parse_args(argv)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     window = _window_options(arguments)
     if arguments.command is not None and window:
         option = "--" + next(iter(window)).replace("_", "-")
@@ -83,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bh-studio {__version__}")
-    cli.add_parsers(parser.add_subparsers(dest="command", title="commands", metavar="COMMAND"))
+    cli.add_commands(parser)
     _add_window_options(parser.add_argument_group("window"))
     return parser
 

@@ -151,6 +151,17 @@ def test_help_and_version_load_nothing_heavy(argument: str) -> None:
     assert loaded_after(code, argument).isdisjoint(HEAVY + QT)
 
 
+def test_the_program_starts_without_its_commands() -> None:
+    loaded = run_python(
+        "import sys\n"
+        "from bh_studio.__main__ import build_parser\n"
+        "build_parser().parse_args([])\n"
+        "print(*sys.modules, sep='\\n')\n"
+    ).split()
+    assert "bh_studio.cli" in loaded
+    assert [name for name in loaded if name.startswith("bh_studio.cli.commands")] == []
+
+
 def test_a_replay_loads_no_transformers() -> None:
     code = "import sys\nfrom bh_studio.__main__ import main\nmain(sys.argv[1:])"
     logits = ROOT / "tests/data/olmoe_router_logits_160.npz"

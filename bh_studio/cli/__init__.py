@@ -1,45 +1,65 @@
 """The terminal: its commands, and how what goes wrong is said. Knows the engine, no Qt.
 
-A command's module adds its parser, which names the function to run; torch is imported only when one
-runs.
+A command's module is imported when the command is asked for: the window's start and the help of the
+program would otherwise wait for all of them. torch is imported only when a command runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from bh_studio.cli.commands import (
-    bench,
-    budget,
-    calibrate,
-    chat,
-    compare,
-    download,
-    evaluate,
-    models,
-    replay,
-    sweep,
-)
-from bh_studio.cli.commands import run as run_command
 from bh_studio.cli.terminal.streams import EXIT_FAILED, EXIT_USAGE, CommandError, say
 from bh_studio.engine.errors import InputError
-from bh_studio.engine.protocol.events import failure
 
 log = logging.getLogger(__name__)
 
-_COMMANDS = (
-    compare, chat, sweep, evaluate, budget, calibrate, replay, run_command, bench, download, models,
-)  # fmt: skip
+# The modules of cli.commands, and what the program's help says of each.
+_COMMANDS = {
+    "compare": "answer prompts with both routings in the terminal",
+    "chat": "talk to an instruct model with both routings",
+    "sweep": "answer a prompt with several rules",
+    "evaluate": "measure what rules cost in quality on text files",
+    "budget": "find the level at which a rule uses a given mean number of experts",
+    "calibrate": "record what nulls are fitted on, and judge the nulls",
+    "replay": "compare what rules select from recorded router logits",
+    "run": "run an experiment that was saved with --save-definition",
+    "bench": "measure how fast this machine decodes",
+    "download": "fetch a model from a Hugging Face hub",
+    "models": "list the models and what is here of each",
+}
 
 
-def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of one command; the command's module fills it before it parses anything."""
+
+    def __init__(self, *, module: str, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._module = module
+        self._is_filled = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        if not self._is_filled:
+            importlib.import_module(self._module).add_arguments(self)
+            self._is_filled = True
+        return super().parse_known_args(args, namespace)
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the parser of every command."""
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    commands = parser.add_subparsers(
+        dest="command", title="commands", metavar="COMMAND", parser_class=_CommandParser
+    )
+    for name, sentence in _COMMANDS.items():
+        module = f"bh_studio.cli.commands.{name}"
+        commands.add_parser(name, prog=f"{parser.prog} {name}", help=sentence, module=module)
 
 
 @contextmanager
@@ -73,6 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"bh-studio: {error}")
         return EXIT_USAGE
     except Exception as error:  # noqa: BLE001 - said in one sentence instead
+        # Imported late, for the window's start and --help need nothing of it.
+        from bh_studio.engine.protocol.events import failure
+
         failed = failure(error)
         log.info("%s", failed.details)
         say(f"bh-studio: {f'{failed.message} {failed.advice}'.strip()}")

@@ -37,15 +37,12 @@ _DEFAULT = Benchmark()
 _ENDINGS = (".json",)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "bench",
-        prog="bh-studio bench",
-        help="measure how fast this machine decodes",
-        description="Decode with transformers' own generate, with the baseline and with BH, one "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Decode with transformers' own generate, with the baseline and with BH, one "
         "after the other in every round, and print how fast each is, how many experts it uses and "
-        "how near it comes to the speed at which memory can be read. Close other programs first.",
+        "how near it comes to the speed at which memory can be read. Close other programs first."
     )
     add_model_option(parser)
     add_calibration_option(parser)

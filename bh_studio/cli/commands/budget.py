@@ -37,14 +37,11 @@ from bh_studio.engine.rules.parameters import RuleParameters
 ENDINGS = (".json",)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "budget",
-        prog="bh-studio budget",
-        help="find the level at which a rule uses a given mean number of experts",
-        description="Find the level of a rule at which a token uses MEAN experts in a layer on "
-        "average, by reading texts with it; print the rule as other commands take it.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Find the level of a rule at which a token uses MEAN experts in a layer on "
+        "average, by reading texts with it; print the rule as other commands take it."
     )
     parser.add_argument("mean", type=_mean, metavar="MEAN", help="mean experts, from 1")
     parser.add_argument(

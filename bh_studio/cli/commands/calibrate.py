@@ -32,15 +32,12 @@ ENDINGS = (".npz",)
 SCHEMA_VERSION = 1
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "calibrate",
-        prog="bh-studio calibrate",
-        help="record what nulls are fitted on, and judge the nulls",
-        description="Record the router logits of a model on text files, or on the text that ships "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Record the router logits of a model on text files, or on the text that ships "
         "with the program, and print how well a null fitted on one half of them describes the "
-        "other.",
+        "other."
     )
     parser.add_argument(
         "texts", nargs="*", type=Path, metavar="PATH", help="text files, or folders of .txt files"

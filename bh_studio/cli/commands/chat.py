@@ -25,17 +25,14 @@ from bh_studio.engine.records.terms import Conversation
 from bh_studio.engine.units import counted
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "chat",
-        prog="bh-studio chat",
-        help="talk to an instruct model with both routings",
-        description="Talk to an instruct model, a line a turn, from the terminal or a pipe.\n"
-        "Both answers are printed side by side, and each side remembers its own.",
-        epilog=f"instead of a message:\n{COMMANDS}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Talk to an instruct model, a line a turn, from the terminal or a pipe.\n"
+        "Both answers are printed side by side, and each side remembers its own."
     )
+    parser.epilog = f"instead of a message:\n{COMMANDS}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_model_option(parser)
     add_calibration_option(parser)
     add_system_option(parser)

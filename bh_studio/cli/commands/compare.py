@@ -43,15 +43,12 @@ from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import FinishReason
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "compare",
-        prog="bh-studio compare",
-        help="answer prompts with both routings in the terminal",
-        description="Answer PROMPT with the model's own routing and with a rule, side by side, and "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Answer PROMPT with the model's own routing and with a rule, side by side, and "
         "print how many experts each token used. Or do so for every prompt of a file, and print "
-        "the numbers of each and of all.",
+        "the numbers of each and of all."
     )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument(

@@ -30,18 +30,17 @@ from bh_studio.engine.units import format_bytes
 log = logging.getLogger(__name__)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "download",
-        prog="bh-studio download",
-        help="fetch a model from a Hugging Face hub",
-        description="Fetch a model's safetensors weights, configuration and tokenizer into the "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Fetch a model's safetensors weights, configuration and tokenizer into the "
         "cache that all programs with the hub's client share, compare every byte with the hub's "
         "hashes, and print the folder. Ctrl+C pauses; the same command goes on. Nothing that is "
-        "there is fetched again.",
-        epilog="HF_HOME says where the cache is, HF_TOKEN holds an access token for models that "
-        "need one, HF_ENDPOINT is another hub, HF_HUB_OFFLINE=1 forbids the network.",
+        "there is fetched again."
+    )
+    parser.epilog = (
+        "HF_HOME says where the cache is, HF_TOKEN holds an access token for models that "
+        "need one, HF_ENDPOINT is another hub, HF_HUB_OFFLINE=1 forbids the network."
     )
     parser.add_argument(
         "source",

@@ -37,14 +37,11 @@ from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.rules.parameters import RuleParameters
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "evaluate",
-        prog="bh-studio evaluate",
-        help="measure what rules cost in quality on text files",
-        description="Read the true texts with the model's own routing and with each rule, and "
-        "compare how well the next tokens are predicted. Nothing is generated.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Read the true texts with the model's own routing and with each rule, and "
+        "compare how well the next tokens are predicted. Nothing is generated."
     )
     parser.add_argument(
         "texts", nargs="+", type=Path, metavar="PATH", help="text files, or folders of .txt files"

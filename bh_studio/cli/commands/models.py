@@ -35,14 +35,11 @@ class _Row:
     description: str
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "models",
-        prog="bh-studio models",
-        help="list the models and what is here of each",
-        description="List the embedded model, the models on the hub that BH Studio was made for, "
-        "and the mixture-of-experts models in the hub's cache besides. Needs no network.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "List the embedded model, the models on the hub that BH Studio was made for, "
+        "and the mixture-of-experts models in the hub's cache besides. Needs no network."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.set_defaults(run=_run)

@@ -22,14 +22,10 @@ from bh_studio.engine.records.replays import NOTE, ReplayResult
 _ENDINGS = (".json", ".csv")
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "replay",
-        prog="bh-studio replay",
-        help="compare what rules select from recorded router logits",
-        description="Recompute which experts rules select from recorded router logits, without a "
-        f"model. {NOTE}",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        f"Recompute which experts rules select from recorded router logits, without a model. {NOTE}"
     )
     parser.add_argument(
         "logits",

@@ -45,14 +45,11 @@ _CARRY_OUT: dict[type, Callable[[argparse.Namespace, Any], int]] = {
 }
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "run",
-        prog="bh-studio run",
-        help="run an experiment that was saved with --save-definition",
-        description="Run what FILE.json defines: what --save-definition of another command wrote, "
-        "or a file of that form made by hand. The texts that it names must still be the same.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Run what FILE.json defines: what --save-definition of another command wrote, "
+        "or a file of that form made by hand. The texts that it names must still be the same."
     )
     parser.add_argument("definition", type=Path, metavar="FILE.json", help="the definition")
     add_model_option(parser)

@@ -47,14 +47,11 @@ from bh_studio.engine.records.rows import Answer
 from bh_studio.engine.records.sweep import SweepResult
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of this command."""
-    parser = commands.add_parser(
-        "sweep",
-        prog="bh-studio sweep",
-        help="answer a prompt with several rules",
-        description="Answer PROMPT once with the model's own routing and then with each of several "
-        "rules; print how many experts each answer used and how far it is the same.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does, and add its arguments."""
+    parser.description = (
+        "Answer PROMPT once with the model's own routing and then with each of several "
+        "rules; print how many experts each answer used and how far it is the same."
     )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument(
