@@ -94,7 +94,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     theme = Theme(app, _SCHEMES.get(options.color_scheme or ""), settings.text_percent)
     engine = EngineModel(JobsModel())
     session = SessionModel(engine)
-    window = MainWindow(engine, session, theme, settings)
+    with theme.put_on_at_end():
+        window = MainWindow(engine, session, theme, settings)
     restore(window, settings)
     uncaught = UncaughtErrors()
     uncaught.caught.connect(window.report)

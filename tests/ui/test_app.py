@@ -273,6 +273,22 @@ def test_the_window_is_visible_before_the_engine_is_made(engine: FakeEngine) -> 
     assert visible == [True]
 
 
+def test_the_start_window_is_laid_out_as_after_a_change_of_the_theme(engine: FakeEngine) -> None:
+    heights: list[int] = []
+
+    def measure() -> None:
+        shown = window()
+        for change in (lambda: None, shown.theme.enlarge_text, shown.theme.reset_text):
+            change()
+            QApplication.processEvents()
+            heights.append(shown.compare.prompt.editor.height())
+        shown.close()
+
+    _timer = when(lambda: engine.is_started, measure)
+    assert run_window(WindowOptions(), lambda: engine) == 0
+    assert heights[0] == heights[2] < heights[1]
+
+
 def test_closing_the_window_ends_the_program_and_remembers(engine: FakeEngine) -> None:
     def close_later() -> None:
         window().compare.prompt.set_prompt("Remember me")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Qt, Signal, Slot
@@ -89,6 +91,20 @@ class Theme(QObject):
     def point_size(self) -> float:
         """Size of ordinary text."""
         return self._base_size * self.text_percent / 100
+
+    @contextmanager
+    def put_on_at_end(self) -> Iterator[None]:
+        """Build many widgets in here: the style sheet is put on them all when it is left.
+
+        Qt otherwise looks through it again whenever a widget gets a parent: 45 of the 110 ms that
+        building the window took. What was measured in here is measured again by `changed`.
+        """
+        self._app.setStyleSheet("")
+        try:
+            yield
+        finally:
+            self._apply()
+            self.changed.emit()
 
     @Slot()
     def follow_system(self) -> None:
