@@ -233,8 +233,9 @@ class _Launcher(QObject):
     def shutdown(self) -> None:
         """End the engine; returns when its thread has ended."""
         if self._engine is not None:
-            self._engine.shutdown()
+            # What ends now is of no more concern to a window that is gone.
             self._engine.reported.disconnect(self._engine_model.jobs.apply)
+            self._engine.shutdown()
 
 
 def _real_engine() -> EngineLike:

@@ -17,7 +17,8 @@ class Engine(QObject):
 
     reported: every events.Report, emitted in the engine thread and in the service's own, at once
     even. To be connected to slots of a QObject alone: Qt delivers in the thread that owns it, each
-    thread's reports in their order. What has to wait is told within `submit`, before it returns.
+    thread's reports in their order. What has to wait is told within `submit`, before it returns,
+    and so is the end of what has not begun within `cancel`.
     """
 
     reported = Signal(object)

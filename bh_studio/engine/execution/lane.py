@@ -36,21 +36,27 @@ class Lane:
 
     A job that is paused holds up all but those that may overtake it.
 
-    tell: called with each Report, in the thread that works; of one that waits, in that which puts,
-    where it may not wait for the lane. Where several lanes share it, it is called from all their
-    threads, also at once. What it raises is logged: others still want theirs.
+    Every job ends with an event that says so, by its own steps or JobCancelled.
+
+    tell: called with each Report, in the thread that works; of one that has not begun, in that
+    which puts or cancels it, where it may not wait for the lane. Where several lanes share it, it
+    is called from all their threads, also at once. What it raises is logged: others still want
+    theirs.
     """
 
     def __init__(self, tell: Callable[[Report], None]) -> None:
         self._tell = tell
         self._jobs: list[Job] = []
         self._current: Job | None = None
-        self._is_closed = False
+        self._is_closed = self._has_ended = False
         self._changed = threading.Condition()
 
     def put(self, job: Job) -> None:
         """Take a job; if another is worked on it is told what it waits for."""
         with self._changed:
+            if self._has_ended or (self._is_closed and not job.outlasts_closing):
+                self._say(job, JobCancelled())
+                return
             current = self._current
             self._jobs.append(job)
             self._changed.notify_all()
@@ -59,12 +65,17 @@ class Lane:
                 self._say(job, Waiting(current.number))
 
     def cancel(self, number: int) -> None:
-        """Ask a job to end as soon as it can, paused or not; one that has ended is no matter."""
+        """Ask a job to end as soon as it can, paused or not; one that has ended is no matter.
+
+        One that has not begun has ended when this returns.
+        """
         with self._changed:
-            for job in self._jobs:
-                if job.number == number:
-                    job.cancel.cancel()
-                    job.is_paused = False
+            for job in [job for job in self._jobs if job.number == number]:
+                job.cancel.cancel()
+                job.is_paused = False
+                if job.steps is None and job is not self._current:
+                    self._jobs.remove(job)
+                    self._say(job, JobCancelled())
             self._changed.notify_all()
 
     def pause(self, number: int, paused: bool) -> None:
@@ -93,9 +104,13 @@ class Lane:
             while (job := self._next()) is not None:
                 self._go_on(job)
         finally:
-            for job in self._jobs:
+            with self._changed:
+                self._has_ended = True
+                left, self._jobs = self._jobs, []
+            for job in left:
                 if job.steps is not None:
                     job.steps.close()
+                self._say(job, JobCancelled())
 
     def _next(self) -> Job | None:
         with self._changed:

@@ -42,8 +42,9 @@ class Service:
     service's own, which begins with the first such request and ends with `close`.
 
     tell: called with each Report, in the thread of the lane that it comes from, so from two threads
-    and maybe at once; of a job that has to wait in that of `submit`. The reports of one job come in
-    order; between jobs of different lanes there is none.
+    and maybe at once; of a job that has not begun in that of `submit` or `cancel`. The reports of
+    one job come in order and end with one that says how; between jobs of different lanes there is
+    none.
     """
 
     def __init__(self, tell: Callable[[Report], None]) -> None:
@@ -55,8 +56,10 @@ class Service:
         self._starting = threading.Lock()
 
     def submit(self, request: Request) -> None:
-        """Begin a job as soon as its turn comes; its reports follow, unless it comes after
-        `close`."""
+        """Begin a job as soon as its turn comes; its reports follow.
+
+        After `close` it is cancelled at once.
+        """
         number, body = request
         if isinstance(body, ModelFree):
             self._submit_model_free(number, body)

@@ -122,9 +122,10 @@ class EngineModel(QObject):
     def cancel_load(self) -> None:
         """Ask for the end of the load; the engine's answer makes it final."""
         if self.can_cancel_load and self._cancellable is not None:
-            self.jobs.cancel(self._cancellable)
-            self._cancellable = None
+            job, self._cancellable = self._cancellable, None
             self.state_changed.emit(self.state)
+            # Last, for what has not begun may end within the call.
+            self.jobs.cancel(job)
 
     @Slot()
     def unload(self) -> None:

@@ -141,6 +141,7 @@ class SessionModel(QObject):
         """
         run = self._run
         if run is not None and not self._is_accepted and run.conversation is None:
+            self._run = None
             self._jobs.cancel(self._job)
             self._ask(structs.replace(run, conversation=conversation))
 
@@ -153,8 +154,9 @@ class SessionModel(QObject):
         if self.state is RunState.WAITING:
             self._withdraw()
         elif self.can_stop:
-            self._jobs.cancel(self._job)
+            # First, for what has not begun may end within the call.
             self._set_state(RunState.CANCELLING)
+            self._jobs.cancel(self._job)
 
     def show_session(self, session: Session) -> None:
         """Show a finished session in place of what is on screen; not while a run is in flight.
@@ -201,6 +203,7 @@ class SessionModel(QObject):
 
     def _withdraw(self) -> None:
         """Forget a run that has not begun; what the engine still says of it is about nothing."""
+        self._run = None
         self._jobs.cancel(self._job)
         self._end()
 

@@ -168,6 +168,20 @@ def test_cancelling_one_leaves_the_others(desk: Desk) -> None:
     assert [report.job for report in desk.reports if report.event == JobCancelled()] == [2]
 
 
+def test_what_has_not_begun_has_ended_when_it_is_cancelled(desk: Desk) -> None:
+    first, second = Script(1), Script(1)
+    desk.lane.put(job(1, first, gives_way=True))
+    assert first.begun.wait(30)
+    desk.lane.put(job(2, second, gives_way=True))
+    desk.lane.cancel(2)
+    assert desk.reports == [Report(2, Waiting(1)), Report(2, JobCancelled())]
+    desk.lane.cancel(2)
+    first.go()
+    desk.wait(lambda: len(desk.texts()) == 1)
+    assert not second.begun.is_set()
+    assert [report.job for report in desk.reports if report.event == JobCancelled()] == [2]
+
+
 def test_a_paused_job_can_be_cancelled(desk: Desk) -> None:
     script = Script(2)
     desk.lane.put(job(1, script, gives_way=True))
@@ -214,6 +228,9 @@ def test_closing_ends_what_is_under_way_and_begins_nothing() -> None:
     assert running.is_closed
     assert suspended.is_closed
     assert not never.begun.is_set()
+    desk.lane.put(job(4, never))
+    ended = sorted(report.job for report in desk.reports if report.event == JobCancelled())
+    assert ended == [1, 2, 3, 4]
 
 
 def test_what_outlasts_closing_is_done_and_nothing_else() -> None:
