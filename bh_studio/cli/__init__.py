@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from bh_studio.cli.terminal.interrupt import remember_interrupts
 from bh_studio.cli.terminal.streams import EXIT_FAILED, EXIT_USAGE, CommandError, say
 from bh_studio.engine.errors import InputError
 
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; the exit code. What fails is said in one sentence."""
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        with _warnings_said_once():
+        with remember_interrupts(), _warnings_said_once():
             return command(arguments)
     except CommandError as error:
         say(f"bh-studio: {error}")

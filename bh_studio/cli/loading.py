@@ -46,6 +46,9 @@ def load(arguments: argparse.Namespace, calibration: Path | None = None) -> Load
                         "Close other programs, choose another --device or a smaller --dtype, or "
                         "insist with --load-anyway.",
                     )
+                # The last steps of a load, such as the warming up, look at nothing any more.
+                elif cancel.is_cancelled:
+                    raise Cancelled
                 elif isinstance(event, ModelLoaded):
                     return Loaded(event.model, host.answer)
     except Cancelled:

@@ -1,4 +1,4 @@
-"""Ctrl+C in a command that has something to keep."""
+"""Ctrl+C, and the requests of the system to end, in a command that has something to keep."""
 
 from __future__ import annotations
 
@@ -9,21 +9,58 @@ from types import FrameType
 
 from bh_studio.engine.errors import CancelToken
 
+# Ctrl+C; `kill`, or the end of the login session; the terminal that was closed. Not all systems
+# have the last.
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+_was_interrupted = False
+
 
 @contextmanager
-def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
-    """Let the first Ctrl+C stop the run and keep what it has; a second one ends the program."""
-    former = signal.getsignal(signal.SIGINT)
-    if former is signal.SIG_IGN:  # started in the background
+def remember_interrupts() -> Iterator[None]:
+    """Let no Ctrl+C be lost in here, though a library that is imported may catch what it raises.
+
+    `stop_on_interrupt` stops at once, then, what it is asked to run.
+    """
+    global _was_interrupted
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        cancel.cancel()
-        signal.signal(signal.SIGINT, former)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        global _was_interrupted
+        _was_interrupted = True
+        signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _was_interrupted = False
+
+
+@contextmanager
+def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
+    """Let the first Ctrl+C stop the run and keep what it has; a second one ends the program.
+
+    So does what asks the program to end, SIGTERM and SIGHUP.
+    """
+    former = {number: signal.getsignal(number) for number in _ENDING}
+    # What is ignored stays so: started in the background, or with nohup.
+    taken = [number for number, handler in former.items() if handler is not signal.SIG_IGN]
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        cancel.cancel()
+        signal.signal(number, former[number])
+
+    for number in taken:
+        signal.signal(number, stop)
+    if _was_interrupted:
+        cancel.cancel()
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, former[number])

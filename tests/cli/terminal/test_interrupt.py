@@ -1,0 +1,46 @@
+"""What Ctrl+C and the system's requests to end do in a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from bh_studio.cli.terminal.interrupt import remember_interrupts, stop_on_interrupt
+from bh_studio.engine.errors import CancelToken
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_asks_the_program_to_end_stops_the_run(number: signal.Signals) -> None:
+    before, cancel = signal.getsignal(number), CancelToken()
+    with stop_on_interrupt(cancel):
+        assert not cancel.is_cancelled
+        os.kill(os.getpid(), number)
+        assert cancel.is_cancelled
+        # The next one ends the program.
+        assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before, cancel = signal.signal(signal.SIGHUP, signal.SIG_IGN), CancelToken()
+    try:
+        with stop_on_interrupt(cancel):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not cancel.is_cancelled
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_interrupt_that_a_library_has_caught_is_not_lost() -> None:
+    with remember_interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        cancel = CancelToken()
+        with stop_on_interrupt(cancel):
+            assert cancel.is_cancelled
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    cancel = CancelToken()
+    with stop_on_interrupt(cancel):
+        assert not cancel.is_cancelled
