@@ -1,4 +1,4 @@
-"""Ctrl+C in the terminal closes the window. QtCore only."""
+"""Ctrl+C in the terminal, and the system's requests to end, close the window. QtCore only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from types import FrameType
 
 from PySide6.QtCore import QCoreApplication, QObject, QSocketNotifier, Signal, Slot
 
-EXIT_CODE = 130
+# What ends a program in order: Ctrl+C; `kill`, or the end of the login session; the terminal that
+# was closed. Not all systems have the last.
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class InterruptWatcher(QObject):
-    """Ends the event loop with EXIT_CODE when the process is interrupted, until it is closed.
+    """Ends the event loop with `exit_code` when the process is asked to end, until it is closed.
 
+    exit_code: 128 and the number of the signal, as shells have it; None while none came.
     While `is_busy` says so, the first interrupt only emits `interrupted`, for the receiver to end
     in order; the second ends the loop.
 
@@ -29,19 +34,25 @@ class InterruptWatcher(QObject):
     ) -> None:
         super().__init__(parent)
         self._is_busy = is_busy
-        self.was_interrupted = False
+        self.exit_code: int | None = None
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._notifier = QSocketNotifier(self._reader.fileno(), QSocketNotifier.Type.Read, self)
         self._notifier.activated.connect(self._wake_up)
-        self._former_handler = signal.signal(signal.SIGINT, self._interrupt)
+        self._former = {
+            number: signal.signal(number, self._interrupt)
+            for number in _ENDING
+            # Started with nohup, or in the background.
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         self._former_socket = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def close(self) -> None:
         """Leave interrupts to whoever had them before."""
         signal.set_wakeup_fd(self._former_socket)
-        signal.signal(signal.SIGINT, self._former_handler)
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
         self._notifier.setEnabled(False)
         self._reader.close()
         self._writer.close()
@@ -51,9 +62,9 @@ class InterruptWatcher(QObject):
         """Take the byte; that Python runs at all is what lets it call the handler."""
         self._reader.recv(64)
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        again, self.was_interrupted = self.was_interrupted, True
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        again, self.exit_code = self.exit_code is not None, 128 + number
         if again or self._is_busy is None or not self._is_busy():
-            QCoreApplication.exit(EXIT_CODE)
+            QCoreApplication.exit(self.exit_code)
         else:
             self.interrupted.emit()

@@ -14,7 +14,7 @@ from bh_studio.engine.errors import Cancelled, CancelToken, as_sentence
 from bh_studio.engine.protocol.events import Event, Failed, SessionRead, SessionWritten
 from bh_studio.engine.protocol.experiments import Replay
 from bh_studio.engine.protocol.requests import KeepSession, ModelFree, ReadSession, WriteSession
-from bh_studio.engine.records.kept_sessions import new_kept_path, remove_oldest
+from bh_studio.engine.records.kept_sessions import new_kept_path
 from bh_studio.engine.records.session import SUFFIX, Session, SessionError
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
 
@@ -39,10 +39,7 @@ class Clerk:
             case WriteSession(session, path, form):
                 yield _write(session, path, form)
             case KeepSession(session, folder):
-                written = _write(session, new_kept_path(folder), SUFFIX)
-                if isinstance(written, SessionWritten):
-                    remove_oldest(folder)
-                yield written
+                yield _write(session, new_kept_path(folder), SUFFIX)
             case Replay():
                 # Not at the top: a replay takes torch, files do not.
                 from bh_studio.engine.experiments.runner import run

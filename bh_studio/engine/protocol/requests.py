@@ -107,7 +107,7 @@ class WriteSession:
 
 @dataclass(frozen=True, slots=True)
 class KeepSession:
-    """Write a session into a folder of its kind, which keeps the newest (kept_sessions)."""
+    """Write a session into a folder of its kind, which keeps all (kept_sessions)."""
 
     session: Session
     folder: Path
