@@ -19,12 +19,13 @@ from PySide6.QtWidgets import QApplication
 from bh_studio import __version__
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.protocol.requests import LoadModel
-from bh_studio.settings import load_settings, save_settings
+from bh_studio.settings import load_settings
 from bh_studio.ui.compare.token_text import release_copied_text
 from bh_studio.ui.errand import Errand
-from bh_studio.ui.interrupt import EXIT_CODE, InterruptWatcher
+from bh_studio.ui.interrupt import InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.remembered import remember, restore
+from bh_studio.ui.remembered import restore
+from bh_studio.ui.settings_keeper import SettingsKeeper
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import EnginePort, JobsModel
 from bh_studio.ui.state.session_model import SessionModel
@@ -90,7 +91,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     app.setApplicationVersion(__version__)
     app.setDesktopFileName("bh-studio")
     pg.setConfigOptions(antialias=True)
-    settings = load_settings()
+    unreadable: list[str] = []
+    settings = load_settings(tell=unreadable.append)
     theme = Theme(app, _SCHEMES.get(options.color_scheme or ""), settings.text_percent)
     engine = EngineModel(JobsModel())
     session = SessionModel(engine)
@@ -125,6 +127,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     )
     launcher = _Launcher(window, engine, first_load, make_engine or _real_engine)
     window.show()
+    for sentence in unreadable:
+        window.report(Failed(sentence, "", ""))
     errand.prepare(
         options.prompt,
         options.rule,
@@ -133,12 +137,14 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         options.chat,
         options.system,
     )
+    # An errand says nothing of what a person wants the next time.
+    keeper = None if options.quit else SettingsKeeper(window, settings)
     try:
         code = app.exec()
-        if interrupts.was_interrupted:
-            code = EXIT_CODE
-        if not options.quit:
-            save_settings(remember(window))
+        if interrupts.exit_code is not None:
+            code = interrupts.exit_code
+        if keeper is not None:
+            keeper.close()
     finally:
         sys.setswitchinterval(switch_interval)
         interrupts.close()

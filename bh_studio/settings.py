@@ -6,22 +6,31 @@ default with a line in the log.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from bh_studio import paths
+from bh_studio.engine.errors import InputError, as_sentence
 from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.bounded import read_bytes
+from bh_studio.engine.files.lock import LockedError, locked
 from bh_studio.engine.files.plain_json import JsonError, convert, parsed
 
 _log = logging.getLogger(__name__)
 
 _FILE = "settings.json"
 _MOST_RECENT = 10
-_MOST_BYTES = 2**20
+# A prompt of a million characters, each as an escape.
+_MOST_BYTES = 2**26
+# Longer than another window takes to write its own.
+_LOCK_SECONDS = 2.0
 _MOST_PIXELS = 65535
 
 
@@ -62,21 +71,69 @@ def settings_path() -> Path:
     return paths.config_dir() / _FILE
 
 
-def load_settings(path: Path | None = None) -> Settings:
-    """Read the settings; defaults for whatever is missing or wrong. Never raises."""
+def load_settings(path: Path | None = None, tell: Callable[[str], None] | None = None) -> Settings:
+    """Read the settings; defaults for whatever is missing or wrong. Never raises.
+
+    A file that is no settings at all is kept aside under another name, for it may hold the only
+    copy of a prompt; `tell` is told so in a sentence.
+    """
     path = path or settings_path()
     try:
-        with path.open("rb") as file:
-            document = parsed(file.read(_MOST_BYTES))
+        document = _document(path)
     except FileNotFoundError:
         return Settings()
-    except (OSError, JsonError) as error:
-        reason = str(error).rstrip(".")
-        _log.warning("The settings in %s cannot be read (%s); using defaults.", path, reason)
+    except OSError as error:
+        _log.warning("The settings in %s cannot be read (%s); using defaults.", path, error)
         return Settings()
+    except ValueError as error:
+        kept = _keep_aside(path)
+        _log.warning("The settings cannot be read (%s); using defaults. %s", error, kept)
+        if tell is not None:
+            tell(f"The settings could not be read, so they begin anew. {kept}".rstrip())
+        return Settings()
+    return _settings_from(document)
+
+
+def save_settings(
+    settings: Settings, path: Path | None = None, former: Settings | None = None
+) -> None:
+    """Write the settings at once or not at all; a disk that refuses costs a line in the log.
+
+    former: what whoever saves has read or saved before; what it has not changed since stays as
+    another window has written it. Without it everything is written.
+    """
+    path = path or settings_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            if former is not None:
+                settings = _merged(settings, former, path)
+            text = json.dumps(dataclasses.asdict(settings), ensure_ascii=True, indent=1)
+            if len(text) > _MOST_BYTES:
+                settings = dataclasses.replace(settings, prompt="", system_prompt="")
+                text = json.dumps(dataclasses.asdict(settings), ensure_ascii=True, indent=1)
+                _log.warning("The prompt is too long to be remembered.")
+            write_atomically(path, text.encode())
+    except OSError as error:
+        _log.warning("The settings cannot be written to %s: %s", path, error)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The object in `path`. Raises ValueError if there is none, OSError if it cannot be read."""
+    # For the reason, which the reader of files puts into a sentence.
+    path.stat()
+    try:
+        document = parsed(read_bytes(path, _MOST_BYTES, "the settings"), str(path))
+    except InputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise ValueError(str(error)) from error
     if not isinstance(document, dict):
-        _log.warning("The settings in %s are not an object; using defaults.", path)
-        return Settings()
+        raise ValueError(f"{path} holds no object.")
+    return document
+
+
+def _settings_from(document: dict[str, Any]) -> Settings:
     types = get_type_hints(Settings)
     values: dict[str, Any] = {}
     for name, value in document.items():
@@ -90,15 +147,47 @@ def load_settings(path: Path | None = None) -> Settings:
     return Settings(**values)
 
 
-def save_settings(settings: Settings, path: Path | None = None) -> None:
-    """Write the settings at once or not at all; a disk that refuses costs a line in the log."""
-    path = path or settings_path()
-    text = json.dumps(dataclasses.asdict(settings), ensure_ascii=True, indent=1)
+def _merged(settings: Settings, former: Settings, path: Path) -> Settings:
+    """What is in `path`, with what has changed from `former` to `settings`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        there = _settings_from(_document(path))
+    except (OSError, ValueError):
+        return settings
+    changed = {
+        name: getattr(settings, name)
+        for name in (entry.name for entry in dataclasses.fields(Settings))
+        if getattr(settings, name) != getattr(former, name)
+    }
+    for name in ("recent_sessions", "recent_models"):
+        if name in changed:
+            # What this one has added, and what the other has; not what this one has dropped.
+            gone = set(getattr(former, name)) - set(changed[name])
+            others = [one for one in getattr(there, name) if one not in {*changed[name], *gone}]
+            changed[name] = (*changed[name], *others)[:_MOST_RECENT]
+    return dataclasses.replace(there, **changed)
+
+
+def _keep_aside(path: Path) -> str:
+    """Give what is at `path` another name; a sentence that says which, empty if that failed."""
+    aside = path.with_name(
+        f"{path.stem} unreadable {datetime.now().astimezone():%Y-%m-%d %H-%M-%S}.json"
+    )
+    try:
+        path.rename(aside)
     except OSError as error:
-        _log.warning("The settings cannot be written to %s: %s", path, error)
+        _log.warning("%s cannot be kept aside: %s", path, as_sentence(error))
+        return ""
+    return f"What was there is kept in {aside}."
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let no other window write `path` meanwhile; one that hangs is not waited for for ever."""
+    try:
+        with locked(path, _LOCK_SECONDS):
+            yield
+    except LockedError:
+        yield
 
 
 def _for_qt(name: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -110,3 +111,47 @@ def test_recent_sessions_are_few_and_unique() -> None:
     assert len(settings.recent_sessions) == 10
     assert settings.recent_sessions[0] == str(Path("/1"))
     assert len(set(settings.recent_sessions)) == 10
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"prompt": "torn'])
+def test_what_is_no_settings_is_kept_aside(tmp_path: Path, text: str) -> None:
+    path, told = tmp_path / "settings.json", []
+    path.write_text(text)
+    assert load_settings(path, told.append) == Settings()
+    (aside,) = tmp_path.iterdir()
+    assert aside.read_text() == text
+    assert told == [
+        f"The settings could not be read, so they begin anew. What was there is kept in {aside}."
+    ]
+    save_settings(Settings(prompt="new"), path)
+    assert aside.read_text() == text
+
+
+@pytest.mark.parametrize("prompt", ["字" * 200_000, "a" * 1_200_000])
+def test_a_very_long_prompt_is_read_again(tmp_path: Path, prompt: str) -> None:
+    path = tmp_path / "settings.json"
+    save_settings(Settings(prompt=prompt), path)
+    assert load_settings(path).prompt == prompt
+
+
+def test_a_prompt_beyond_all_bounds_costs_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "settings.json"
+    with caplog.at_level(logging.WARNING):
+        save_settings(Settings(prompt="字" * 12_000_000, text_percent=130), path)
+    assert load_settings(path) == Settings(text_percent=130)
+    assert "too long to be remembered" in caplog.text
+
+
+def test_two_windows_leave_each_other_what_they_have_changed(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    both = Settings(prompt="first", recent_sessions=("/a", "/b"))
+    save_settings(both, path)
+    one = dataclasses.replace(both, prompt="second").with_recent(Path("/c"))
+    other = dataclasses.replace(both, text_percent=130, recent_sessions=("/d", "/a"))
+    save_settings(one, path, former=both)
+    save_settings(other, path, former=both)
+    assert load_settings(path) == Settings(
+        prompt="second", text_percent=130, recent_sessions=("/d", "/a", "/c")
+    )

@@ -21,8 +21,7 @@ from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason
 from bh_studio.engine.rules.parameters import RuleParameters
-from bh_studio.settings import load_settings
-from bh_studio.ui.interrupt import EXIT_CODE
+from bh_studio.settings import load_settings, settings_path
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.session_files import autosave_dir
 from tests.fake_download import FakeHub
@@ -258,7 +257,7 @@ def test_an_interrupt_right_after_saving_loses_nothing(engine: FakeEngine, tmp_p
     _timer = when(
         lambda: engine.is_started and window().session.session is not None, save_and_interrupt
     )
-    assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
+    assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == 128 + signal.SIGINT
     assert len(load_session(path).records[1].token_ids) == 30
 
 
@@ -300,15 +299,54 @@ def test_closing_the_window_ends_the_program_and_remembers(engine: FakeEngine) -
     assert load_settings().prompt == "Remember me"
 
 
-def test_an_interrupt_during_a_run_keeps_what_was_written(engine: FakeEngine) -> None:
+def test_what_is_typed_is_on_the_disk_soon_after(engine: FakeEngine) -> None:
+    found: list[str] = []
+
+    def look() -> None:
+        found.append(load_settings().prompt)
+        window().close()
+
+    def write() -> None:
+        window().compare.prompt.set_prompt("Not to be lost")
+
+    _writing = when(lambda: engine.is_started, write)
+    _looking = when(lambda: load_settings().prompt == "Not to be lost", look)
+    assert run_window(WindowOptions(), lambda: engine) == 0
+    assert found == ["Not to be lost"]
+
+
+def test_unreadable_settings_are_kept_aside_and_told(engine: FakeEngine) -> None:
+    settings_path().parent.mkdir(parents=True, exist_ok=True)
+    settings_path().write_bytes(b'{"prompt": "torn')
+    told: list[str] = []
+
+    def look() -> None:
+        failure = window().errors.failure
+        told.append(failure.message if failure else "")
+        window().close()
+
+    _timer = when(lambda: engine.is_started, look)
+    assert run_window(WindowOptions(), lambda: engine) == 0
+    (aside,) = settings_path().parent.glob("settings unreadable *.json")
+    assert aside.read_bytes() == b'{"prompt": "torn'
+    assert told == [
+        f"The settings could not be read, so they begin anew. What was there is kept in {aside}."
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_during_a_run_keeps_what_was_written(
+    engine: FakeEngine, number: signal.Signals
+) -> None:
     engine.interval_ms = 100
 
     def interrupt() -> None:
         assert window().session.is_busy
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
 
     _timer = when(lambda: engine.is_started and bool(window().session.bh.token_ids), interrupt)
-    assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == EXIT_CODE
+    assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == 128 + number
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     (kept,) = autosave_dir().iterdir()
     assert load_session(kept).records[1].finish_reason is FinishReason.STOPPED
 

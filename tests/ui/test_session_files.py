@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.execution import clerk
-from bh_studio.engine.records import kept_sessions
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session, save_session
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -358,21 +356,16 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     assert desk.window.files.path is None
 
 
-def test_the_newest_autosaved_runs_stay(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(kept_sessions, "_MOST_KEPT", 2)
+def test_no_autosaved_run_is_removed(desk: Desk) -> None:
     autosave_dir().mkdir(parents=True)
-    oldest = "2001-02-03 04-05-06-007.bhsession"
-    for name in (oldest, "2002-02-03 04-05-06-007.bhsession", "my own.bhsession"):
+    # A clock that was ahead, and more than anyone would look through.
+    names = {f"2{number:03d}-02-03 04-05-06-007.bhsession" for number in range(150)}
+    for name in names:
         (autosave_dir() / name).write_bytes(b"")
-    with caplog.at_level(logging.INFO):
-        desk.finished_run(5)
-    names = {path.name for path in autosave_dir().iterdir()}
-    assert len(names) == 3
-    assert "my own.bhsession" in names
-    assert oldest not in names
-    assert oldest in caplog.text
+    desk.finished_run(5)
+    there = {path.name for path in autosave_dir().iterdir()}
+    assert there > names
+    assert len(there) == 151
 
 
 def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None:
