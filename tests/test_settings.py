@@ -115,7 +115,8 @@ def test_recent_sessions_are_few_and_unique() -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"prompt": "torn'])
 def test_what_is_no_settings_is_kept_aside(tmp_path: Path, text: str) -> None:
-    path, told = tmp_path / "settings.json", []
+    path = tmp_path / "settings.json"
+    told: list[str] = []
     path.write_text(text)
     assert load_settings(path, told.append) == Settings()
     (aside,) = tmp_path.iterdir()

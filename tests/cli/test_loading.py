@@ -75,11 +75,15 @@ def test_a_calibration_is_used_if_it_fits(
     assert recorded != foreign.sha256
 
 
+@pytest.mark.parametrize("interrupted", ["Reading the weights", "Warming up"])
 def test_ctrl_c_stops_a_load(
-    checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    interrupted: str,
+    checkpoint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupt(_progress: StageProgress, stage: str, _fraction: float | None) -> None:
-        if stage == "Reading the weights":
+        if stage == interrupted:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(StageProgress, "show", interrupt)
