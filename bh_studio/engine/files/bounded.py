@@ -1,26 +1,57 @@
-"""Whole files of people, read only as far as they may be long."""
+"""Whole files of people, read only as far as they may be long, and waited for only so long."""
 
 from __future__ import annotations
 
 import os
+import select
+import stat
 from pathlib import Path
 
 from bh_studio.engine.errors import InputError
+
+# A pipe may be slow, but one that nobody writes to is not waited for without end.
+_PATIENCE_SECONDS = 10
+_AT_ONCE = 2**20
 
 
 def read_bytes(path: Path, most_bytes: int, kind: str) -> bytes:
     """All of `path`, at most `most_bytes`; a file that says it is longer is not read at all.
 
     kind: what it should be, for the sentence, as in "a text". Raises InputError for what cannot be
-    read, is too long or never ends.
+    read, is too long or never ends, and for a pipe or a device through which nothing comes.
     """
     try:
-        with path.open("rb") as file:
-            is_longer = os.fstat(file.fileno()).st_size > most_bytes
-            data = b"" if is_longer else file.read(most_bytes + 1)
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                data = _arriving(file.fileno(), most_bytes, path)
+            else:
+                data = b"" if status.st_size > most_bytes else file.read(most_bytes + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    if is_longer or len(data) > most_bytes:
+    if max(len(data), status.st_size) > most_bytes:
         room = f"{most_bytes >> 30} GiB" if most_bytes >> 30 else f"{most_bytes >> 20} MiB"
         raise InputError(f"{path} is longer than the {room} that {kind} may have.")
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Otherwise to open a pipe is to wait until somebody writes to it.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _arriving(descriptor: int, most_bytes: int, path: Path) -> bytes:
+    """What comes through a pipe or a device, until its end or beyond `most_bytes`."""
+    data = bytearray()
+    while len(data) <= most_bytes:
+        if not select.select([descriptor], [], [], _PATIENCE_SECONDS)[0]:
+            raise InputError(
+                f"{path} is no file but a pipe or a device, and nothing has come through it for "
+                f"{_PATIENCE_SECONDS} seconds.",
+                "Name a file.",
+            )
+        part = os.read(descriptor, _AT_ONCE)
+        if not part:
+            break
+        data += part
+    return bytes(data)
