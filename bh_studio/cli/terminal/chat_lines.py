@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from bh_studio.cli.terminal.columns import wrap
 from bh_studio.cli.terminal.streams import print_result, say, terminal_width
+from bh_studio.engine.files.text import lines_in_part
 
 _MARK = "> "
 
@@ -42,8 +43,7 @@ def _typed_lines() -> Iterator[str]:
 
 
 def _piped_lines() -> Iterator[str]:
-    for raw in sys.stdin.buffer:
-        line = raw.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
+    for line in lines_in_part(sys.stdin.buffer, "Standard input"):
         if line.strip():
             print_result("\n".join(wrap(_MARK + line, terminal_width())))
         yield line

@@ -10,6 +10,8 @@ import os
 import shutil
 import sys
 
+from bh_studio.engine.files.text import MOST_BYTES, decoded, is_text
+
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -45,19 +47,21 @@ def accept_any_character() -> None:
 
 
 def read_prompt(argument: str) -> str:
-    """The text of a PROMPT argument; "-" reads standard input as UTF-8, whatever the locale.
+    """The text of a PROMPT argument; "-" reads standard input, whatever the locale.
 
-    Raises CommandError if it is not valid text.
+    Raises CommandError if it is blank or no valid text, InputError if standard input is no text.
     """
     if argument != "-":
         prompt = argument
     else:
-        # Bytes that are not UTF-8 become lone surrogates, as they do in arguments.
-        prompt = sys.stdin.buffer.read().decode("utf-8", errors="surrogateescape")
-    try:
-        prompt.encode()
-    except UnicodeEncodeError:
-        raise CommandError("The prompt is not valid UTF-8 text.", EXIT_USAGE) from None
+        data = sys.stdin.buffer.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise CommandError("Standard input is longer than a text may be.", EXIT_USAGE)
+        prompt = decoded(data, "Standard input")
+    if not is_text(prompt):
+        raise CommandError("The prompt is not valid UTF-8 text.", EXIT_USAGE)
+    if not prompt.strip():
+        raise CommandError("The prompt is empty. Give the beginning of a text.", EXIT_USAGE)
     return prompt
 
 

@@ -142,8 +142,8 @@ def test_too_small_a_null_is_warned_of(
     [
         (b"", 2, "t.txt is empty."),
         (b" \n\t", 2, "t.txt is empty."),
-        (b"caf\xe9", 2, "t.txt is not UTF-8 text."),
-        (b"\xff\xfea\x00", 2, "t.txt is not UTF-8 text."),
+        (b"a\ncaf\xe9", 2, "t.txt is not UTF-8 text: the first byte that is none is in line 2."),
+        (b"\xff\xfea", 2, "t.txt is not UTF-16 text: the first byte that is none is in line 1."),
         (None, 2, "t.txt cannot be read: No such file or directory."),
         (b"too short", 1, "has only 9 tokens. Use a text of at least 256"),
     ],

@@ -55,6 +55,17 @@ def test_each_line_is_a_turn_and_the_last_session_holds_them_all(
     assert [turn.prompt for turn in session.conversation.turns] == ["Hello ☃", "Why?"]
 
 
+def test_lines_are_read_as_they_are_given(chat: Chat, tmp_path: Path) -> None:
+    saved = tmp_path / "a.bhsession"
+    lines = "Hello\u00a0!\u2028so\r\nWhy?\r\r\nBye"
+    for data in (lines.encode(), lines.encode("utf-8-sig"), lines.encode("utf-16")):
+        assert chat(data, "--out", str(saved)) == 0
+        session = load_session(saved)
+        assert session.conversation is not None
+        asked = [turn.prompt for turn in session.conversation.turns]
+        assert [*asked, session.prompt] == ["Hello\u00a0!\u2028so", "Why?\r", "Bye"]
+
+
 def test_turns_are_those_of_a_comparison(
     chat: Chat, chat_checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

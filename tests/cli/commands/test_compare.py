@@ -60,9 +60,12 @@ def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_pa
 def test_the_prompt_can_come_from_standard_input(
     checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("piped ☃ in".encode())))
-    assert compare("--model", checkpoint, "--max-new-tokens", "2", "--json", prompt="-") == 0
-    assert json.loads(capsys.readouterr().out)["prompt"] == "piped ☃ in"
+    # All that is given is read, but the mark that says how it is written.
+    text = "piped ☃ in\u00a0: «\u2028\u2029\r\n\r"
+    for data in (text.encode(), text.encode("utf-8-sig"), text.encode("utf-16")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert compare("--model", checkpoint, "--max-new-tokens", "2", "--json", prompt="-") == 0
+        assert json.loads(capsys.readouterr().out)["prompt"] == text
 
 
 def test_sampling_repeats_with_its_seed(
@@ -114,9 +117,23 @@ def test_a_bad_output_file_is_refused_before_the_work(
 def test_a_prompt_that_is_not_text_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\xff")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\n\xff")))
     assert compare("--model", "/nowhere", prompt="-") == 2
-    assert "not valid UTF-8" in capsys.readouterr().err
+    said = "Standard input is not UTF-8 text: the first byte that is none is in line 2."
+    assert said in capsys.readouterr().err
+    assert compare("--model", "/nowhere", prompt="abc\udcff") == 2
+    assert "The prompt is not valid UTF-8 text." in capsys.readouterr().err
+
+
+def test_an_empty_prompt_is_refused_before_the_model_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbf\n")))
+    for prompt in ("", " \u00a0", "-"):
+        assert compare("--model", "/nowhere", prompt=prompt) == 2
+        assert capsys.readouterr().err == (
+            "bh-studio: The prompt is empty. Give the beginning of a text.\n"
+        )
 
 
 def test_a_reader_that_leaves_costs_no_result(
