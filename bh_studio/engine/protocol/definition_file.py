@@ -19,9 +19,18 @@ from bh_studio.engine.errors import InputError
 from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.files.plain_json import JsonError, convert, encode, parsed
 from bh_studio.engine.files.text import read_text
-from bh_studio.engine.protocol.experiments import Experiment, kind_of
+from bh_studio.engine.protocol.experiments import (
+    Batch,
+    Budget,
+    Calibration,
+    Comparison,
+    Evaluation,
+    Experiment,
+    Sweep,
+    kind_of,
+)
 from bh_studio.engine.protocol.logits_files import LogitsFile, read_logits_file
-from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.protocol.texts import Text, read_named
 from bh_studio.engine.rules import RuleParameters, format_rule, parse_rule
 
 SCHEMA_VERSION = 1
@@ -80,11 +89,29 @@ def load_definition(path: Path) -> Experiment:
             for name, value in document.items()
         }
         definition: Experiment = convert(kind, values)
+        _check_given(definition)
         return definition
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{path} cannot be run: {error}") from error
+
+
+def _check_given(definition: Experiment) -> None:
+    """Raise ValueError if there is nothing to read; a prompt among others may be blank."""
+    match definition:
+        case Comparison(prompt=prompt):
+            prompts = [prompt]
+        case Sweep(prompts=several):
+            prompts = list(several)
+        case Batch(prompts=rows):
+            prompts = [asked.prompt for asked in rows]
+        case Evaluation(texts=()) | Calibration(texts=()) | Budget(fit=()):
+            raise ValueError("it names no text to read.")
+        case _:
+            return
+    if not any(prompt.strip() for prompt in prompts):
+        raise ValueError("the prompt is empty.")
 
 
 def _document(path: Path) -> Any:
@@ -127,19 +154,18 @@ def _restored(value: Any, hint: Any, folder: Path, place: str) -> Any:
     if isinstance(value, str) and _mentions(hint, RuleParameters):
         return msgspec.to_builtins(parse_rule(value))
     if _mentions(hint, Text):
-        return asdict(_file(value, folder, place, _text))
+        return asdict(_file(value, folder, place, read_named))
     # Where nulls come from is a file or a word.
     if _mentions(hint, LogitsFile) and not isinstance(value, str):
-        return asdict(_file(value, folder, place, read_logits_file))
+        return asdict(_file(value, folder, place, lambda path, _: read_logits_file(path)))
     return value
 
 
-def _text(path: Path) -> Text:
-    return Text(path.name, read_text(path))
+def _file(value: Any, folder: Path, place: str, read: Callable[[Path, str], F]) -> F:
+    """What `read` makes of the file that `value` names, and its hash.
 
-
-def _file(value: Any, folder: Path, place: str, read: Callable[[Path], F]) -> F:
-    """What `read` makes of the file that `value` names. Raises InputError if it has changed."""
+    Raises InputError if the file has changed.
+    """
     if not isinstance(value, dict) or set(value) != {"path", "sha256"}:
         raise ValueError(f'{place} is no file, which has a "path" and its "sha256".')
     path = folder / str(value["path"])
@@ -152,9 +178,9 @@ def _file(value: Any, folder: Path, place: str, read: Callable[[Path], F]) -> F:
         raise InputError(f"{path} is no file.")
     if "\0" in str(path):
         raise ValueError(f"{place} has a path that no file can have.")
-    found = read(path)
-    if found.sha256 != value["sha256"]:
-        wanted = value["sha256"]
+    wanted = str(value["sha256"])
+    found = read(path, wanted)
+    if found.sha256 != wanted:
         raise InputError(
             f"{path} is not the file that was meant: its SHA-256 is {found.sha256}, not {wanted}."
         )

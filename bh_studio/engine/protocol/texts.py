@@ -35,17 +35,41 @@ def shipped_text() -> Text:
 
 
 def read_texts(paths: Sequence[Path]) -> tuple[Text, ...]:
-    """The text of each file; of a folder, of every .txt file in it, by name.
+    """The text of each file; of a folder, of every .txt file in it that is not hidden, by name.
 
     Raises InputError for a path that is not there, a folder without text files, and a file that
-    is empty, too long or not UTF-8.
+    is empty, too long or no text.
     """
-    return tuple(Text(path.name, _read(path)) for path in _all_files(paths))
+    return tuple(map(read_named, _all_files(paths)))
+
+
+def read_named(path: Path, sha256: str | None = None) -> Text:
+    """The text in `path` under the name of the file.
+
+    sha256: what is known of it; one that an earlier version took, which read every end of a line as
+    "\\n" and a mark before the text as part of it, gives the text as it was read then. Raises what
+    read_texts raises.
+    """
+    text = Text(path.name, read_text(path))
+    if not text.content.strip():
+        raise InputError(f"{path} is empty.")
+    if sha256 is None or text.sha256 == sha256:
+        return text
+    unified = text.content.replace("\r\n", "\n").replace("\r", "\n")
+    former = (Text(path.name, mark + unified) for mark in ("", "\ufeff"))
+    return next((reading for reading in former if reading.sha256 == sha256), text)
 
 
 def sources_of(paths: Sequence[Path]) -> dict[str, Path]:
-    """Where each text of `paths` lies, by its hash. Raises what read_texts raises."""
-    return {Text(path.name, _read(path)).sha256: path for path in _all_files(paths)}
+    """Where each text of `paths` lies, by its hash.
+
+    Raises InputError for a pipe, which cannot be read again, and what read_texts raises.
+    """
+    files = _all_files(paths)
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{path} is no file that could be read again.", "Name a file.")
+    return {read_named(path).sha256: path for path in files}
 
 
 def _all_files(paths: Sequence[Path]) -> list[Path]:
@@ -55,14 +79,16 @@ def _all_files(paths: Sequence[Path]) -> list[Path]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(path.glob("*.txt"))
+    try:
+        found = sorted(inside for inside in path.iterdir() if _is_text_file(inside))
+    except OSError as error:
+        raise InputError(f"The folder {path} cannot be read: {error.strerror}.") from error
     if not found:
         raise InputError(f"The folder {path} holds no .txt file.")
     return found
 
 
-def _read(path: Path) -> str:
-    text = read_text(path)
-    if not text.strip():
-        raise InputError(f"{path} is empty.")
-    return text
+def _is_text_file(path: Path) -> bool:
+    # Systems put files of their own beside those of people, such as ._a.txt, and hide them.
+    is_hidden = path.name.startswith(".")
+    return path.suffix.lower() == ".txt" and not is_hidden and not path.is_dir()

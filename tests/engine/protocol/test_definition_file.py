@@ -25,7 +25,7 @@ from bh_studio.engine.protocol.experiments import (
     kind_of,
 )
 from bh_studio.engine.protocol.logits_files import LogitsFile
-from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.protocol.texts import Text, read_texts
 from bh_studio.engine.records.rows import FilePrompt
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, Turn
 from bh_studio.engine.rules import RuleParameters, ScoreName, parse_rule
@@ -133,6 +133,8 @@ def test_what_a_definition_leaves_out_has_its_default(tmp_path: Path) -> None:
         ({"texts": [{"path": "tale.txt", "sha256": "0" * 64}]}, "is not the file that was meant"),
         ({"texts": [{"path": "a\0b", "sha256": ""}]}, r"texts\[0\] has a path that no file can"),
         ({"texts": [{"path": ".", "sha256": ""}]}, "in is no file"),
+        ({"texts": []}, "cannot be run: it names no text to read"),
+        ({"texts": [{"path": "blank.txt", "sha256": ""}]}, "blank.txt is empty"),
         ({"texts": [{"path": "a" * 5000, "sha256": ""}]}, "cannot be read"),
     ],
 )
@@ -142,7 +144,49 @@ def test_what_cannot_be_run_is_said(
     path = tmp_path / "in" / "saved.json"
     save_definition(DEFINITIONS[3], path, sources)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    (tmp_path / "in" / "blank.txt").write_bytes(b"\xef\xbb\xbf \r\n")
     with pytest.raises(InputError, match=sentence):
+        load_definition(path)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_definition_that_asks_nothing_is_refused(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "saved.json"
+    save_definition(DEFINITIONS[number], path, {})
+    document = json.loads(path.read_text())
+    if number == 0:
+        document["prompt"] = " \u2028"
+    elif number == 1:
+        document["prompts"] = ["", "\n"]
+    else:
+        document["prompts"][0]["prompt"] = " "
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"cannot be run: the prompt is empty\."):
+        load_definition(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "former"),
+    [
+        (b"Once\r\nupon\ra time.\n", "Once\nupon\na time.\n"),
+        (b"\xef\xbb\xbfOnce\nupon\n", "\ufeffOnce\nupon\n"),
+        (b"\xef\xbb\xbfOnce\r\nupon", "\ufeffOnce\nupon"),
+    ],
+)
+def test_a_text_of_a_definition_is_read_as_when_that_was_saved(
+    data: bytes, former: str, tmp_path: Path
+) -> None:
+    """Earlier versions read each end of a line as "\\n", and a mark as part of the text."""
+    tale, path = tmp_path / "tale.txt", tmp_path / "saved.json"
+    tale.write_bytes(data)
+    (today,) = read_texts([tale])
+    assert today.content == data.decode("utf-8-sig")
+    for text in (today, Text(tale.name, former)):
+        saved = Evaluation(texts=(text,), rules=(RULE,))
+        save_definition(saved, path, {text.sha256: tale})
+        assert load_definition(path) == saved
+    tale.write_bytes(data + b"!")
+    with pytest.raises(InputError, match="is not the file that was meant"):
         load_definition(path)
 
 
