@@ -9,7 +9,9 @@ from pathlib import Path
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError
 from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
+from bh_studio.engine.protocol.prompts_file import PromptsFile, read_prompts
 from bh_studio.engine.protocol.requests import DTYPES
+from bh_studio.engine.records.rows import PROMPTS_FIELD
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import GenerationParameters
@@ -163,8 +165,10 @@ def whole_number_from(least: int) -> Callable[[str], int]:
     return parse
 
 
-def add_prompts_file_option(group: argparse._MutuallyExclusiveGroup) -> None:
-    """Add --prompts-file beside PROMPT."""
+def add_prompts_file_options(
+    parser: argparse.ArgumentParser, group: argparse._MutuallyExclusiveGroup
+) -> None:
+    """Add --prompts-file beside PROMPT, which `group` has, and what says how it is read."""
     group.add_argument(
         "--prompts-file",
         type=_prompts_path,
@@ -172,15 +176,34 @@ def add_prompts_file_option(group: argparse._MutuallyExclusiveGroup) -> None:
         help='many prompts: .txt (one a line), .csv (a column "prompt") or .jsonl (strings, or '
         'objects with "prompt")',
     )
+    parser.add_argument(
+        "--prompts-field",
+        metavar="NAME",
+        help="column or field of FILE that holds the prompts; where it is a list of strings, as "
+        f"the turns of a conversation may be, the first is the prompt ({PROMPTS_FIELD})",
+    )
+
+
+def prompts_of(arguments: argparse.Namespace) -> PromptsFile | None:
+    """What --prompts-file holds; None without it.
+
+    Raises CommandError for --prompts-field alone, EngineError for a file without prompts.
+    """
+    if arguments.prompts_file is not None:
+        return read_prompts(arguments.prompts_file, arguments.prompts_field)
+    if arguments.prompts_field is not None:
+        raise CommandError("--prompts-field needs --prompts-file.", EXIT_USAGE)
+    return None
 
 
 def _prompts_path(text: str) -> Path:
     """An argparse type: the path of a prompts file that exists."""
     path = Path(text)
-    if path.suffix not in PROMPTS_ENDINGS:
+    if path.suffix.lower() not in PROMPTS_ENDINGS:
         raise argparse.ArgumentTypeError(
             f"{text}: use one of {', '.join(PROMPTS_ENDINGS)} as the ending"
         )
     if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text}: there is no such file")
+        fault = "it is no file" if path.exists() else "there is no such file"
+        raise argparse.ArgumentTypeError(f"{text}: {fault}")
     return path

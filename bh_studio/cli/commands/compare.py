@@ -17,10 +17,11 @@ from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
     add_model_option,
-    add_prompts_file_option,
+    add_prompts_file_options,
     check_ending,
     generation_parameters,
     output_file,
+    prompts_of,
     write_session,
 )
 from bh_studio.cli.resuming import add_restart_option
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='the text to continue, or a message to an instruct model; "-" reads it from standard '
         "input",
     )
-    add_prompts_file_option(asked)
+    add_prompts_file_options(parser, asked)
     add_model_option(parser)
     add_calibration_option(parser)
     add_conversation_options(parser)
@@ -84,8 +85,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
-    if arguments.prompts_file is not None:
-        return compare_file(arguments, rule, generation)
+    prompts = prompts_of(arguments)
+    if prompts is not None:
+        return compare_file(arguments, prompts, rule, generation)
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
     definition = Comparison(

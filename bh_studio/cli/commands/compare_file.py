@@ -23,7 +23,7 @@ from bh_studio.cli.terminal.streams import (
     say,
 )
 from bh_studio.engine.protocol.experiments import Batch
-from bh_studio.engine.protocol.prompts_file import read_prompts
+from bh_studio.engine.protocol.prompts_file import PromptsFile
 from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.rows import SkippedRow, prompt_row_from_json
 from bh_studio.engine.records.terms import GenerationParameters
@@ -31,11 +31,23 @@ from bh_studio.engine.rules.parameters import RuleParameters
 
 
 def compare_file(
-    arguments: argparse.Namespace, rule: RuleParameters, generation: GenerationParameters
+    arguments: argparse.Namespace,
+    file: PromptsFile,
+    rule: RuleParameters,
+    generation: GenerationParameters,
 ) -> int:
-    """Run `bh-studio compare` for --prompts-file; the exit code."""
+    """Run `bh-studio compare` for what --prompts-file holds, `file`; the exit code."""
     _check_out(arguments.out, arguments.prompts_file)
-    return run_or_save(arguments, _definition(arguments, rule, generation), carry_out)
+    definition = Batch(
+        prompts=file.prompts,
+        prompts_sha256=file.sha256,
+        prompts_name=file.name,
+        prompts_field=file.field,
+        unusable=file.skipped,
+        sides=(None, rule),
+        generation=generation,
+    )
+    return run_or_save(arguments, definition, carry_out)
 
 
 def _check_out(out: Path | None, prompts: Path) -> None:
@@ -48,20 +60,6 @@ def _check_out(out: Path | None, prompts: Path) -> None:
         )
     if out.exists() and out.samefile(prompts):
         raise CommandError(f"{out} holds the prompts; choose another --out.", EXIT_USAGE)
-
-
-def _definition(
-    arguments: argparse.Namespace, rule: RuleParameters, generation: GenerationParameters
-) -> Batch:
-    file = read_prompts(arguments.prompts_file)
-    return Batch(
-        prompts=file.prompts,
-        prompts_sha256=file.sha256,
-        prompts_name=file.name,
-        unusable=file.skipped,
-        sides=(None, rule),
-        generation=generation,
-    )
 
 
 def carry_out(arguments: argparse.Namespace, definition: Batch) -> int:

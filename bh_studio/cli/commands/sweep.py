@@ -18,9 +18,10 @@ from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
     add_model_option,
-    add_prompts_file_option,
+    add_prompts_file_options,
     generation_parameters,
     output_file,
+    prompts_of,
     whole_number_from,
 )
 from bh_studio.cli.resuming import (
@@ -42,7 +43,6 @@ from bh_studio.cli.terminal.streams import (
     say,
 )
 from bh_studio.engine.protocol.experiments import Sweep
-from bh_studio.engine.protocol.prompts_file import read_prompts
 from bh_studio.engine.records.rows import Answer
 from bh_studio.engine.records.sweep import SweepResult
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='the text to continue, or a message to an instruct model; "-" reads it from standard '
         "input",
     )
-    add_prompts_file_option(asked)
+    add_prompts_file_options(parser, asked)
     parser.add_argument(
         "--seeds",
         type=whole_number_from(1),
@@ -106,9 +106,9 @@ def _definition(arguments: argparse.Namespace) -> Sweep:
 
 def _prompts(arguments: argparse.Namespace) -> tuple[str, ...]:
     """The one prompt, or those of a file; rows of it that hold none are said."""
-    if arguments.prompts_file is None:
+    file = prompts_of(arguments)
+    if file is None:
         return (read_prompt(arguments.prompt),)
-    file = read_prompts(arguments.prompts_file)
     for bad in file.skipped:
         say(f"Line {bad.line} is skipped. {bad.reason}")
     return tuple(asked.prompt for asked in file.prompts)

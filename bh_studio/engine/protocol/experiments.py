@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.logits_files import LogitsFile
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
-from bh_studio.engine.records.rows import FilePrompt, SkippedRow
+from bh_studio.engine.records.rows import PROMPTS_FIELD, FilePrompt, SkippedRow
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
 
@@ -112,8 +112,8 @@ class Batch(_Answers, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
     """Answer each of `prompts` with the model's own routing and with a rule, in turns.
 
     sides: the model's own routing, None, and a rule. prompts_sha256, prompts_name: of the file that
-    the prompts are from. unusable: rows of it that hold no prompt; nothing is asked there.
-    conversation: see conversation_of.
+    the prompts are from. prompts_field: where in it they stand. unusable: rows of it that hold no
+    prompt; nothing is asked there. conversation: see conversation_of.
 
     Raises ValueError for no prompts, a line that has more than one row, other sides, and for
     earlier turns that other sides have answered.
@@ -122,6 +122,7 @@ class Batch(_Answers, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
     prompts: tuple[FilePrompt, ...]
     prompts_sha256: str
     prompts_name: str = ""
+    prompts_field: str = PROMPTS_FIELD
     unusable: tuple[SkippedRow, ...] = ()
 
     def __post_init__(self) -> None:
@@ -138,6 +139,7 @@ class Batch(_Answers, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
         """All that decides the rows, but for the model and what is left open to it."""
         return {
             "prompts_sha256": self.prompts_sha256,
+            "prompts_field": self.prompts_field,
             "rules": _rule_texts(self.sides),
             "generation": msgspec.to_builtins(self.generation),
             **_precedes(self.conversation),

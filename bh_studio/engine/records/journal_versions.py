@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bh_studio.engine.records.rows import PROMPTS_FIELD
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule
 
@@ -21,6 +22,10 @@ def upgraded(header: Row, rows: list[Row]) -> tuple[Row, dict[str, Row]]:
     if "settings" in header:
         # Rows that were skipped before anything was asked have no key.
         rows = [*rows, *(row for row in skipped if "key" in row)]
+        if header.get("kind") == "batch":
+            # No other could be named before it was among the settings.
+            settings = {"prompts_field": PROMPTS_FIELD, **header["settings"]}
+            header = {**header, "settings": settings}
         return header, {str(row["key"]): _without_key(row) for row in rows}
     rows = [*rows, *skipped]
     return _header_from_1(header), {_key_from_1(header, row): row for row in rows}
@@ -44,6 +49,7 @@ def _header_from_1(header: Row) -> Row:
         ]
     else:
         settings["prompts_sha256"] = header["prompts_file"]["sha256"]
+        settings["prompts_field"] = PROMPTS_FIELD
         settings["rules"] = [format_rule(RuleParameters(**given["rule"]))]
     return {**header, "kind": kind, "settings": settings}
 

@@ -128,6 +128,10 @@ def _pooled_speed(answers: Sequence[Answer]) -> float | None:
     return sum(count for count, _ in steps) / seconds if seconds > 0 else None
 
 
+# The field of a row in which a prompt stands, unless another is named.
+PROMPTS_FIELD = "prompt"
+
+
 @dataclass(frozen=True, slots=True)
 class FilePrompt:
     """line: where it starts, from 1. fields: what else its row holds, by name."""

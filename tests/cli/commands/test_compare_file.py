@@ -188,6 +188,29 @@ def test_a_file_whose_prompts_are_all_too_long_fails_and_says_so(
     assert (document["rows"], document["overall"]["agreement"]) == ([], None)
 
 
+def test_the_field_of_the_prompts_is_a_setting(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, out = tmp_path / "P.JSONL", tmp_path / "r.json"
+    prompts.write_text('{"turns": ["Once", "Then"], "prompt": "no"}')
+    options = ("--model", checkpoint, "--out", str(out))
+    assert compare(prompts, *options, "--prompts-field", "turns") == 0
+    document = json.loads(out.read_text())
+    assert document["settings"]["prompts_field"] == "turns"
+    (row,) = document["rows"]
+    assert (row["prompt"], row["fields"]["turns"]) == ("Once", ["Once", "Then"])
+    capsys.readouterr()
+    assert compare(prompts, *options) == 2
+    assert "prompts field (turns then, prompt now)" in capsys.readouterr().err
+
+
+def test_a_field_needs_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("compare", "sweep"):
+        arguments = [command, "Once", "--prompts-field", "turns"]
+        assert cli.run(build_parser().parse_args(arguments)) == 2
+        assert "--prompts-field needs --prompts-file." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", ["", "\n\n", "{\n3\n"])
 def test_a_file_without_prompts_fails_before_the_model_is_loaded(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -229,7 +229,7 @@ def test_a_prompt_after_the_alphas_is_taken_for_one(capsys: pytest.CaptureFixtur
 def test_an_empty_prompt_is_refused_and_leaves_no_file(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep("--model", checkpoint, "--out", str(tmp_path / "r.json"), prompt=" ") == 1
+    assert sweep("--model", checkpoint, "--out", str(tmp_path / "r.json"), prompt=" ") == 2
     assert "The prompt is empty." in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -43,6 +43,7 @@ DEFINITIONS: tuple[Experiment, ...] = (
     Batch(
         prompts=(FilePrompt(3, "a", {"n": [1, None], "x": {"y": 0.5}}),),
         prompts_sha256="0" * 64,
+        prompts_field="turns",
         sides=(None, RULE),
         generation=GENERATION,
     ),
