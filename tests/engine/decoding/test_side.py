@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache, OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bh_studio.engine.decoding import side
+from bh_studio.engine.decoding.paths import CPU, STOCK, decode_path
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.decoding.step import DecodedToken
 from bh_studio.engine.notebook import BHRoutingIntegration
@@ -133,6 +134,23 @@ def test_ends_at_the_end_of_text_token(
     )
     assert found == free[: free.index(end) + 1]
     assert reason is FinishReason.END_OF_TEXT
+
+
+@pytest.mark.parametrize(("implementation", "path"), [("grouped_mm", STOCK), ("bh_selected", CPU)])
+@pytest.mark.parametrize("has_rule", [False, True])
+def test_an_end_of_text_may_be_the_first_token(
+    implementation: str, path: str, has_rule: bool, model: OlmoeForCausalLM, recording: Recording
+) -> None:
+    model.set_experts_implementation(implementation)
+    assert decode_path(model).name == path
+    bh = BHRoutingIntegration(model, alpha=0.1, max_k=TOP_K, recording=recording)
+    token_ids, parameters = encode("Once"), GenerationParameters(30, sampling=False)
+    routing = bh if has_rule else None
+    (first, *_), _ = run(SideDecoder(model, token_ids, parameters, frozenset(), SHAPE, routing))
+    decoder = SideDecoder(model, token_ids, parameters, frozenset([first]), SHAPE, routing)
+    assert run(decoder) == ([first], FinishReason.END_OF_TEXT)
+    with pytest.raises(RuntimeError, match="ended"):
+        decoder.step()
 
 
 def test_ends_when_the_context_is_full(model: OlmoeForCausalLM) -> None:
