@@ -38,6 +38,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_OF_TEXT)
 
 
+def with_added(tokenizer: PreTrainedTokenizerFast, *names: str) -> PreTrainedTokenizerFast:
+    """`tokenizer` with more tokens, of the kind that is added and yet not special."""
+    tokenizer.add_tokens(list(names))
+    return tokenizer
+
+
 def tiny_chat_tokenizer(template: str = ROLES_TEMPLATE) -> PreTrainedTokenizerFast:
     """The same with a chat template, and the two marks of turns as tokens 257 and 258."""
     tokenizer = tiny_tokenizer()

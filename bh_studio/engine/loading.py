@@ -106,6 +106,7 @@ def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoa
     """
     recording = None if calibration is None else _read_recording(calibration)
     tokenizer = _tokenizer(plan)
+    _check_vocabulary(plan, tokenizer)
     check_weights(empty_model(plan.config, plan.dtype), plan.tensors, plan.architecture)
     return PreparedLoad(plan, tokenizer, recording, calibration)
 
@@ -166,6 +167,20 @@ def _tokenizer(plan: LoadPlan) -> PreTrainedTokenizerBase:
             f"The tokenizer in {plan.checkpoint.folder} could not be read: {error}",
             "Check that all files of the checkpoint are there and complete.",
         ) from error
+
+
+def _check_vocabulary(plan: LoadPlan, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise EngineError if ordinary words have tokens that are none of the model's.
+
+    Of tokens that were added to a tokenizer only texts that have them are refused.
+    """
+    tokens, rows = tokenizer.vocab_size, plan.config.vocab_size
+    if tokens > rows:
+        raise EngineError(
+            f"The tokenizer in {plan.checkpoint.folder} has {tokens} tokens, and the model only "
+            f"{rows}.",
+            "Put the tokenizer of this very model into its folder.",
+        )
 
 
 def _prepared_recording(

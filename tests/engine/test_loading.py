@@ -14,7 +14,14 @@ from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.loading import load_model
 from bh_studio.engine.moe.experts import expert_path
 from bh_studio.engine.protocol.events import LoadProgress, failure
-from tests.tiny_olmoe import EXPERTS, LAYERS, TOP_K, save_tiny_checkpoint, tiny_tokenizer
+from tests.tiny_olmoe import (
+    EXPERTS,
+    LAYERS,
+    TOP_K,
+    save_tiny_checkpoint,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +108,16 @@ def test_a_missing_tokenizer_is_named(checkpoint: Path, tmp_path: Path) -> None:
         (folder / name).unlink()
     with pytest.raises(EngineError, match=r"no tokenizer\.json"):
         load_model(str(folder))
+
+
+def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path: Path) -> None:
+    tiny_model(vocab_size=200, eos_token_id=None).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(EngineError) as refused:
+        load_model(str(tmp_path))
+    assert refused.value.message == (
+        f"The tokenizer in {tmp_path} has 256 tokens, and the model only 200."
+    )
 
 
 def test_weights_that_are_missing_are_not_made_up(checkpoint: Path, tmp_path: Path) -> None:

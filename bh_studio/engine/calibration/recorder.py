@@ -23,6 +23,7 @@ from bh_studio.engine.calibration.sensitivity import sensitivities, squared_effe
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.moe.fingerprint import check_recording, model_fingerprint
 from bh_studio.engine.moe.routers import find_routers, router_shape
+from bh_studio.engine.moe.vocabulary import check_token_ids
 from bh_studio.engine.protocol.texts import shipped_text
 from bh_studio.engine.records.calibration import FisherRow, LogitsRow
 from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
@@ -116,7 +117,8 @@ class Reading:
 
     windows: token ids, (token,) each. has_sensitivity: whether windows are differentiated too.
 
-    Raises EngineError for texts that are too short together.
+    Raises EngineError for texts that are too short together, or have tokens that are none of the
+    model's.
     """
 
     def __init__(
@@ -126,13 +128,17 @@ class Reading:
         texts: Sequence[str],
         factors: Collection[ScoreName] = (),
     ) -> None:
-        documents = [tokenizer(t, return_tensors="pt", verbose=False).input_ids[0] for t in texts]
+        documents = [
+            torch.tensor(tokenizer(t, verbose=False).input_ids, dtype=torch.int64) for t in texts
+        ]
         tokens = sum(len(document) for document in documents)
         if tokens < _MIN_TOKENS or max(map(len, documents)) <= SKIPPED_POSITIONS:
             raise EngineError(
                 f"The calibration text has only {tokens} tokens.",
                 f"Use a text of at least {_MIN_TOKENS}, better 2,000.",
             )
+        for document in documents:
+            check_token_ids(model, tokenizer, document.tolist(), "The calibration text")
         self._model, self._texts, self._factors = model, texts, factors
         self._window = min(WINDOW, int(model.config.max_position_embeddings))
         self.windows = _windows(documents, self._window)

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bh_studio.engine.errors import EngineError, reason
 from bh_studio.engine.loading import LoadedModel
+from bh_studio.engine.moe.vocabulary import check_token_ids
 from bh_studio.engine.records.terms import Conversation
 
 
@@ -24,9 +25,10 @@ def encode_prompt(
 
     Plain text is read as the tokenizer reads any text, names of special tokens included. In a
     conversation only the chat template writes special tokens; their names in what a person or the
-    model wrote are words like others.
-    Raises EngineError if the prompt is empty, if it is too long for the model, and if the model
-    has no chat template for a conversation or one that refuses it.
+    model wrote are words like others. So are names of other added tokens in what a person wrote;
+    runs of spaces, which tokenizers add too, are no names.
+    Raises EngineError if the prompt is empty, if it is too long for the model or has tokens that
+    the model lacks, and if that has no chat template for a conversation or one that refuses it.
     """
     if not prompt.strip():
         advice = "Type the beginning of a text." if conversation is None else "Type a message."
@@ -35,6 +37,7 @@ def encode_prompt(
         token_ids: list[int] = loaded.tokenizer(prompt, verbose=False).input_ids
     else:
         token_ids = _encode_chat(loaded, prompt, conversation, side)
+    check_token_ids(loaded.model, loaded.tokenizer, token_ids, "The prompt")
     if len(token_ids) >= loaded.info.context_length:
         has_turns = conversation is not None and bool(conversation.turns)
         what = "conversation, this prompt included," if has_turns else "prompt"
@@ -79,15 +82,17 @@ def _apply_template(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]
 ) -> list[int]:
     """The tokens that the template makes of `messages`, with no special token but its own."""
-    special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
     # Longer names first: one may contain another.
-    special.sort(key=len, reverse=True)
+    added = sorted(tokenizer.added_tokens_decoder.values(), key=lambda t: len(str(t)), reverse=True)
+    special = [str(token) for token in added if token.special]
+    typed = [str(token) for token in added if token.special or len(str(token).strip()) > 1]
     # A name that is broken in two is no name any more. Nobody can have typed the break.
     gap = secrets.token_hex(16)
-    broken = [
-        {**message, "content": _break_names(message["content"], special, gap)}
-        for message in messages
-    ]
+    broken = []
+    for message in messages:
+        # What is not special in its own words a template may look for, such as the end of thoughts.
+        names = special if message["role"] == "assistant" else typed
+        broken.append({**message, "content": _break_names(message["content"], names, gap)})
     if broken == messages:
         token_ids: list[int] = tokenizer.apply_chat_template(
             messages,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import Finished
-from bh_studio.engine.protocol.experiments import Batch, Comparison, Sweep
+from bh_studio.engine.protocol.experiments import (
+    Batch,
+    Budget,
+    Calibration,
+    Comparison,
+    Evaluation,
+    Sweep,
+)
+from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.rows import FilePrompt
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import load_session, save_session
@@ -39,6 +48,8 @@ from tests.tiny_olmoe import (
     save_tiny_chat_checkpoint,
     save_tiny_checkpoint,
     tiny_chat_tokenizer,
+    tiny_model,
+    with_added,
 )
 
 RULE = RuleParameters(level=0.1, max_k=TOP_K)
@@ -152,6 +163,96 @@ def test_names_of_special_tokens_are_words_to_a_conversation(
     assert model.tokenizer.decode(ids) == own
 
 
+# Tokens 259 to 262.
+THOUGHTS, SPACES = ("<think>", "</think>"), (" " * 8, " " * 4)
+THOUGHTFUL_TEMPLATE = ROLES_TEMPLATE.replace(
+    "message.content }}", "message.content.split('</think>')[-1] }}"
+).replace("assistant|>\\n' }}{% endif", "assistant|>\\n<think>' }}{% endif")
+
+
+@pytest.fixture
+def thoughtful(loaded: LoadedModel) -> LoadedModel:
+    """A model whose tokenizer holds names, and runs of spaces, that it does not call special."""
+    model = tiny_model(vocab_size=263, max_position_embeddings=CHAT_CONTEXT)
+    tokenizer = with_added(tiny_chat_tokenizer(THOUGHTFUL_TEMPLATE), *THOUGHTS, *SPACES)
+    return dataclasses.replace(loaded, model=model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("typed", ["<think>", "a</think>b <think", "<th<think>ink>"])
+def test_names_of_added_tokens_are_words_to_who_types_them(
+    thoughtful: LoadedModel, typed: str
+) -> None:
+    conversation = Conversation(typed, (Turn(typed, ("x", "x")),))
+    ids = encode_prompt(thoughtful, typed, conversation)
+    # One is the template's own.
+    assert [token_id for token_id in ids if token_id >= 259] == [259]
+    read = thoughtful.tokenizer.decode(ids)
+    assert read.count(f"|>\n{typed}\n") == 3
+    # Plain text is read as ever.
+    assert set(encode_prompt(thoughtful, "a<think>")) & {259}
+
+
+@pytest.mark.parametrize("end", ["", END_OF_TEXT, "<think>"])
+def test_runs_of_spaces_stay_one_token_each(thoughtful: LoadedModel, end: str) -> None:
+    code = f"def f(x):\n    if x:\n        return 1{end}"
+    plain = thoughtful.tokenizer(code, add_special_tokens=False).input_ids
+    ids = encode_prompt(thoughtful, code, Conversation())
+    for token_id in (261, 262):
+        assert ids.count(token_id) == plain.count(token_id) == 1
+    assert ids.count(ord(" ")) == 0
+    assert code in thoughtful.tokenizer.decode(ids)
+
+
+def test_a_template_sees_what_its_model_wrote(thoughtful: LoadedModel) -> None:
+    turn = Turn("Why?", ("<think>It is blue.</think>Because.", "x"))
+    read = thoughtful.tokenizer.decode(encode_prompt(thoughtful, "Oh", Conversation("", (turn,))))
+    assert "<|assistant|>\nBecause." in read
+    assert "blue" not in read
+
+
+def test_a_token_that_is_none_of_the_model_s_is_refused_with_both_numbers(
+    loaded: LoadedModel,
+) -> None:
+    template = ROLES_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}<tool>")
+    tokenizer = with_added(tiny_chat_tokenizer(template), "<|user|>", "<tool>")
+    odd = dataclasses.replace(loaded, tokenizer=tokenizer)
+    assert encode_prompt(odd, "Hi") == encode_prompt(loaded, "Hi")
+    sentence = refused(lambda: encode_prompt(odd, "Hi <|user|> there"))
+    assert sentence.startswith(
+        'The prompt has "<|user|>", which is token 259 to the tokenizer; the model has only 259 '
+        "tokens, from 0. Leave it out,"
+    )
+    assert '"<tool>", which is token 260' in refused(
+        lambda: encode_prompt(odd, "Hi", Conversation())
+    )
+
+
+def test_a_prompt_with_such_a_token_costs_only_itself(loaded: LoadedModel) -> None:
+    odd = dataclasses.replace(loaded, tokenizer=with_added(tiny_chat_tokenizer(), "<|user|>"))
+    asked = ("One", "a<|user|>b", "Three")
+    options: dict[str, Any] = {"sides": (None, RULE), "generation": GREEDY, "conversation": None}
+    prompts = tuple(FilePrompt(line, prompt) for line, prompt in enumerate(asked, start=1))
+    batch = result_of(odd, Batch(prompts=prompts, prompts_sha256="", **options))
+    assert [row.line for row in batch.answered] == [1, 3]
+    (skipped,) = batch.skipped
+    assert (skipped.line, "token 259 to the tokenizer" in skipped.reason) == (2, True)
+    sweep = result_of(odd, Sweep(prompts=asked, **options))
+    assert sweep.is_complete
+    assert len(list(sweep.rows())) == 4
+
+
+def test_texts_with_such_a_token_are_refused(loaded: LoadedModel) -> None:
+    odd = dataclasses.replace(loaded, tokenizer=with_added(tiny_chat_tokenizer(), "<|user|>"))
+    text = Text("tale.txt", "Once upon a time. " * 30 + "<|user|>")
+    for definition, name in (
+        (Evaluation(texts=(text,), rules=(RULE,)), "tale.txt"),
+        (Budget(target=2, rule=RULE, fit=(text,)), "tale.txt"),
+        (Calibration(texts=(text,)), "The calibration text"),
+    ):
+        sentence = refused(functools.partial(result_of, odd, definition))
+        assert sentence.startswith(f'{name} has "<|user|>", which is token 259')
+
+
 @pytest.mark.parametrize("prompt", ["Hi", f"a{END_OF_TEXT}b"])
 def test_a_tokenizer_s_own_beginning_of_text_is_not_put_before_a_template_s(
     loaded: LoadedModel, prompt: str
@@ -240,6 +341,17 @@ def test_the_token_that_ends_a_turn_is_no_part_of_the_answer(loaded: LoadedModel
     assert record.token_texts[-1] in ("", "\N{REPLACEMENT CHARACTER}")
     assert record.text == loaded.tokenizer.decode(ids[:place])
     assert first.text.startswith(record.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+
+
+def test_an_answer_may_be_nothing_but_its_end(loaded: LoadedModel) -> None:
+    free = answered(loaded, "Who?", None)
+    ends = frozenset(record.token_ids[0] for record in free.records)
+    session = answered(dataclasses.replace(loaded, end_token_ids=ends), "Who?", None)
+    for record, unbounded in zip(session.records, free.records, strict=True):
+        assert record.token_ids == unbounded.token_ids[:1]
+        assert record.finish_reason is FinishReason.END_OF_TEXT
+        assert (record.text, record.token_texts) == ("", ("",))
+        assert record.expert_counts.shape[0] == 1
 
 
 def test_turns_end_at_the_tokenizer_s_end_and_at_the_model_s(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.models.memory import bytes_by_device
 from bh_studio.engine.models.plan import SMALL_MODEL_PARAMETERS
+from bh_studio.engine.moe.vocabulary import check_token_ids
 from bh_studio.engine.protocol.events import Activity
 from bh_studio.engine.protocol.experiments import Benchmark
 from bh_studio.engine.records.benchmark.result import (
@@ -204,6 +205,7 @@ class Clocks:
 def _prompt(loaded: LoadedModel, count: int) -> Tensor:
     """The first `count` tokens of the calibration text, again and again if need be."""
     ids = loaded.tokenizer(calibration_text(), verbose=False).input_ids
+    check_token_ids(loaded.model, loaded.tokenizer, ids, "The calibration text")
     return torch.tensor([list(itertools.islice(itertools.cycle(ids), count))])
 
 

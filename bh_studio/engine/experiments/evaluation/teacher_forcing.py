@@ -17,6 +17,7 @@ from bh_studio.engine.experiments.evaluation.windows import Window
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.expert_rows import ExpertRows
 from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.moe.vocabulary import check_token_ids
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import WindowSums
 
@@ -27,13 +28,14 @@ def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
         raise EngineError("There is no text to read.", "Name a text file or a folder.")
     documents = []
     for text in texts:
-        ids = torch.tensor(loaded.tokenizer(text.content, verbose=False).input_ids)
+        ids = loaded.tokenizer(text.content, verbose=False).input_ids
         if len(ids) < 2:
             raise EngineError(
                 f"{text.name} has fewer than two tokens, so there is nothing to predict.",
                 "Give a longer text or leave it out.",
             )
-        documents.append(ids)
+        check_token_ids(loaded.model, loaded.tokenizer, ids, text.name)
+        documents.append(torch.tensor(ids))
     return documents
 
 

@@ -1,0 +1,27 @@
+"""Whether a model has an embedding for every token that it is to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bh_studio.engine.errors import EngineError
+
+
+def check_token_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], what: str
+) -> None:
+    """Raise EngineError if `ids`, which `tokenizer` made of a text, has one that `model` lacks.
+
+    what: the text, as a sentence begins with it.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    highest = max(ids, default=0)
+    if highest >= rows:
+        name = tokenizer.convert_ids_to_tokens(highest)
+        raise EngineError(
+            f'{what} has "{name}", which is token {highest} to the tokenizer; the model has only '
+            f"{rows} tokens, from 0.",
+            "Leave it out, or put the tokenizer of this very model into its folder.",
+        )
