@@ -20,7 +20,6 @@ from bh_studio import __version__
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.settings import load_settings
-from bh_studio.ui.compare.token_text import release_copied_text
 from bh_studio.ui.errand import Errand
 from bh_studio.ui.interrupt import InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
@@ -29,6 +28,7 @@ from bh_studio.ui.settings_keeper import SettingsKeeper
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import EnginePort, JobsModel
 from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.widgets.copied_text import release_copied_text
 from bh_studio.ui.widgets.theme import Theme
 
 _log = logging.getLogger(__name__)

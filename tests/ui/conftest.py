@@ -15,7 +15,6 @@ from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.compare.page import ComparePage
-from bh_studio.ui.compare.token_text import release_copied_text
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import restore
 from bh_studio.ui.state.downloads import Downloads
@@ -23,6 +22,7 @@ from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.hub_statuses import HubStatuses
 from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.widgets.copied_text import release_copied_text
 from bh_studio.ui.widgets.theme import Theme
 from tests.fake_download import FakeHub
 from tests.fake_engine import CHAT_MODEL, MODEL, FakeEngine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QSize, Qt
@@ -21,7 +22,12 @@ from PySide6.QtWidgets import (
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.protocol.events import Notice
-from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo
+from bh_studio.engine.records.terms import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+)
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.main_window import MainWindow
@@ -130,6 +136,31 @@ def test_loading_is_shown(make_desk: Callable[..., Desk]) -> None:
     )
     desk.engine.progress("late")
     assert desk.model.load_progress is None
+
+
+_ODD_TEXT = "It is 10\u00a0km\r\nto\u2028the\u2029farm.\r\u00a0"
+
+
+def test_a_prompt_reaches_the_engine_as_it_is(
+    make_desk: Callable[..., Desk], tmp_path: Path
+) -> None:
+    desk = make_desk(show=True)
+    desk.load()
+    assert desk.start(_ODD_TEXT).prompt == _ODD_TEXT
+    session = desk.engine.finish()
+    assert desk.save(tmp_path / "odd.bhsession")
+    desk.page.prompt.set_prompt("")
+    assert desk.open(tmp_path / "odd.bhsession")
+    assert session.prompt == desk.page.prompt.prompt == _ODD_TEXT
+    other = make_desk(remember(desk.window))
+    assert other.page.prompt.prompt == _ODD_TEXT
+
+
+def test_a_system_prompt_reaches_the_engine_as_it_is(chat_desk: Desk) -> None:
+    chat_desk.page.settings_panel.conversation.show_system(_ODD_TEXT)
+    conversation = chat_desk.start("Where?").conversation
+    assert isinstance(conversation, Conversation)
+    assert conversation.system == _ODD_TEXT
 
 
 @pytest.mark.parametrize("weights", list(MixingWeights))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Signal, Slot
-from PySide6.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
+from bh_studio.ui.widgets.exact_text_edit import ExactTextEdit
 from bh_studio.ui.widgets.form_rows import describe, label_for, section
 from bh_studio.ui.widgets.number_boxes import ChoiceBox
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_TINY, Theme
@@ -20,7 +21,7 @@ class ConversationControls(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.format = ChoiceBox({"chat": "Chat", "plain": "Plain text"})
-        self.system_editor = QPlainTextEdit()
+        self.system_editor = ExactTextEdit()
         self.system_editor.setProperty("role", "field")
         self.system_editor.setTabChangesFocus(True)
         self.system_editor.setPlaceholderText("None")
@@ -60,7 +61,7 @@ class ConversationControls(QWidget):
     @property
     def system(self) -> str:
         """The system prompt; empty for none."""
-        text = self.system_editor.toPlainText()
+        text = self.system_editor.text
         return text if text.strip() else ""
 
     def show_choice(self, is_chat: bool) -> None:
@@ -69,8 +70,7 @@ class ConversationControls(QWidget):
 
     def show_system(self, text: str) -> None:
         """Set the system prompt."""
-        if text != self.system_editor.toPlainText():
-            self.system_editor.setPlainText(text)
+        self.system_editor.set_text(text)
 
     @Slot()
     def _sync(self) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal, Slot
-from PySide6.QtGui import QTextCursor
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QMenu,
-    QPlainTextEdit,
     QPushButton,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from bh_studio.ui.widgets.exact_text_edit import ExactTextEdit
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
@@ -45,7 +44,7 @@ class PromptBar(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        self.editor = QPlainTextEdit()
+        self.editor = ExactTextEdit()
         self.editor.setProperty("role", "prompt")
         self.editor.setPlaceholderText(_PLAIN)
         self.editor.setTabChangesFocus(True)
@@ -75,15 +74,11 @@ class PromptBar(QWidget):
 
     @property
     def prompt(self) -> str:
-        return self.editor.toPlainText()
+        return self.editor.text
 
     def set_prompt(self, text: str) -> None:
         """Replace the prompt; Ctrl+Z in the editor brings the old one back."""
-        if text == self.prompt:
-            return
-        cursor = self.editor.textCursor()
-        cursor.select(QTextCursor.SelectionType.Document)
-        cursor.insertText(text)
+        self.editor.set_text(text)
 
     @Slot(str)
     def drop(self, text: str) -> None:

@@ -7,10 +7,8 @@ import html
 
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, Signal, Slot
 from PySide6.QtGui import (
-    QClipboard,
     QColor,
     QFont,
-    QGuiApplication,
     QHelpEvent,
     QKeyEvent,
     QMouseEvent,
@@ -24,22 +22,9 @@ from PySide6.QtWidgets import QPlainTextEdit, QTextEdit, QToolTip, QWidget
 
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.transcript import Voice
+from bh_studio.ui.widgets.copied_text import CopiedText
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 from bh_studio.ui.widgets.visible_text import visible
-
-
-class _CopiedText(QMimeData):
-    """Characters of an answer on their way to the clipboard."""
-
-
-def release_copied_text() -> None:
-    """Leave what was copied on the clipboard in an object that outlives Python; call at the end."""
-    # WORKAROUND: the clipboard deletes what it was given after Python has ended, and the destructor
-    # of an object made in Python ends the program with a crash then.
-    clipboard = QGuiApplication.clipboard()
-    for mode in (QClipboard.Mode.Clipboard, QClipboard.Mode.Selection):
-        if isinstance(clipboard.mimeData(mode), _CopiedText):
-            clipboard.setText(clipboard.text(mode), mode)
 
 
 class TokenText(QPlainTextEdit):
@@ -170,11 +155,7 @@ class TokenText(QPlainTextEdit):
     def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802
         """The selected characters as the model wrote them."""
         cursor = self.textCursor()
-        units = self._source.encode("utf-16-le", "surrogatepass")
-        chosen = units[2 * cursor.selectionStart() : 2 * cursor.selectionEnd()]
-        data = _CopiedText()
-        data.setText(chosen.decode("utf-16-le", "replace"))
-        return data
+        return CopiedText(self._source, cursor.selectionStart(), cursor.selectionEnd())
 
     def viewportEvent(self, event: QEvent) -> bool:
         if isinstance(event, QHelpEvent) and event.type() is QEvent.Type.ToolTip:

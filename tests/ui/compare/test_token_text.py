@@ -12,6 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.records.terms import FinishReason
 from bh_studio.ui.compare.token_text import TokenText
+from bh_studio.ui.widgets.copied_text import release_copied_text
 from bh_studio.ui.widgets.theme import DARK
 from bh_studio.ui.widgets.visible_text import visible
 from tests.ui.conftest import Desk
@@ -89,6 +90,17 @@ def test_copying_puts_plain_text_on_the_clipboard(desk: Desk) -> None:
     view.selectAll()
     view.copy()
     assert QApplication.clipboard().text() == "Once 👩‍🔬 <i>x</i>"
+
+
+def test_what_is_copied_stays_as_it_was_generated_when_the_program_ends(desk: Desk) -> None:
+    desk.start("Once 10\u00a0km")
+    desk.say([" a\u00a0b", "\r\n", "\u2028\u2029", "z"])
+    view = view_of(desk)
+    view.selectAll()
+    view.copy()
+    release_copied_text()
+    copied = QApplication.clipboard().text()
+    assert copied == "Once 10\u00a0km a\u00a0b\r\n\u2028\u2029z"
 
 
 def test_tokens_are_tinted_by_their_mean_count(desk: Desk) -> None:
