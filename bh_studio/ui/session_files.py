@@ -22,6 +22,7 @@ from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.settings import Settings
 from bh_studio.ui.state.file_jobs import FileJobs
 from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.widgets.file_name import fitting, name_from
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class SessionFiles(QObject):
         if suffix:
             dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
             dialog.setDefaultSuffix(suffix.removeprefix("."))
-            dialog.selectFile(self._suggested_name() + suffix)
+            dialog.selectFile(self._suggested_name(suffix))
         else:
             dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
         self.dialog = dialog
@@ -302,16 +303,15 @@ class SessionFiles(QObject):
             return Path.home()
         return folder
 
-    def _suggested_name(self) -> str:
+    def _suggested_name(self, suffix: str) -> str:
         if self.path is not None:
-            return self.path.stem
+            return fitting(self.path.stem, suffix)
         session = self._session.session
         turns = session.conversation.turns if session and session.conversation else ()
         prompt = turns[0].prompt if turns else session.prompt if session else ""
-        plain = " ".join(prompt.split()[:6])
-        name = "".join(letter for letter in plain if letter.isalnum() or letter in " -_").strip()
         # Each turn has counts of its own, so a later one should not replace it unasked.
-        return (name[:48] or "session") + (f" - turn {len(turns) + 1}" if turns else "")
+        ending = f" - turn {len(turns) + 1}{suffix}" if turns else suffix
+        return fitting(name_from(prompt, "session"), ending)
 
     def _fail(self, message: str, advice: str, error: Exception) -> None:
         # A folder that is missing or refused is explained by its sentence.

@@ -14,6 +14,7 @@ from bh_studio.settings import Settings
 from bh_studio.ui.models.calibration_choice import FILES
 from bh_studio.ui.state.downloads import Downloads, Phase
 from bh_studio.ui.state.engine_model import EngineModel
+from bh_studio.ui.widgets.file_name import fitting, name_from
 from bh_studio.ui.widgets.theme import Theme
 
 # The cache of the hub and the dialog are imported when they are first needed: 30 ms and more that
@@ -126,8 +127,8 @@ class ModelCommands(QObject):
         dialog = QFileDialog(self._window, "Save calibration", str(Path.home()), FILES)
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setDefaultSuffix(_SUFFIX.removeprefix("."))
-        name = "".join(c for c in self._engine.model.name if c.isalnum() or c in "-_.")
-        dialog.selectFile(f"{name or 'model'}-calibration{_SUFFIX}")
+        name = name_from(self._engine.model.name, "model")
+        dialog.selectFile(fitting(name, f"-calibration{_SUFFIX}"))
         dialog.fileSelected.connect(self._save_calibration)
         self._open(dialog)
 
