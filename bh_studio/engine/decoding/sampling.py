@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from bh_studio.engine.records.terms import GenerationParameters
+
+# Divided by less, logits may exceed what float32 holds, and then no probability is a number.
+_LEAST_DIVISOR = 1e-30
+
+
+class _NearlyGreedy(LogitsProcessor):
+    """Division by a temperature below _LEAST_DIVISOR of what the logits lie below the largest: that
+    changes no probability, and what overflows has the probability 0."""
+
+    def __init__(self, temperature: float) -> None:
+        # Less is 0 in float32; the largest logit stays 0 as long as this is not.
+        self._temperature = max(temperature, torch.finfo(torch.float32).tiny)
+
+    def __call__(self, _text: Tensor, logits: Tensor) -> Tensor:
+        return (logits - logits.amax(-1, keepdim=True)) / self._temperature
 
 
 class SampledToken:
@@ -16,7 +36,9 @@ class SampledToken:
     """
 
     def __init__(self, parameters: GenerationParameters, device: torch.device) -> None:
-        self._processors = LogitsProcessorList([TemperatureLogitsWarper(parameters.temperature)])
+        is_small = parameters.temperature < _LEAST_DIVISOR
+        warper = _NearlyGreedy if is_small else TemperatureLogitsWarper
+        self._processors = LogitsProcessorList([warper(parameters.temperature)])
         if parameters.top_p < 1.0:
             self._processors.append(TopPLogitsWarper(parameters.top_p))
         self._generator = torch.Generator(device).manual_seed(parameters.seed)
