@@ -72,7 +72,7 @@ def carry_out(arguments: argparse.Namespace, definition: Batch) -> int:
         definition = settled(arguments, definition, loaded.info)
         result, progress, is_wanted = answer_all(
             arguments, loaded, definition, journal, table_head(),
-            lambda rows: _show(arguments, rows),
+            lambda rows: _show(arguments, definition, rows),
         )  # fmt: skip
         write_and_print(
             arguments, journal, result, lambda: _explained(definition, result),
@@ -86,15 +86,23 @@ def carry_out(arguments: argparse.Namespace, definition: Batch) -> int:
     return EXIT_OK
 
 
-def _show(arguments: argparse.Namespace, rows: Mapping[str, dict[str, Any]]) -> bool:
+def _show(
+    arguments: argparse.Namespace, definition: Batch, rows: Mapping[str, dict[str, Any]]
+) -> bool:
     """Print `rows` in the order of the file; whether there is a reader."""
-    is_read = True
+    is_read, rule = True, _rule(definition)
     for row in sorted(map(prompt_row_from_json, rows.values()), key=lambda row: row.line):
         if isinstance(row, SkippedRow):
             _say_skipped(row)
         elif not arguments.json:
-            is_read = print_result(table_row(row)) and is_read
+            is_read = print_result(table_row(row, rule)) and is_read
     return is_read
+
+
+def _rule(definition: Batch) -> RuleParameters:
+    rule = definition.sides[1]
+    assert rule is not None
+    return rule
 
 
 def _say_skipped(row: SkippedRow) -> None:
@@ -103,8 +111,6 @@ def _say_skipped(row: SkippedRow) -> None:
 
 def _explained(definition: Batch, result: BatchResult) -> str:
     """What ends the table: what its titles mean, and the numbers over all prompts."""
-    rule = definition.sides[1]
-    assert rule is not None
-    title = rule_column(rule)
-    whose = f"{title}'s counts"
-    return f"\n{legend(rule.mode, whose)}\n{summary_text(result.summary, title)}"
+    rule = _rule(definition)
+    whose = f"{rule_column(rule)}'s counts"
+    return f"\n{legend(rule.mode, whose)}\n{summary_text(result.summary, rule)}"

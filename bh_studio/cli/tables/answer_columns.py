@@ -8,7 +8,7 @@ from bh_studio.engine.records.rows import Agreement, Answer
 from bh_studio.engine.rules import Mode, RuleParameters, rule_title
 
 TITLES = ("tokens", "experts", "std", "min_k", "max_k", "same", "differs", "tok/s")
-WIDTHS = (8, 9, 6, 7, 7, 7, 9, 8)
+WIDTHS = (6, 7, 5, 6, 6, 6, 7, 7)
 _LEGEND = """\
 experts, std: over the tokens and layers of the rule's answer; min_k, max_k: how
 often that limit decided, not the rule; same: positions with the baseline's
@@ -30,15 +30,21 @@ def rule_column(rule: RuleParameters) -> str:
     return shorten(rule_title(rule), _LONGEST_TITLE)
 
 
-def cells(answer: Answer, agreement: Agreement | None) -> list[str]:
-    """The cells under TITLES; agreement: None for the baseline."""
+def decided(rule: RuleParameters | None, by_limit: float | None) -> str:
+    """The share in which a limit decided for `rule`; a dash where there is none to decide, as for
+    the model's own routing."""
+    return share(by_limit if rule is not None and rule.entry.can_be_limited else None)
+
+
+def cells(rule: RuleParameters | None, answer: Answer, agreement: Agreement | None) -> list[str]:
+    """The cells under TITLES; rule, agreement: None for the baseline."""
     counts = answer.statistics
     return [
         str(counts.tokens),
         number(counts.mean, 2),
         number(counts.std, 2),
-        share(counts.share_clamped_min),
-        share(counts.share_clamped_max),
+        decided(rule, counts.share_clamped_min),
+        decided(rule, counts.share_clamped_max),
         share(agreement.share if agreement else None),
         whole(agreement.first_difference if agreement else None),
         number(answer.tokens_per_second, 1),

@@ -23,6 +23,7 @@ from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import terminal_width
 from bh_studio.engine.records.rows import PromptRow, SkippedRow
 from bh_studio.engine.records.terms import SIDE_NAMES
+from bh_studio.engine.rules import RuleParameters
 
 _WIDTHS = (5, *WIDTHS)
 
@@ -32,9 +33,9 @@ def table_head() -> str:
     return f"{line(['line', *TITLES], _WIDTHS)}  prompt"
 
 
-def table_row(row: PromptRow) -> str:
-    """The numbers of the rule's answer, and as much of the prompt as there is room for."""
-    numbers = line([str(row.line), *cells(row.answers[1], row.agreement)], _WIDTHS)
+def table_row(row: PromptRow, rule: RuleParameters) -> str:
+    """The numbers of the answer of `rule`, and as much of the prompt as there is room for."""
+    numbers = line([str(row.line), *cells(rule, row.answers[1], row.agreement)], _WIDTHS)
     room = max(12, terminal_width() - len(numbers) - 2)
     return f"{numbers}  {shorten(row.asked.prompt, room)}"
 

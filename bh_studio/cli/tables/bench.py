@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from bh_studio.cli.tables.table import line
+from bh_studio.cli.tables.table import aligned
 from bh_studio.engine.records.benchmark.result import (
     BASELINE,
     BH_MEAN,
@@ -21,9 +21,9 @@ from bh_studio.engine.records.benchmark.result import (
 )
 from bh_studio.engine.units import byte_unit, counted, format_bytes
 
-_HEADINGS = (
-    ("tok/s", 8), ("quartiles", 16), ("x stock", 9), ("x baseline", 11), ("experts", 9),
-    ("answer", 8), ("first", 10), ("reads", 9), ("of limit", 9),
+_TITLES = (
+    "tok/s", "quartiles", "x stock", "x baseline", "experts", "answer", "first", "reads",
+    "of limit",
 )  # fmt: skip
 _WIDTH = 100
 # Columns before the text of a finding.
@@ -32,20 +32,15 @@ _INDENT = 20
 
 def table(result: BenchResult) -> str:
     """A line a contender, what else was measured, and how to read it."""
-    first = max(len(contender.name) for contender in result.contenders)
-    widths = [width for _, width in _HEADINGS]
-    headings = line((heading for heading, _ in _HEADINGS), widths)
-    rows = [
-        f"{contender.name:<{first}}" + line(_cells(result, contender), widths)
-        for contender in result.contenders
-    ]
+    rows: list[tuple[str, ...]] = [("", *_TITLES)]
+    rows += [(each.name, *_cells(result, each)) for each in result.contenders]
     findings = [
         textwrap.fill(f"{name:<{_INDENT}}{text}", _WIDTH, subsequent_indent=" " * _INDENT)
         for name, text in _findings(result)
     ]
     legend = textwrap.fill(" ".join(_legend(result)), _WIDTH)
     title = textwrap.fill(_title(result), _WIDTH)
-    return "\n".join([title, "", " " * first + headings, *rows, "", *findings, "", legend])
+    return "\n".join([title, "", *aligned(rows, left=1), "", *findings, "", legend])
 
 
 def _title(result: BenchResult) -> str:

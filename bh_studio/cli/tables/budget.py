@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bh_studio.cli.tables.evaluation import table
-from bh_studio.cli.tables.table import line
+from bh_studio.cli.tables.evaluation import gain, table
+from bh_studio.cli.tables.table import aligned
 from bh_studio.engine.records.budget import ACCEPTED, TOLERANCE, BudgetResult, Solution
 from bh_studio.engine.records.evaluation import Contender, EvaluationResult
 from bh_studio.engine.rules.text import format_rule
@@ -53,13 +53,14 @@ def _solution(name: str, solution: Solution) -> Iterator[str]:
 
 def _layers(one_level: Solution, by_layer: Solution) -> Iterator[str]:
     """A line a layer: its level, and how many experts it uses with it and with one level."""
-    widths = (5, 14, 10, 12)
-    symbol = by_layer.parameters.level_symbol
-    yield line(("layer", symbol, BY_LAYER, ONE_LEVEL), widths)
+    rows = [("layer", by_layer.parameters.level_symbol, BY_LAYER, ONE_LEVEL)]
     levels = by_layer.parameters.levels(len(by_layer.per_layer))
-    rows = zip(levels, by_layer.per_layer, one_level.per_layer, strict=True)
-    for layer, (level, mean, common) in enumerate(rows):
-        yield line((str(layer), f"{level:.5g}", f"{mean:.2f}", f"{common:.2f}"), widths)
+    found = zip(levels, by_layer.per_layer, one_level.per_layer, strict=True)
+    rows += [
+        (str(layer), f"{level:.5g}", f"{mean:.2f}", f"{common:.2f}")
+        for layer, (level, mean, common) in enumerate(found)
+    ]
+    yield from aligned(rows)
     if by_layer.allocation is not None:
         predicted = by_layer.allocation.predicted_kl * 1000
         yield f"Predicted KL x 1000: {predicted:.2f}, what the layers lose alone, added up."
@@ -82,14 +83,10 @@ def _check(budget: BudgetResult) -> Iterator[str]:
             )
     yield ""
     yield table(_with_short_labels(budget, budget.check))
-    gain = budget.gain()
-    if gain is not None:
-        verdict = "better" if gain.high < 0 else "worse" if gain.low > 0 else "no difference shown"
+    gap = budget.gain()
+    if gap is not None:
         yield ""
-        yield (
-            f"{BY_LAYER} against {ONE_LEVEL}, nats a token x 100: {gain.value * 100:+.2f} "
-            f"({gain.low * 100:+.2f} to {gain.high * 100:+.2f}), {verdict}."
-        )
+        yield f"{BY_LAYER} against {ONE_LEVEL}, nats a token x 100: {gain(gap)}."
 
 
 def _miss(miss: float) -> str:

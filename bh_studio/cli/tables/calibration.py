@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bh_studio.cli.tables.table import line, number
+from bh_studio.cli.tables.table import aligned, number
 
 if TYPE_CHECKING:
     from bh_studio.engine.records.diagnostics import NullDiagnostics
@@ -17,9 +17,7 @@ _WIDTH = 100
 def table(diagnostics: NullDiagnostics, experts: int, top_k: int) -> str:
     """A line a layer, and how to read it. experts, top_k: of the model."""
     alpha = f"p <= {diagnostics.alpha:g}"
-    headings = ("layer", "scores", "smallest p", "KS distance", alpha, "pi0")
-    widths = (5, 10, 13, 13, max(12, len(alpha) + 2), 8)
-    lines = [*_wrapped(_title(diagnostics)), "", line(headings, widths)]
+    rows = [("layer", "scores", "smallest p", "KS distance", alpha, "pi0")]
     for index, layer in enumerate(diagnostics.layers):
         smallest = "-" if layer.smallest_p is None else f"{layer.smallest_p:.1e}"
         cells = (
@@ -30,7 +28,8 @@ def table(diagnostics: NullDiagnostics, experts: int, top_k: int) -> str:
             f"{layer.null_share_at_alpha:.2%}",
             number(layer.pi0, 3),
         )
-        lines.append(line(cells, widths))
+        rows.append(cells)
+    lines = [*_wrapped(_title(diagnostics)), "", *aligned(rows)]
     for note in _notes(diagnostics, experts, top_k):
         lines += ["", *_wrapped(note)]
     return "\n".join(lines)

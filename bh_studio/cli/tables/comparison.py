@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bh_studio.cli.tables.answer_columns import rule_column
-from bh_studio.cli.tables.table import line, number, share
+from bh_studio.cli.tables.answer_columns import decided, rule_column
+from bh_studio.cli.tables.table import aligned, number
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import FinishReason
 from bh_studio.engine.rules import Mode, RuleParameters
@@ -22,19 +22,18 @@ def summary(session: Session) -> str:
     """What both sides used and where they part, as lines of text."""
     baseline, bh = session.records
     title = rule_column(session.rule)
-    widths = (12, max(12, len(title) + 2))
     rows = (
-        ("", ["baseline", title]),
-        ("tokens", [str(len(r.token_ids)) for r in (baseline, bh)]),
-        ("tokens per second", [number(r.tokens_per_second, 1) for r in (baseline, bh)]),
-        ("seconds to first token", [number(r.time_to_first_token_s, 3) for r in (baseline, bh)]),
-        ("mean experts", [number(_answer(r)["mean"], 2) for r in (baseline, bh)]),
-        ("std of experts", [number(_answer(r)["std"], 2) for r in (baseline, bh)]),
-        ("decided by min_k", [share(_answer(r)["share_clamped_min"]) for r in (baseline, bh)]),
-        ("decided by max_k", [share(_answer(r)["share_clamped_max"]) for r in (baseline, bh)]),
-        ("ended by", [_REASONS[r.finish_reason] for r in (baseline, bh)]),
+        ("", "baseline", title),
+        ("tokens", *(str(len(r.token_ids)) for r in (baseline, bh))),
+        ("tokens per second", *(number(r.tokens_per_second, 1) for r in (baseline, bh))),
+        ("seconds to first token", *(number(r.time_to_first_token_s, 3) for r in (baseline, bh))),
+        ("mean experts", *(number(_answer(r)["mean"], 2) for r in (baseline, bh))),
+        ("std of experts", *(number(_answer(r)["std"], 2) for r in (baseline, bh))),
+        ("decided by min_k", "-", decided(session.rule, _answer(bh)["share_clamped_min"])),
+        ("decided by max_k", "-", decided(session.rule, _answer(bh)["share_clamped_max"])),
+        ("ended by", *(_REASONS[r.finish_reason] for r in (baseline, bh))),
     )
-    lines = ["", *(f"{label:24}{line(values, widths)}" for label, values in rows)]
+    lines = ["", *aligned(rows, left=1)]
     lines += ["", f"{title}, mean experts of each layer (from 0):"]
     lines.append("  " + "  ".join(f"{mean:.1f}" for mean in _answer(bh)["per_layer_mean"]))
     lines += analyze_note(session.rule)

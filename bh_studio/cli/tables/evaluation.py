@@ -6,14 +6,13 @@ import csv
 import io
 from collections.abc import Iterator
 
-from bh_studio.cli.tables.table import line
+from bh_studio.cli.tables.answer_columns import decided
+from bh_studio.cli.tables.table import aligned, interval
 from bh_studio.engine.records.estimates import Estimate
 from bh_studio.engine.records.evaluation import Control, EvaluationResult
+from bh_studio.engine.units import counted
 
-_HEADINGS = (
-    ("experts", 8), ("ppl", 8), ("change", 8), ("95 % interval", 18), ("KL x 1000", 10),
-    ("agree", 7), ("min_k", 7), ("max_k", 7),
-)  # fmt: skip
+_TITLES = ("experts", "ppl", "change", "95 % interval", "KL x 1000", "agree", "min_k", "max_k")
 # Percentile intervals of a handful of blocks leave out more than 5 % of the cases.
 _FEW_WINDOWS = 20
 _ESTIMATES = (
@@ -24,23 +23,22 @@ _ESTIMATES = (
 
 def table(evaluation: EvaluationResult) -> str:
     """A line a contender, and how to read it."""
-    labels = [contender.label for contender in evaluation.contenders]
-    first = max(map(len, labels)) + 1
-    widths = [width for _, width in _HEADINGS]
-    lines = [" " * first + line((heading for heading, _ in _HEADINGS), widths)]
-    for label, scores in zip(labels, evaluation.scores(), strict=True):
+    rows = [("", *_TITLES)]
+    for contender, scores in zip(evaluation.contenders, evaluation.scores(), strict=True):
         cells = (
+            contender.label,
             f"{scores.mean_experts.value:.2f}",
             f"{scores.perplexity:.3f}",
             f"{scores.perplexity_change.value:+.2%}",
-            _interval(scores.perplexity_change),
+            interval(scores.perplexity_change, "+.2%"),
             f"{scores.kl.value * 1000:.2f}",
             f"{scores.agreement.value:.1%}",
-            f"{scores.share_raised.value:.1%}",
-            f"{scores.share_lowered.value:.1%}",
+            decided(contender.parameters, scores.share_raised.value),
+            decided(contender.parameters, scores.share_lowered.value),
         )
-        lines.append(f"{label:<{first}}" + line(cells, widths))
-    return "\n".join([*lines, *_against_controls(evaluation), "", *_notes(evaluation)])
+        rows.append(cells)
+    lines = [*aligned(rows, left=1), *_against_controls(evaluation)]
+    return "\n".join([*lines, "", *_notes(evaluation)])
 
 
 def csv_text(evaluation: EvaluationResult) -> str:
@@ -50,7 +48,10 @@ def csv_text(evaluation: EvaluationResult) -> str:
     names = [f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high")]
     writer.writerow(["label", "control", *names, "std_experts", "expert_rows", "perplexity"])
     for contender, scores in zip(evaluation.contenders, evaluation.scores(), strict=True):
-        estimates = [value for name in _ESTIMATES for value in getattr(scores, name)]
+        # Empty where there is no interval.
+        estimates = [
+            value for name in _ESTIMATES for value in getattr(scores, name).to_dict().values()
+        ]
         others = (scores.std_experts, scores.expert_rows, scores.perplexity)
         writer.writerow([contender.label, contender.control or "", *estimates, *others])
     return text.getvalue()
@@ -64,38 +65,42 @@ def _against_controls(evaluation: EvaluationResult) -> Iterator[str]:
         if parameters is None or control is None:
             continue
         gap = evaluation.difference(places[parameters, None], place)
-        low, high = gap.low, gap.high
-        verdict = "better" if high < 0 else "worse" if low > 0 else "no difference shown"
-        lines.append(
-            f"  {evaluation.contenders[places[parameters, None]].label} against {control}: "
-            f"{gap.value * 100:+.2f} ({low * 100:+.2f} to {high * 100:+.2f}), {verdict}"
-        )
+        label = evaluation.contenders[places[parameters, None]].label
+        lines.append(f"  {label} against {control}: {gain(gap)}")
     if lines:
         yield ""
         yield "Difference in nats a token x 100, about per cent of perplexity, at the same mean:"
         yield from lines
 
 
+def gain(gap: Estimate) -> str:
+    """A difference in nats a token, times 100, and what it shows."""
+    scaled = gap.scaled(100)
+    if not gap.has_interval:
+        return f"{scaled.value:+.2f}, from one window alone: no interval"
+    verdict = "better" if gap.high < 0 else "worse" if gap.low > 0 else "no difference shown"
+    return f"{scaled.value:+.2f} ({interval(scaled, '+.2f')}), {verdict}"
+
+
 def _notes(evaluation: EvaluationResult) -> Iterator[str]:
     total = int(evaluation.tokens.sum())
+    windows = len(evaluation.tokens)
     yield (
-        f"{total:,} scored tokens in {len(evaluation.tokens)} windows of {evaluation.window}, "
+        f"{total:,} scored tokens in {counted(windows, 'window')} of {evaluation.window}, "
         f"stride {evaluation.stride}."
     )
-    yield (
-        "Intervals: paired bootstrap over windows. KL: of the baseline from the rule, nats a token."
-    )
-    if len(evaluation.tokens) < _FEW_WINDOWS:
-        yield "So few windows make intervals too narrow: use more text."
-    yield "agree: same most probable token as the baseline. min_k, max_k: share of (token, layer)"
-    yield "in which that limit, not the rule, decided."
+    if windows > 1:
+        yield "Intervals: paired bootstrap over windows."
+    if windows < _FEW_WINDOWS:
+        yield (
+            "So few windows make intervals too narrow: use more text."
+            if windows > 1
+            else "One window says nothing of others, so there are no intervals: use more text."
+        )
+    yield "KL: of the baseline from the rule, nats a token. agree: same most probable token as the"
+    yield "baseline. min_k, max_k: share of (token, layer) in which that limit, not the rule,"
+    yield "decided."
     if any(c.control is Control.SHUFFLED for c in evaluation.contenders):
         yield "shuffled: the rule's counts dealt out at random; fixed: top-k at the rule's mean."
     if not evaluation.is_complete:
         yield "Not complete: it was stopped. Every line is for the same windows."
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low != estimate.low:  # nan: one window alone has no interval
-        return "-"
-    return f"{estimate.low:+.2%} to {estimate.high:+.2%}"

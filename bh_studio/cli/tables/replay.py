@@ -7,13 +7,13 @@ import io
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from bh_studio.cli.tables.table import line, number, share
+from bh_studio.cli.tables.answer_columns import decided
+from bh_studio.cli.tables.table import aligned, number, share
 from bh_studio.engine.records.replays import NOTE, ArenaRow, NullKind, ReplayResult
 from bh_studio.engine.rules.text import format_rule
 
-_HEADINGS = (
-    ("experts", 9), ("std", 6), ("mass", 8), ("fixed", 8), ("overlap", 9), ("empty", 7),
-    ("at min", 8), ("at max", 8), ("front", 7),
+_TITLES = (
+    "experts", "std", "mass", "fixed", "overlap", "empty", "at min", "at max", "front",
 )  # fmt: skip
 _LEGEND = """\
 experts, std: over (token, layer). mass: probability that the selected experts hold, of what the
@@ -33,34 +33,38 @@ _LONGEST_LABEL = 29
 def table(result: ReplayResult, with_layers: bool) -> str:
     """A line a rule, and how to read it."""
     rows = result.rows
-    first = min(max(len(_label(row)) for row in rows), _LONGEST_LABEL) + 1
-    widths = [width for _, width in _HEADINGS]
-    lines = [
-        *_wrapped(_title(result)),
-        "",
-        " " * first + line((name for name, _ in _HEADINGS), widths),
-    ]
-    for row in rows:
-        statistics = row.statistics
-        cells = (
-            number(statistics.mean, 2),
-            number(statistics.std, 2),
-            share(row.relative_mass),
-            share(row.fixed_relative_mass),
-            number(row.overlap, 2),
-            share(row.share_empty),
-            share(statistics.share_clamped_min),
-            share(statistics.share_clamped_max),
-            "*" if row.on_front else "",
-        )
-        label = _label(row)
-        if len(label) >= first:  # a line of its own
-            lines.append(label)
-            label = ""
-        lines.append((f"{label:<{first}}" + line(cells, widths)).rstrip())
+    lines = [*_wrapped(_title(result)), "", *_numbers(rows)]
     if with_layers:
         lines += ["", "Mean experts of each layer, from 0:", *_layer_lines(rows)]
     return "\n".join([*lines, "", _LEGEND, *_shortage_lines(rows), NOTE])
+
+
+def _numbers(rows: Sequence[ArenaRow]) -> Iterator[str]:
+    """The titles and a line a rule, below its text where that is long."""
+    labels = [_label(row) for row in rows]
+    cells = [("", *_TITLES)]
+    for row, label in zip(rows, labels, strict=True):
+        statistics = row.statistics
+        cells.append(
+            (
+                label if len(label) <= _LONGEST_LABEL else "",
+                number(statistics.mean, 2),
+                number(statistics.std, 2),
+                share(row.relative_mass),
+                share(row.fixed_relative_mass),
+                number(row.overlap, 2),
+                share(row.share_empty),
+                decided(row.rule, statistics.share_clamped_min),
+                decided(row.rule, statistics.share_clamped_max),
+                "*" if row.on_front else "",
+            )
+        )
+    titles, *lines = aligned(cells, left=1)
+    yield titles
+    for label, numbers in zip(labels, lines, strict=True):
+        if len(label) > _LONGEST_LABEL:
+            yield label
+        yield numbers
 
 
 def csv_text(rows: Sequence[ArenaRow]) -> str:

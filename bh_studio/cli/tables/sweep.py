@@ -42,26 +42,27 @@ def table_head(rules: Sequence[RuleParameters | None]) -> str:
 
 def table_row(row: SweepRow, rules: Sequence[RuleParameters | None]) -> str:
     """The numbers of `row`, and below them its text. rules: all of the table."""
-    numbers = line([_name(row, rules), *cells(row.answer, row.agreement)], _widths(rules))
+    numbers = line([_name(row, rules), *cells(row.rule, row.answer, row.agreement)], _widths(rules))
     text = wrap(row.answer.text.strip(), terminal_width() - 2)
     return "\n".join([numbers, *(f"  {part}".rstrip() for part in text), ""])
 
 
 def summary_lines(result: SweepResult) -> list[str]:
     """Each routing over all prompts, with intervals; why there are none with a single prompt."""
-    if len(result.prompts) == 1:
+    found = result.summaries()
+    if not all(summary.experts.has_interval for summary in found):
         return ["One prompt says nothing of others, so there are no intervals over prompts."]
     lines = [
         f"Over {counted(len(result.prompts), 'prompt')}, {counted(result.seeds, 'seed')} each. "
         f"In brackets: {LEVEL:.0%} intervals, a bootstrap over prompts."
     ]
-    for found in result.summaries():
-        name = "baseline" if found.rule is None else format_rule(found.rule)
-        said = [f"{name}: {_estimate(found.experts)} experts"]
-        if found.more_experts is not None:
-            said.append(f"{_estimate(found.more_experts, '+')} against the first rule, paired")
-        if found.same is not None:
-            said.append(f"same token {_estimate(found.same, '', 100)} %")
+    for summary in found:
+        name = "baseline" if summary.rule is None else format_rule(summary.rule)
+        said = [f"{name}: {_estimate(summary.experts)} experts"]
+        if summary.more_experts is not None:
+            said.append(f"{_estimate(summary.more_experts, '+')} against the first rule, paired")
+        if summary.same is not None:
+            said.append(f"same token {_estimate(summary.same, '', 100)} %")
         lines.append("  " + ", ".join(said))
     return lines
 

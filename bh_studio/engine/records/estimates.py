@@ -27,6 +27,15 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there was more than one block to tell how far others may be off."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    def scaled(self, factor: float) -> Estimate:
+        """The estimate in another unit. factor: above 0."""
+        return Estimate(*(factor * number for number in self))
+
     def to_dict(self) -> dict[str, float | None]:
         """The fields by name, as JSON has them: None for nan."""
         return {

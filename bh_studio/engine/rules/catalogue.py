@@ -94,6 +94,11 @@ class RuleEntry:
         return self.levels.is_whole
 
     @property
+    def can_be_limited(self) -> bool:
+        """Whether min_k or max_k can decide in place of the rule; not if it selects either."""
+        return self.name is not RuleName.ENTROPY
+
+    @property
     def example_text(self) -> str:
         """The rule at its example, as it is written: "bh:0.05"."""
         return f"{self.name}:{self.example:g}"

@@ -67,7 +67,7 @@ def test_levels_by_layer_and_the_check_are_told(
         document["by_layer"]["per_layer_experts"], abs=0.006
     )
     # Short names, for a rule with a level a layer would not fit into a table.
-    assert max(map(len, lines[lines.index("On the texts of the check:") :])) <= 102
+    assert max(map(len, lines[lines.index("On the texts of the check:") :])) <= 110
     for name in ("one level", "by layer", "by layer (fixed)", "one level (shuffled)"):
         assert any(line.startswith(f"{name} ") for line in lines)
     assert "by layer against one level, nats a token x 100:" in out

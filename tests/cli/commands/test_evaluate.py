@@ -51,6 +51,29 @@ def test_prints_a_line_a_contender_and_what_the_controls_say(
     assert len(rows["baseline"]) <= 110
 
 
+def test_one_window_has_no_intervals_and_says_why(
+    checkpoint: str, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("Once upon a time there was a king.")
+    saved = tmp_path / "one.csv"
+    arguments = ("--rule", "bh:0.5", "--rule", "entropy:0.8", "--controls", "--out", str(saved))
+    assert evaluate(checkpoint, str(tmp_path / "short.txt"), *arguments) == 0
+    out = capsys.readouterr().out
+    assert "nan" not in out
+    assert "nan" not in saved.read_text()
+    assert "in 1 window of" in out
+    assert "One window says nothing of others, so there are no intervals: use more text." in out
+    assert "too narrow" not in out
+    assert "Intervals: paired" not in out
+    gaps = [line for line in out.splitlines() if " against " in line]
+    assert gaps
+    assert all(line.endswith(", from one window alone: no interval") for line in gaps)
+    cells = {line.split("  ")[0]: line.split() for line in out.splitlines() if line}
+    # Where no limit can decide, none did in 0 % of the cases.
+    assert cells["baseline"][-2:] == cells["entropy:0.8"][-2:] == ["-", "-"]
+    assert cells["bh:0.5"][-1].endswith("%")
+
+
 def test_json_and_the_file_say_the_same(
     checkpoint: str, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
