@@ -62,7 +62,7 @@ def locked(path: Path, seconds: float = _MOMENT) -> Iterator[None]:
             lock.acquire()
     except filelock.Timeout:
         raise LockedError(path, _holder(file)) from None
-    except (OSError, NotImplementedError):
+    except OSError:
         pass
     if not lock.is_locked:
         yield

@@ -134,11 +134,10 @@ def test_who_has_it_is_said_as_far_as_it_is_known(
         OSError(errno.ENOLCK, "No locks available"),
         PermissionError(errno.EACCES, "Permission denied"),
         OSError(errno.EROFS, "Read-only file system"),
-        NotImplementedError("no locks"),
     ],
 )
 def test_where_there_are_no_locks_the_work_is_done_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: OSError
 ) -> None:
     def refuse(*_: object) -> None:
         raise refusal
