@@ -136,7 +136,7 @@ def read(path: str | Path) -> Session | RecordedLogits | Result:
 
 
 def _missing(path: Path) -> InputError:
-    rows = path.with_name(f"{path.name}.rows.jsonl")
+    rows = journal.rows_path(path)
     if not rows.exists():
         return InputError(f"There is no file {path}.")
     return InputError(

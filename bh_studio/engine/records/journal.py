@@ -1,10 +1,10 @@
 """A result that grows row by row: every row is on disk at once, and the next run takes it over.
 
-While an experiment runs, FILE.rows.jsonl lies beside its result FILE: first the header, which says
-with which settings, model and computation the rows were made, then a row a line under its key, each
-synced to the disk. Rows may come in any order. At the end FILE is written at once or not at all and
-the rows' file goes; beside a file that has no place for rows, such as a .csv, it stays. Knows no
-experiment, no command and no model.
+While an experiment runs, FILE.rows.jsonl (shorter if that is too long a name) lies beside its
+result FILE: first the header, which says with which settings, model and computation the rows were
+made, then a row a line under its key, each synced to the disk. Rows may come in any order. At the
+end FILE is written at once or not at all and the rows' file goes; beside a file that has no place
+for rows, such as a .csv, it stays. Knows no experiment, no command and no model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from bh_studio.engine.errors import EngineError, InputError
-from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.atomic import check_writable, write_atomically
+from bh_studio.engine.files.beside import beside
 from bh_studio.engine.records.journal_versions import upgraded
 
 Row = dict[str, Any]
@@ -29,6 +30,11 @@ SCHEMA_VERSION = 2
 _MODEL_SETTINGS = ("fingerprint", "null_sha256", "dtype", "device", "expert_path")
 _PRODUCT = re.compile(r" \([^()]*\)$")
 _START_OVER = "Choose another --out, or start over with --restart."
+
+
+def rows_path(result: Path) -> Path:
+    """Where the rows of `result` lie while it is not finished."""
+    return beside(result, "", ".rows.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Journal:
         self.header: Row = {}
         self.rows: dict[str, Row] = {}
         self._path = path
-        self._journal = Path() if path is None else path.with_name(f"{path.name}.rows.jsonl")
+        self._journal = Path() if path is None else rows_path(path)
         self._file: BinaryIO | None = None
         self._former = None
         if path is not None and not restart:
@@ -69,12 +75,20 @@ class Journal:
     def check(self, kind: str, settings: Row) -> None:
         """Raise InputError if the rows that are there are of another kind or other settings.
 
-        Can be asked before a model is loaded; what `settings` does not say is not compared.
+        Can be asked before a model is loaded; what `settings` does not say is not compared. Raises
+        InputError too if no row could be kept.
         """
         if self._former is not None:
             former = self._former.header
             now = {"kind": kind, "settings": settings}
             self._compare({name: former.get(name) for name in now}, now, partly=True)
+        if self._path is not None and not self.is_finished:
+            try:
+                check_writable(self._journal)
+            except OSError as error:
+                raise InputError(
+                    f"{self._journal} cannot be written: {error.strerror}.", "Choose another --out."
+                ) from error
 
     def begin(self, header: Row) -> dict[str, Row]:
         """The rows that are taken over; from now on rows can be added.
@@ -130,7 +144,8 @@ class Journal:
     @property
     def unfinished_rows(self) -> int:
         """Rows that the next run will take over if this one ends now."""
-        return 0 if self._file is None else len(self.rows)
+        # Whoever removes the folder removes them too.
+        return len(self.rows) if self._file is not None and self._journal.exists() else 0
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +162,7 @@ class Journal:
         with contextlib.suppress(OSError):
             self._close()
         if not self.rows:
-            self._journal.unlink()
+            self._journal.unlink(missing_ok=True)
 
     def _compare(self, then: Row, now: Row, partly: bool = False) -> None:
         """Refuse `now` if it differs from `then`; partly: in what it says, it may lack some."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from bh_studio.engine.errors import EngineError, InputError
-from bh_studio.engine.records.journal import Journal, Row, with_rows
+from bh_studio.engine.records.journal import Journal, Row, rows_path, with_rows
 from tests.cli.conftest import version
 
 MODEL = {
@@ -42,7 +43,7 @@ def leave(path: Path, **rows: Row) -> Path:
         journal.begin(HEADER)
         for key, row in rows.items():
             journal.add(key, row)
-    return path.with_name(f"{path.name}.rows.jsonl")
+    return rows_path(path)
 
 
 def finish(path: Path, **rows: Row) -> bool:
@@ -96,6 +97,36 @@ def test_a_finished_json_needs_no_journal(tmp_path: Path) -> None:
         assert journal.begin(HEADER) == {"x": {"a": 1.5e-300}, "y": {"a": [0.1 + 0.2]}}
         assert not journal.finish(b"other", holds_rows=True)
     assert version(tmp_path / "r.json") == before
+
+
+@pytest.mark.parametrize("size", [242, 250, 255])
+def test_the_longest_names_have_rows_beside_them(size: int, tmp_path: Path) -> None:
+    path = tmp_path / f"{'a' * (size - 5)}.json"
+    rows = leave(path, x={"a": 1})
+    assert list(tmp_path.iterdir()) == [rows]
+    assert finish(path, y={"a": 2})
+    assert list(tmp_path.iterdir()) == [path]
+    assert taken_over(path) == {"x": {"a": 1}, "y": {"a": 2}}
+
+
+def test_rows_that_cannot_be_kept_are_told_of_before_the_work(tmp_path: Path) -> None:
+    rows = leave(tmp_path / "r.json", x={"a": 1})
+    rows.chmod(0o444)
+    with pytest.raises(InputError, match=r"r\.json\.rows\.jsonl cannot be written: The file is"):
+        Journal(tmp_path / "r.json").check("sweep", SETTINGS)
+    rows.chmod(0o644)
+    assert taken_over(tmp_path / "r.json") == {"x": {"a": 1}}
+
+
+def test_no_row_is_kept_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(EngineError, match="could not be written"), Journal(folder / "r.json") as j:  # noqa: PT012
+        j.begin(HEADER)
+        j.add("x", {"a": 1})
+        shutil.rmtree(folder)
+        assert j.unfinished_rows == 0
+        j.finish(b"", holds_rows=True)
 
 
 def test_a_finished_csv_keeps_its_rows_and_settings_beside_it(tmp_path: Path) -> None:
