@@ -85,7 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; the exit code. What fails is said in one sentence."""
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        with remember_interrupts(), _warnings_said_once():
+        # Imported late, for --help needs nothing of it.
+        from bh_studio.cli.options import output_locked
+
+        out = getattr(arguments, "out", None)
+        with remember_interrupts(), _warnings_said_once(), output_locked(out):
             return command(arguments)
     except CommandError as error:
         say(f"bh-studio: {error}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError
-from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.errors import EngineError
+from bh_studio.engine.files.atomic import check_writable, write_atomically
+from bh_studio.engine.files.lock import LockedError, locked
 from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.prompts_file import PromptsFile, read_prompts
 from bh_studio.engine.protocol.requests import DTYPES
@@ -110,7 +113,7 @@ def generation_parameters(arguments: argparse.Namespace) -> GenerationParameters
 
 
 def output_file(endings: Iterable[str]) -> Callable[[str], Path]:
-    """An argparse type: the path of a file with one of `endings`, in a folder that exists."""
+    """An argparse type: the path of a file with one of `endings` that can be written."""
     endings = tuple(endings)
 
     def parse(text: str) -> Path:
@@ -121,6 +124,12 @@ def output_file(endings: Iterable[str]) -> Callable[[str], Path]:
             )
         if not path.parent.is_dir():
             raise argparse.ArgumentTypeError(f"{text}: the folder {path.parent} does not exist")
+        try:
+            check_writable(path)
+        except OSError as error:
+            raise argparse.ArgumentTypeError(
+                f"{text} cannot be written: {error.strerror}"
+            ) from error
         return path
 
     return parse
@@ -131,6 +140,35 @@ def check_ending(out: Path | None, endings: Iterable[str]) -> None:
     endings = tuple(endings)
     if out is not None and out.suffix not in endings:
         raise CommandError(f"{out}: use {' or '.join(endings)} as the ending.", EXIT_USAGE)
+
+
+@contextlib.contextmanager
+def output_locked(out: Path | None) -> Iterator[None]:
+    """Keep other processes from writing `out` while the block runs; None is nobody's.
+
+    Raises CommandError at once if one does.
+    """
+    try:
+        with contextlib.nullcontext() if out is None else locked(out):
+            yield
+    except LockedError as error:
+        raise CommandError(
+            f"{out} is being written by {error.holder}; wait for it, or choose another --out.",
+            EXIT_USAGE,
+        ) from error
+
+
+def write_and_show(write: Callable[[], None], show: Callable[[], object]) -> None:
+    """Call `write`, then `show`; what `write` was refused is raised once the result is shown.
+
+    In this order, for standard output may be a pipe whose reader has gone.
+    """
+    try:
+        write()
+    except (CommandError, EngineError):
+        show()
+        raise
+    show()
 
 
 def write_output(write: Callable[[Path], None], path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bh_studio.cli.options import check_ending
+from bh_studio.cli.options import check_ending, write_and_show
 from bh_studio.cli.terminal.streams import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
@@ -74,14 +74,21 @@ def write_and_print(
     to_text: Callable[[], str],
     to_csv: Callable[[], bytes] | None = None,
 ) -> None:
-    """Write `result` at --out if it is complete, and print it.
+    """Write `result` at --out if it is complete, and print it, even if the disk refuses it.
 
-    to_text, to_csv: what is printed without --json, and what a .csv holds.
+    to_text, to_csv: what is printed without --json, and what a .csv holds. Raises EngineError for
+    what the disk refuses.
     """
     document = result_document(journal, result)
-    if result.is_complete and arguments.out is not None:
-        write_result(journal, arguments.out, document, to_csv)
-    print_result(json.dumps(document, allow_nan=False) if arguments.json else to_text())
+
+    def write() -> None:
+        if result.is_complete and arguments.out is not None:
+            write_result(journal, arguments.out, document, to_csv)
+
+    def show() -> None:
+        print_result(json.dumps(document, allow_nan=False) if arguments.json else to_text())
+
+    write_and_show(write, show)
 
 
 def write_result(

@@ -14,6 +14,7 @@ from bh_studio.cli.options import (
     check_ending,
     output_file,
     whole_number_from,
+    write_and_show,
     write_bytes,
 )
 from bh_studio.cli.tables.bench import table
@@ -95,10 +96,16 @@ def carry_out(arguments: argparse.Namespace, definition: Benchmark) -> int:
             "Stopped before the first round was complete; nothing was written.", EXIT_INTERRUPTED
         ) from None
     text = json.dumps(document(end.document), indent=1, allow_nan=False)
-    if arguments.out is not None:
-        write_bytes(f"{text}\n".encode(), arguments.out)
-        say(f"Saved {arguments.out}")
-    print_result(json.dumps(json.loads(text)) if arguments.json else table(end.document))
+
+    def write() -> None:
+        if arguments.out is not None:
+            write_bytes(f"{text}\n".encode(), arguments.out)
+            say(f"Saved {arguments.out}")
+
+    def show() -> None:
+        print_result(json.dumps(json.loads(text)) if arguments.json else table(end.document))
+
+    write_and_show(write, show)
     return EXIT_OK if end.is_complete else EXIT_INTERRUPTED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import Loaded, load
-from bh_studio.cli.options import add_model_option, output_file
+from bh_studio.cli.options import add_model_option, output_file, write_and_show
 from bh_studio.cli.resuming import (
     add_restart_option,
     open_journal,
@@ -95,21 +96,18 @@ def _run(arguments: argparse.Namespace) -> int:
             raise CommandError("A definition names its texts; give some.", EXIT_USAGE)
         definition = _definition(texts, parameters.score)
         return run_or_save(arguments, definition, carry_out, lambda: sources_of(arguments.texts))
-    loaded = load(arguments, arguments.check)
-    recording = None
-    try:
-        if texts or (arguments.check is None and parameters.score.has_factor):
-            recording = _recorded(arguments, loaded, _definition(texts, parameters.score))
-        elif arguments.out is not None:
-            list(loaded.answer(SaveCalibration(arguments.out), CancelToken()))
-            say(f"Saved {arguments.out}")
-    except Cancelled:
-        return say_interrupted(arguments.out)
+
+    def judge(loaded: Loaded, recording: RecordedLogits | None) -> None:
+        request = JudgeNull(parameters.null, parameters.score, arguments.alpha, recording)
+        for event in loaded.answer(request, CancelToken()):
+            if isinstance(event, NullJudged):
+                _show(arguments, loaded.info, event, texts)
+
     # Saved before it is judged: the recording is good whatever null cannot be fitted on it.
-    request = JudgeNull(parameters.null, parameters.score, arguments.alpha, recording)
-    for event in loaded.answer(request, CancelToken()):
-        if isinstance(event, NullJudged):
-            _show(arguments, loaded.info, event, texts)
+    if texts or (arguments.check is None and parameters.score.has_factor):
+        return _record(arguments, _definition(texts, parameters.score), judge)
+    loaded = load(arguments, arguments.check)
+    write_and_show(lambda: _save_calibration(loaded, arguments.out), lambda: judge(loaded, None))
     return EXIT_OK
 
 
@@ -128,32 +126,47 @@ def carry_out(arguments: argparse.Namespace, definition: Calibration) -> int:
     """
     if arguments.out is None or arguments.out.suffix not in ENDINGS:
         raise CommandError("A recording is kept in a file; give --out FILE.npz.", EXIT_USAGE)
-    loaded = load(arguments)
+
+    def show(loaded: Loaded, recording: RecordedLogits) -> None:
+        if arguments.json:
+            print_result(_json_text(loaded.info, recording, definition.texts))
+        else:
+            layers, tokens, experts = recording.logits.shape
+            print_result(f"{tokens:,} tokens a layer, {layers} layers of {experts} experts.")
+
+    return _record(arguments, definition, show)
+
+
+def _record(
+    arguments: argparse.Namespace,
+    definition: Calibration,
+    show: Callable[[Loaded, RecordedLogits], None],
+) -> int:
+    """Record, save to --out and `show` what was recorded; the exit code.
+
+    It goes on from where an earlier run was interrupted. Raises EngineError for texts that are too
+    short and for what the disk refuses.
+    """
     try:
-        recording = _recorded(arguments, loaded, definition)
+        with open_journal(arguments, definition, ENDINGS, replaces=True) as journal:
+            loaded = load(arguments)
+            recording: RecordedLogits = read_to_end(arguments, loaded, definition, journal)
+
+            def write() -> None:
+                # It is all that its rows are, so they need not stay beside it.
+                if journal.finish(recording.packed(), holds_rows=True):
+                    say(f"Saved {arguments.out}")
+
+            write_and_show(write, lambda: show(loaded, recording))
     except Cancelled:
         return say_interrupted(arguments.out)
-    if arguments.json:
-        print_result(_json_text(loaded.info, recording, definition.texts))
-    else:
-        layers, tokens, experts = recording.logits.shape
-        print_result(f"{tokens:,} tokens a layer, {layers} layers of {experts} experts.")
     return EXIT_OK
 
 
-def _recorded(
-    arguments: argparse.Namespace, loaded: Loaded, definition: Calibration
-) -> RecordedLogits:
-    """The recording, saved to --out, from where it goes on after an interruption.
-
-    Raises EngineError for texts that are too short, Cancelled after Ctrl+C.
-    """
-    with open_journal(arguments, definition, ENDINGS, replaces=True) as journal:
-        recording: RecordedLogits = read_to_end(arguments, loaded, definition, journal)
-        # It is all that its rows are, so they need not stay beside it.
-        if journal.finish(recording.packed(), holds_rows=True):
-            say(f"Saved {arguments.out}")
-    return recording
+def _save_calibration(loaded: Loaded, out: Path | None) -> None:
+    if out is not None:
+        list(loaded.answer(SaveCalibration(out), CancelToken()))
+        say(f"Saved {out}")
 
 
 def _show(

@@ -22,6 +22,7 @@ from bh_studio.cli.options import (
     generation_parameters,
     output_file,
     prompts_of,
+    write_and_show,
     write_session,
 )
 from bh_studio.cli.resuming import add_restart_option
@@ -108,14 +109,14 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
     loaded = load(arguments, arguments.calibration)
     definition = settled(arguments, definition, loaded.info)
     session = run_side_by_side(loaded, definition, Notices(), quiet=arguments.json)
-    # The file first: standard output may be a pipe whose reader has gone.
-    if arguments.out is not None:
-        write_session(session, arguments.out)
-        say(f"Saved {arguments.out}")
-    if arguments.json:
-        # ASCII with escapes is valid whatever the encoding of standard output.
-        print_result(json.dumps(session.to_json(), allow_nan=False))
-    else:
-        print_result(summary(session))
+    # ASCII with escapes is valid whatever the encoding of standard output.
+    text = json.dumps(session.to_json(), allow_nan=False) if arguments.json else summary(session)
+
+    def write() -> None:
+        if arguments.out is not None:
+            write_session(session, arguments.out)
+            say(f"Saved {arguments.out}")
+
+    write_and_show(write, lambda: print_result(text))
     stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.records)
     return EXIT_INTERRUPTED if stopped else EXIT_OK

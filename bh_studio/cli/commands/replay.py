@@ -7,7 +7,13 @@ import json
 from pathlib import Path
 
 from bh_studio.cli.definitions import add_definition_option, run_or_save
-from bh_studio.cli.options import check_ending, output_file, whole_number_from, write_bytes
+from bh_studio.cli.options import (
+    check_ending,
+    output_file,
+    whole_number_from,
+    write_and_show,
+    write_bytes,
+)
 from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.tables.replay import csv_text, table
 from bh_studio.cli.terminal.progress import Progress as ProgressLine
@@ -110,13 +116,11 @@ def carry_out(arguments: argparse.Namespace, definition: Replay) -> int:
     """
     check_ending(arguments.out, _ENDINGS)
     result = _replayed(definition)
-    if arguments.out is not None:
-        _save(result, arguments.out)
-        say(f"Saved {arguments.out}")
     if arguments.json:
-        print_result(json.dumps(result.to_json(), allow_nan=False))
+        text = json.dumps(result.to_json(), allow_nan=False)
     else:
-        print_result(table(result, arguments.layers))
+        text = table(result, arguments.layers)
+    write_and_show(lambda: _save(result, arguments.out), lambda: print_result(text))
     return EXIT_OK
 
 
@@ -135,9 +139,12 @@ def _replayed(definition: Replay) -> ReplayResult:
     raise AssertionError("An experiment always ends with Finished.")
 
 
-def _save(result: ReplayResult, out: Path) -> None:
+def _save(result: ReplayResult, out: Path | None) -> None:
+    if out is None:
+        return
     if out.suffix == ".csv":
         text = csv_text(result.rows)
     else:
         text = json.dumps(result.to_json(), indent=1, allow_nan=False)
     write_bytes(text.encode(), out)
+    say(f"Saved {out}")

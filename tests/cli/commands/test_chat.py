@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
+from bh_studio.engine.files.lock import locked
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.rules import format_rule
 from tests.cli.conftest import Start
@@ -169,15 +171,36 @@ def test_there_is_nothing_to_save_before_the_first_answer(
 
 
 def test_a_file_that_cannot_be_written_does_not_end_the_conversation(
-    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def refuse(_path: Path, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bh_studio.engine.records.session_file.write_atomically", refuse)
     saved = tmp_path / "a.json"
-    saved.mkdir()
     assert chat("Hello\nWhy?\n", "--out", str(saved)) == 1
     captured = capsys.readouterr()
     assert captured.out.count("mean experts") == 2
     assert captured.err.count("could not be written") == 2
     assert "Saved" not in captured.err
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_first_turn(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "a.json"
+    with locked(saved):
+        assert chat("Hello\n", "--out", str(saved)) == 2
+    saved.touch(mode=0o444)
+    with pytest.raises(SystemExit):
+        chat("Hello\n", "--out", str(saved))
+    captured = capsys.readouterr()
+    assert "is being written by another bh-studio" in captured.err
+    assert f"{saved} cannot be written: The file is write-protected" in captured.err
+    assert captured.out == ""
+    assert chat(f"Hello\n/save {saved}\n") == 1
+    assert "The file is write-protected." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
