@@ -6,6 +6,8 @@ import threading
 
 # Whoever wrote what was raised: a chat template, a library.
 _LONGEST_REASON = 200
+# What reading a document leads to in which any value may be any other.
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class EngineError(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bh_studio.engine.errors import InputError, damage
+from bh_studio.engine.errors import DAMAGE, InputError, damage
 from bh_studio.engine.files.arrays import Archive, ArchiveError, NotAnArchiveError
 from bh_studio.engine.files.bounded import read_bytes
 from bh_studio.engine.files.plain_json import JsonError, convert, parsed
@@ -168,11 +168,11 @@ def _from_json(path: Path) -> Result:
     data = read_bytes(path, _MOST_BYTES, "a result")
     try:
         document = parsed(data)
-    except JsonError:
+    except JsonError as error:
         with contextlib.suppress(JsonError):
             _refuse_journal(path, parsed(data.partition(b"\n")[0]))
         if data.lstrip()[:1] == b"{":
-            raise InputError(f"{path.name} is damaged: it is not valid JSON.") from None
+            raise InputError(f"{path.name} is damaged: {error}") from None
         document = None
     if not isinstance(document, dict):
         raise InputError(f"{path.name} cannot be read: {_OTHER}")
@@ -185,7 +185,7 @@ def _from_json(path: Path) -> Result:
         )
     try:
         return _result(kind, document)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path.name} is damaged: {damage(error)}") from error
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from bh_studio.engine.errors import InputError
 
@@ -26,7 +28,10 @@ def read_bytes(path: Path, most_bytes: int, kind: str) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 data = _arriving(file.fileno(), most_bytes, path)
             else:
-                data = b"" if status.st_size > most_bytes else file.read(most_bytes + 1)
+                size, is_longer = status.st_size, status.st_size > most_bytes
+                # As much as is there, for what is asked for is allocated at once.
+                pieces = [] if is_longer else _pieces(file, max(size, _AT_ONCE), most_bytes + 1)
+                data = b"".join(pieces)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     if max(len(data), status.st_size) > most_bytes:
@@ -55,3 +60,10 @@ def _arriving(descriptor: int, most_bytes: int, path: Path) -> bytes:
             break
         data += part
     return bytes(data)
+
+
+def _pieces(file: BinaryIO, size: int, most_bytes: int) -> Iterator[bytes]:
+    """What `file` holds up to `most_bytes`, in pieces of `size` and one more."""
+    while most_bytes and (piece := file.read(min(size + 1, most_bytes))):
+        yield piece
+        most_bytes -= len(piece)

@@ -1,8 +1,8 @@
 """JSON into frozen dataclasses and back; what does not fit is said in a sentence.
 
-Python's own json reads and writes the characters, for it takes what is on people's disks: names of
-files that are not Unicode, numbers as they were always written. msgspec says what the values are.
-Knows no document.
+msgspec reads the characters and says what the values are. What it does not read Python's own json
+does, which also writes them, for it takes what is on people's disks: names of files that are not
+Unicode, numbers as they were always written. Knows no document.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ _MISMATCH = re.compile(r"Expected `(.+)`, got `(.+)`")
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _LONGEST_VALUE = 60
+# About what an object, a list and one more value take in memory.
+_WEIGHTS = {b"{": 240, b"[": 72, b",": 24}
+# Numbers and texts take up to three times their length. Lists of nothing take thirty times.
+_LITTLE, _MOST_GROWTH = 40_000_000, 3
 
 
 class JsonError(ValueError):
@@ -33,13 +37,34 @@ class JsonError(ValueError):
 def parsed(data: bytes | str, name: str = "it") -> Any:
     """Plain values, for documents that are looked at before `convert` makes something of them.
 
-    name: what `data` is, for the sentence. Raises JsonError for what is not JSON or is nested too
-    deep.
+    name: what `data` is, for the sentence. Raises JsonError for what is not JSON, is nested too
+    deep, or would take far more memory than it is long.
     """
+    import msgspec
+
+    given = data.encode(errors="surrogatepass") if isinstance(data, str) else data
+    weight = sum(given.count(sign) * each for sign, each in _WEIGHTS.items())
+    if weight > _LITTLE + _MOST_GROWTH * len(given):
+        raise JsonError(
+            f"{name} would take {weight >> 20} MiB of memory, more than a file of its length may."
+        )
+    try:
+        return msgspec.json.decode(given)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        pass
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
         raise JsonError(f"{name} is not valid JSON.") from None
+
+
+def check_writable(values: Any, name: str = "it") -> None:
+    """Raise JsonError for plain values that could be read and are no JSON all the same, such as
+    1e999 or half a surrogate pair: what repeats them could not be written."""
+    try:
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise JsonError(f"{name} has a number or a character that is no JSON.") from None
 
 
 def decode(kind: type[_T], data: bytes | str) -> _T:

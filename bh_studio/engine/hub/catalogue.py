@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bh_studio.engine.architectures import architecture_of, model_problem
 from bh_studio.engine.errors import EngineError
+from bh_studio.engine.files.plain_json import JsonError, parsed
 from bh_studio.engine.hub.cache import RepositoryCache, cache_dir, cached_repos
 from bh_studio.engine.hub.files import CONFIG
 from bh_studio.engine.hub.snapshots import load_records, recorded_repos
@@ -77,7 +77,7 @@ def _is_usable(model: HubModel) -> bool:
 
 def _read(config: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(config.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = parsed(config.read_bytes())
+    except (OSError, JsonError):
         return None
     return document if isinstance(document, dict) else None

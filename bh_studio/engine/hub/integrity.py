@@ -5,11 +5,11 @@ Reads no weights, and needs neither torch nor safetensors.
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
 
+from bh_studio.engine.files.plain_json import parsed
 from bh_studio.engine.hub.files import CONFIG, INDEX, TOKENIZERS, WEIGHTS, is_inside
 
 # safetensors itself refuses longer headers.
@@ -33,10 +33,7 @@ def indexed_files(index: Path) -> set[str]:
     """The files that an index of weights names. Raises OSError, ValueError for no such index."""
     if index.stat().st_size > _MAX_INDEX_BYTES:
         raise ValueError("The index is too long.")
-    try:
-        document = json.loads(index.read_bytes())
-    except RecursionError:
-        raise ValueError("The index is nested too deep.") from None
+    document = parsed(index.read_bytes(), "The index")
     files = document["weight_map"].values() if _is_map(document, "weight_map") else ()
     if not files or not all(isinstance(name, str) for name in files):
         raise ValueError("The index names no weights.")
@@ -58,7 +55,7 @@ def _has_full_length(path: Path) -> bool:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _MAX_HEADER_BYTES:
             return False
-        header = json.loads(file.read(length))
+        header = parsed(file.read(length))
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     return path.stat().st_size == 8 + length + max(ends, default=0)
 

@@ -7,7 +7,6 @@ no model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 
 from bh_studio.engine.errors import InputError
 from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.files.plain_json import JsonError, convert, encode, parsed
+from bh_studio.engine.files.plain_json import JsonError, check_writable, convert, encode, parsed
 from bh_studio.engine.files.text import read_text
 from bh_studio.engine.protocol.experiments import (
     Batch,
@@ -93,6 +92,8 @@ def load_definition(path: Path) -> Experiment:
         return definition
     except InputError:
         raise
+    except RecursionError:
+        raise InputError(f"{path} cannot be run: it is nested too deep.") from None
     except ValueError as error:
         raise InputError(f"{path} cannot be run: {error}") from error
 
@@ -116,17 +117,15 @@ def _check_given(definition: Experiment) -> None:
 
 def _document(path: Path) -> Any:
     """The JSON in `path`. Raises InputError also for values that no result could hold."""
-    text = read_text(path)
     try:
-        document = parsed(text, str(path))
-        # Rows repeat what is asked, so it must be possible to write it again.
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        document = parsed(read_text(path), str(path))
     except JsonError as error:
         raise InputError(str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} cannot be run: it has a number or a character that is no JSON."
-        ) from error
+    try:
+        # Rows repeat what is asked, so it must be possible to write it again.
+        check_writable(document)
+    except JsonError as error:
+        raise InputError(f"{path} cannot be run: {error}") from error
     return document
 
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from bh_studio.engine.files.plain_json import JsonError, convert, decode, encode, parsed
+from bh_studio.engine.files.plain_json import (
+    JsonError,
+    check_writable,
+    convert,
+    decode,
+    encode,
+    parsed,
+)
 
 
 class Colour(StrEnum):
@@ -142,3 +149,40 @@ def test_what_is_nested_deep_ends_in_a_sentence() -> None:
 def test_numbers_that_are_not_finite_are_not_written() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         encode({"a": math.nan})
+
+
+# --- what may fill the memory ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["[" + "[]," * 10**6 + "0]", "[" + '{"a":0},' * 10**6 + "0]"])
+def test_lists_of_nothing_are_not_read(text: str) -> None:
+    with pytest.raises(JsonError, match=r"^the file would take \d+ MiB of memory, more than"):
+        parsed(text, "the file")
+
+
+def test_many_numbers_and_long_texts_are_read() -> None:
+    numbers = list(range(10**6))
+    assert parsed(json.dumps(numbers)) == numbers
+    assert parsed(json.dumps(["x," * 10**6, "é👑"], ensure_ascii=False))[1] == "é👑"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('"\\ud800"', "\ud800"), ("1e999", float("inf")), ("-0", 0), ("1" * 400, int("1" * 400)),
+        ('{"a": 1, "a": 2}', {"a": 2}), ("[1.0, 1, true, null]", [1.0, 1, True, None]),
+        ("\ufeff[]".encode(), []), ("[NaN]".replace("NaN", "-Infinity"), [float("-inf")]),
+        (json.dumps("ü").encode("utf-16"), "ü"),
+    ],
+)  # fmt: skip
+def test_what_python_reads_is_read_as_python_reads_it(text: str | bytes, value: Any) -> None:
+    found = parsed(text)
+    assert found == value
+    assert repr(found) == repr(value)
+
+
+def test_what_cannot_be_written_again_is_told() -> None:
+    check_writable({"a": [1, "ü", None]})
+    for value in (float("nan"), "\ud800", {"\udfff": 1}):
+        with pytest.raises(JsonError, match=r"^it has a number or a character that is no JSON\.$"):
+            check_writable([value])
