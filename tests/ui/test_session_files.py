@@ -202,7 +202,7 @@ def test_a_big_session_is_read_and_written_in_another_thread(
 
 
 def big_session(session: Session) -> Session:
-    """The same with BIG tokens of each side."""
+    """The same with BIG tokens of each side, by a model that can read so many."""
     random = np.random.default_rng(3)
     layers = session.model.layers
     counts = random.integers(1, 65, (2, 2, BIG, layers), dtype=np.uint8)
@@ -218,7 +218,8 @@ def big_session(session: Session) -> Session:
         )
         for record, (used, raw) in zip(session.records, counts, strict=True)
     )
-    return dataclasses.replace(session, records=records)
+    model = dataclasses.replace(session.model, context_length=2 * BIG)
+    return dataclasses.replace(session, records=records, model=model)
 
 
 def test_every_finished_run_is_kept(desk: Desk) -> None:

@@ -32,6 +32,9 @@ _MOST_PACKED = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 _USUALLY_PACKED, _LITTLE = 100, 2**24
 # Asked for more at once, zipfile may unpack more than the member claims to hold.
 _PIECE = 2**20
+# Each entry of a directory becomes an object; ours have a dozen.
+_DIRECTORY_BYTES = 2**20
+_END = struct.Struct("<4s4H2LH")
 # numpy itself reads no longer headers than 10,000 characters.
 _HEADER_BYTES = 2**14
 _TEXT_BYTES = 2**20
@@ -41,6 +44,9 @@ _HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], boo
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+CheckShape = Callable[[tuple[int, ...]], None]
 
 
 class ArchiveError(ValueError):
@@ -72,6 +78,8 @@ class Archive:
 
     def __init__(self, file: Path | bytes) -> None:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
+        if _directory_bytes(file) > _DIRECTORY_BYTES:
+            raise ArchiveError("it holds far more members than an archive of arrays.")
         try:
             self._bundle = zipfile.ZipFile(source)
         except _UNREADABLE as error:
@@ -107,12 +115,16 @@ class Archive:
             return b"".join(_pieces(stream, info.file_size))
 
     def array(
-        self, name: str, dtypes: Collection[type[np.generic]], shape: tuple[int, ...] | None = None
+        self,
+        name: str,
+        dtypes: Collection[type[np.generic]],
+        shape: tuple[int, ...] | CheckShape | None = None,
     ) -> np.ndarray:
         """The array NAME.npy, of one of `dtypes` in any byte order; comes in the machine's own.
 
-        shape: what it must have; None for any. The result may be written to. Raises ArchiveError,
-        WrongTypeError for another type.
+        shape: what it must have, or what raises ArchiveError for one that it may not have, before
+        more than the header is unpacked; None for any. The result may be written to. Raises
+        ArchiveError, WrongTypeError for another type.
         """
         wanted = [np.dtype(dtype) for dtype in dtypes]
         return self._array(
@@ -137,7 +149,7 @@ class Archive:
         name: str,
         is_wanted: Callable[[np.dtype[Any]], bool],
         wanted: str,
-        shape: tuple[int, ...] | None,
+        shape: tuple[int, ...] | CheckShape | None,
     ) -> np.ndarray:
         info = self._info(f"{name}.npy")
         with self._opened(info) as stream:
@@ -146,11 +158,13 @@ class Archive:
             native = header.dtype.newbyteorder("=")
             if not is_wanted(native):
                 raise WrongTypeError(name, str(header.dtype), wanted)
-            if shape is not None and header.shape != shape:
+            if isinstance(shape, tuple) and header.shape != shape:
                 raise ArchiveError(f"{name} is {header.shape}, not {shape}.")
             size = info.file_size - header.length
             if math.prod(header.shape) * native.itemsize != size:
                 raise ArchiveError(f"its size does not fit the shape {header.shape}.")
+            if callable(shape):
+                shape(header.shape)
             buffer = np.empty(size, np.uint8)
             place = len(head) - header.length
             buffer[:place] = np.frombuffer(head, np.uint8, offset=header.length)
@@ -187,6 +201,25 @@ class Archive:
             raise
         except _UNREADABLE as error:
             raise ArchiveError(_sentence(error)) from error
+
+
+def _directory_bytes(file: Path | bytes) -> int:
+    """How long the directory says it is; 0 where none is found. Raises OSError."""
+    most = _END.size + 2**16  # with the longest comment
+    if isinstance(file, bytes):
+        tail = file[-most:]
+    else:
+        with file.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - most))
+            tail = stream.read(most)
+    # Where zipfile looks: at the very end if there is no comment, else at the last such mark.
+    place = len(tail) - _END.size
+    if place < 0 or tail[place : place + 4] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
+        place = tail.rfind(b"PK\x05\x06")
+    if place < 0 or place + _END.size > len(tail):
+        return 0
+    size: int = _END.unpack_from(tail, place)[5]
+    return size
 
 
 class _Header(NamedTuple):

@@ -19,6 +19,7 @@ import numpy as np
 from bh_studio.engine.files.arrays import (
     Archive,
     ArchiveError,
+    CheckShape,
     MissingMemberError,
     NotAnArchiveError,
     WrongTypeError,
@@ -116,9 +117,9 @@ def _recording(file: Path | bytes, name: str) -> RecordedLogits:
         with Archive(file) as archive:
             held = _member_sizes(archive, name)
             origin = _origin(archive.text("header"), name)
-            logits = archive.array("logits", (np.float32,))
+            logits = archive.array("logits", (np.float32,), _fitting(origin))
             factors = {
-                score: archive.array(score, (np.float32,))
+                score: archive.array(score, (np.float32,), logits.shape[::2])
                 for score in ScoreName
                 if f"{score}.npy" in held
             }
@@ -130,13 +131,6 @@ def _recording(file: Path | bytes, name: str) -> RecordedLogits:
         raise RecordingError(f"{name} is damaged: {error}") from error
     if not all(np.isfinite(array).all() for array in (logits, *factors.values())):
         raise RecordingError(f"{name} is damaged: {_NOT_FINITE}")
-    if (
-        logits.ndim != 3
-        or any(factor.shape != logits.shape[::2] for factor in factors.values())
-        or logits.shape[1] != origin.tokens
-        or not 0 < origin.top_k < logits.shape[2]
-    ):
-        raise RecordingError(f"{name} is damaged: its header does not fit its router logits.")
     return RecordedLogits(logits, origin, factors)
 
 
@@ -181,12 +175,8 @@ def checked_logits(logits: np.ndarray) -> np.ndarray:
             "Router logits must be floating-point numbers with the axes (layer, token, expert); "
             f"got {logits.dtype} {logits.shape}."
         )
-    layers, tokens, experts = logits.shape
-    if not (1 <= layers <= _MAX_LAYERS and tokens >= 1 and 2 <= experts <= _MAX_EXPERTS):
-        raise ValueError(
-            f"Router logits need 1 to {_MAX_LAYERS} layers, at least one token, and 2 to "
-            f"{_MAX_EXPERTS} experts; got {layers}, {tokens} and {experts}."
-        )
+    if problem := _shape_problem(logits.shape):
+        raise ValueError(problem)
     # What is too large becomes infinite, which is said below.
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(logits, np.float32)
@@ -198,6 +188,35 @@ def checked_logits(logits: np.ndarray) -> np.ndarray:
             f"{layer}, token {token}, expert {expert}."
         )
     return values
+
+
+def _check_size(shape: tuple[int, ...]) -> None:
+    """Raise ArchiveError for router logits larger than any; other axes are looked at later."""
+    if len(shape) == 3 and (problem := _shape_problem(shape)):
+        raise ArchiveError(problem)
+
+
+def _fitting(origin: RecordingOrigin) -> CheckShape:
+    """Says whether router logits have the shape that `origin` tells of; raises ArchiveError."""
+
+    def check(shape: tuple[int, ...]) -> None:
+        if len(shape) != 3 or shape[1] != origin.tokens or not 0 < origin.top_k < shape[2]:
+            raise ArchiveError("its header does not fit its router logits.")
+        if problem := _shape_problem(shape):
+            raise ArchiveError(problem)
+
+    return check
+
+
+def _shape_problem(shape: tuple[int, ...]) -> str:
+    """Why no model has router logits of this shape, (layer, token, expert); empty if one may."""
+    layers, tokens, experts = shape
+    if 1 <= layers <= _MAX_LAYERS and tokens >= 1 and 2 <= experts <= _MAX_EXPERTS:
+        return ""
+    return (
+        f"Router logits need 1 to {_MAX_LAYERS} layers, at least one token, and 2 to "
+        f"{_MAX_EXPERTS} experts; got {layers}, {tokens} and {experts}."
+    )
 
 
 def _origin(header: str, name: str) -> RecordingOrigin:
@@ -224,7 +243,7 @@ def _member_sizes(archive: Archive, name: str) -> dict[str, int]:
 def _bare_logits(archive: Archive, sizes: Mapping[str, int], name: str) -> np.ndarray:
     """The array "logits". Raises ArchiveError; ValueError if there is none, or one of no use."""
     try:
-        return archive.array("logits", (np.float32, np.float64))
+        return archive.array("logits", (np.float32, np.float64), _check_size)
     except MissingMemberError:
         found = ", ".join(sorted(name.removesuffix(".npy") for name in sizes)[:8]) or "nothing"
         raise ValueError(f'{name} holds no array "logits"; it holds {found}.') from None

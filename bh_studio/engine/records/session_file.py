@@ -18,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from bh_studio.engine.errors import damage
+from bh_studio.engine.errors import DAMAGE, damage
 from bh_studio.engine.files.arrays import (
     Archive,
-    ArchiveError,
     MissingMemberError,
     NotAnArchiveError,
 )
 from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.files.plain_json import JsonError, convert, parsed
+from bh_studio.engine.files.plain_json import convert, parsed
 from bh_studio.engine.records.session import (
     SCHEMA_VERSION,
     SUFFIX,
@@ -49,6 +48,9 @@ _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
 # The counts of 200,000 tokens of both sides; read, JSON can take twenty times as much.
 _MAX_MEMBER_BYTES = 64 * 2**20
+_MOST_LAYERS, _MOST_TOKENS = 1024, 2**24
+# For the names, headers and directory of the arrays, and what other programs pack beside them.
+_ROOM = 2**20
 _ARRAY_TYPES: dict[str, type[np.generic]] = {
     "expert_counts": np.uint8,
     "raw_counts": np.uint8,
@@ -96,27 +98,20 @@ def load_session(path: Path) -> Session:
     """
     try:
         with Archive(path) as bundle:
-            text = bundle.member(_JSON_MEMBER, _MAX_MEMBER_BYTES)
-            arrays = bundle.member(_ARRAYS_MEMBER, _MAX_MEMBER_BYTES)
+            document = _document(bundle.member(_JSON_MEMBER, _MAX_MEMBER_BYTES), path.name)
+            packed = bundle.member(_ARRAYS_MEMBER, _most_packed(document))
     except NotAnArchiveError:
         raise SessionError(f"{path.name} is not a BH Studio session (not a zip file).") from None
     except MissingMemberError as error:
         raise SessionError(f"This is not a BH Studio session: {error}") from None
-    except ArchiveError as error:
-        raise SessionError(f"{path.name} is damaged: {error}") from error
+    except SessionError:
+        raise
+    except DAMAGE as error:
+        raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
     try:
-        document = parsed(text)
-    except JsonError:
-        raise SessionError(f"{path.name} is damaged: its session.json is not valid JSON.") from None
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version not in range(1, SCHEMA_VERSION + 1):
-        raise SessionError(
-            f"{path.name} has schema version {version!r}; this program reads 1 to {SCHEMA_VERSION}."
-        )
-    try:
-        with Archive(arrays) as archive:
-            return _session_from(upgraded(document), archive)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        with Archive(packed) as arrays:
+            return _session_from(document, arrays)
+    except DAMAGE as error:
         raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
 
 
@@ -148,6 +143,35 @@ SESSION_WRITERS: dict[str, Callable[[Session, Path], None]] = {
 
 def _dump_json(document: dict[str, Any]) -> str:
     return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def _document(text: bytes, name: str) -> dict[str, Any]:
+    """What session.json says, under the names of today. Raises SessionError, and what is in DAMAGE
+    for one that is damaged."""
+    document = parsed(text, f"its {_JSON_MEMBER}")
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise SessionError(
+            f"{name} has schema version {version!r}; this program reads 1 to {SCHEMA_VERSION}."
+        )
+    return upgraded(document)
+
+
+def _most_packed(document: dict[str, Any]) -> int:
+    """The most bytes that the arrays can take of which `document` speaks, however they are packed.
+
+    Raises what is in DAMAGE for a document that is damaged.
+    """
+    layers = convert(int, document["model"]["layers"], "model.layers")
+    if not 1 <= layers <= _MOST_LAYERS:
+        raise ValueError(f"layers is {layers}.")
+    tokens = sum(
+        len(document["sides"][side][name])
+        for side in SIDE_NAMES
+        for name in ("prompt_token_ids", "token_ids")
+    )
+    # Two counts in each layer, and a time.
+    return _ROOM + 2 * tokens * (2 * layers + 8)
 
 
 def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
@@ -192,12 +216,14 @@ def _text(value: object) -> str:
 
 def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: GenerationParameters) -> None:
     """Raise ValueError for values that no run of this program can have had."""
-    if not 1 <= model.layers <= 1024:
+    if not 1 <= model.layers <= _MOST_LAYERS:
         raise ValueError(f"layers is {model.layers}.")
+    if not 1 <= model.context_length <= _MOST_TOKENS:
+        raise ValueError(f"context_length is {model.context_length}.")
     if not 1 <= model.top_k <= model.experts <= 255:  # counts are bytes
         raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
     rule.check_shape(model.layers, model.experts)
-    if generation.max_new_tokens > 2**24:
+    if generation.max_new_tokens > _MOST_TOKENS:
         raise ValueError(f"max_new_tokens is {generation.max_new_tokens}.")
 
 
@@ -209,6 +235,8 @@ def _side_from(
 ) -> SideRecord:
     prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
     token_ids = tuple(int(token) for token in document["token_ids"])
+    if len(prompt_token_ids) + len(token_ids) > model.context_length:
+        raise ValueError(f"{side} has more tokens than the {model.context_length} of the model.")
     # A side that was stopped before its first token has not read the prompt either.
     prompt_rows = len(prompt_token_ids) - 1 if token_ids else 0
     shapes = {

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED
 
 import numpy as np
 import pytest
@@ -32,7 +33,13 @@ from bh_studio.engine.records.terms import (
     Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
-from tests.damaged_arrays import WAYS, little_memory, unpacks_to_more_than_it_says
+from tests.damaged_arrays import (
+    SMALL,
+    WAYS,
+    little_memory,
+    unpacks_to_more_than_it_says,
+    with_member,
+)
 
 LAYERS, PROMPT_TOKENS = 3, 4
 CONVERSATION = Conversation(
@@ -243,6 +250,8 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d["sides"]["bh"].update(token_ids=[1]), r"\(2, 3\), not \(1, 3\)"),
         (lambda d: d["sides"]["bh"].update(text="another"), "token texts of bh"),
         (lambda d: d["model"].update(name=["x"]), "name is"),
+        (lambda d: d["model"].update(context_length=6), "baseline has more tokens than the 6"),
+        (lambda d: d["model"].update(context_length=10**9), "context_length is 1000000000"),
         (lambda d: d["parameters"]["generation"].update(seed=True), "seed is True"),
         (lambda d: d["sides"]["bh"]["expert_counts"][0].__setitem__(0, 99), "disagree"),
         (lambda d: d["sides"].pop("bh"), "'bh' is missing"),
@@ -412,6 +421,16 @@ def test_arrays_are_unpacked_no_further_than_they_say(session: Session, tmp_path
     with_arrays(path, lambda arrays: unpacks_to_more_than_it_says(arrays, "bh_raw_counts.npy"))
     with little_memory():
         assert load_session(path).to_json() == session.to_json()
+
+
+def test_arrays_are_unpacked_no_further_than_the_document_needs(
+    session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with_arrays(path, lambda arrays: with_member(arrays, "other.npy", bytes(SMALL), ZIP_STORED))
+    with little_memory(), pytest.raises(SessionError, match=r"arrays\.npz would unpack to"):
+        load_session(path)
 
 
 def test_a_document_of_nothing_is_not_unpacked(session: Session, tmp_path: Path) -> None:

@@ -139,8 +139,8 @@ def test_what_scores_multiply_with_survives_its_file(recording: Recording, tmp_p
     assert again.sha256 == measured.sha256
     assert measured.sha256 != dataclasses.replace(recording, factors={}).sha256
     for wrong, message in (
-        (torch.ones(LAYERS, EXPERTS - 1), "header"),
-        (torch.ones(LAYERS + 1, EXPERTS), "header"),
+        (torch.ones(LAYERS, EXPERTS - 1), r"output is \(3, 15\), not \(3, 16\)"),
+        (torch.ones(LAYERS + 1, EXPERTS), r"output is \(4, 16\), not \(3, 16\)"),
         (torch.full((LAYERS, EXPERTS), torch.nan), "finite"),
     ):
         save_recording(dataclasses.replace(recording, factors={ScoreName.OUTPUT: wrong}), path)
