@@ -166,6 +166,20 @@ class Reading:
         squares = squared_effects(self._model, self.windows[number], number, SKIPPED_POSITIONS)
         return FisherRow(squares.numpy())
 
+    def fits(self, number: int, row: LogitsRow | FisherRow) -> bool:
+        """Whether `row` can be what `record` or `differentiate` gave for that window."""
+        shape = router_shape(find_routers(self._model))
+        of_experts = (2, shape.layers, shape.experts)
+        if isinstance(row, FisherRow):
+            return row.squares.shape == of_experts
+        tokens = len(self.windows[number]) - SKIPPED_POSITIONS
+        has_norms = ScoreName.OUTPUT in self._factors
+        return (
+            row.logits.shape == (shape.layers, tokens, shape.experts)
+            and bool(np.isfinite(row.logits).all())
+            and (row.norms.shape == of_experts if row.norms is not None else not has_norms)
+        )
+
     def joined(self, rows: Sequence[LogitsRow], effects: Sequence[FisherRow]) -> Recording:
         """The recording that all windows make, in their order."""
         logits = torch.from_numpy(np.concatenate([row.logits for row in rows], axis=1))

@@ -49,7 +49,9 @@ class BatchLaboratory:
                     f"The row of line {asked.line} answers another prompt than there is now.",
                     "Choose another --out, or start over with --restart.",
                 )
-        yield Stage("prompts", tuple(Unit(str(asked.line), 1, asked) for asked in prompts))
+        yield Stage(
+            "prompts", tuple(Unit(str(asked.line), 1, asked, self._fits) for asked in prompts)
+        )
 
     def compute(
         self, unit: Unit, cancel: CancelToken
@@ -84,6 +86,10 @@ class BatchLaboratory:
             tuple(row for row in found if row is not None),
             is_complete,
         )
+
+    def _fits(self, row: PromptRow | SkippedRow) -> bool:
+        layers = self._loaded.shape.layers
+        return isinstance(row, SkippedRow) or all(one.fits(layers) for one in row.answers)
 
     def row_from_json(self, values: dict[str, Any]) -> PromptRow | SkippedRow:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""

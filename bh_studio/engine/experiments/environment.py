@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 import bh_studio
 from bh_studio.engine.errors import EngineError
+from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.moe import row_products
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "PySide6-Essentials", "pyqtgraph")
@@ -52,12 +54,23 @@ def describe_computation() -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "row_products": row_products.chosen()}
 
 
-def use_computation(computation: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Computation:
+    threads: int
+    row_products: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads is {self.threads}.")
+
+
+def use_computation(described: object) -> None:
     """Compute as `describe_computation` said of another process, for all of this one.
 
-    Raises EngineError where this machine cannot.
+    Raises JsonError for what it cannot have said, EngineError where this machine cannot.
     """
-    threads = computation["threads"]
+    computation = convert(_Computation, described, "computation")
+    threads = computation.threads
     if threads > (os.cpu_count() or 1):
         raise EngineError(
             f"The rows that are there were made with {threads} threads; this machine has "
@@ -65,7 +78,7 @@ def use_computation(computation: dict[str, Any]) -> None:
             "Go on where there are as many, or start over with --restart.",
         )
     torch.set_num_threads(threads)
-    for dtype, name in computation["row_products"].items():
+    for dtype, name in computation.row_products.items():
         try:
             row_products.choose(dtype, name)
         except ValueError as error:

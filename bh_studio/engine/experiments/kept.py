@@ -15,7 +15,8 @@ from bh_studio.engine.experiments.environment import (
     describe_environment,
     use_computation,
 )
-from bh_studio.engine.experiments.runner import run
+from bh_studio.engine.experiments.runner import RowError, run
+from bh_studio.engine.files.plain_json import JsonError
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import ExperimentEvent, RowReady
 from bh_studio.engine.protocol.experiments import Experiment, kind_of, settled
@@ -34,16 +35,20 @@ def run_kept(
     Sums are rounded from then on, in this whole process, as they were for the rows there are. With
     the first event `journal.rows` holds what was taken over.
 
-    Raises InputError if those rows were made with other settings or another model, EngineError if
+    Raises InputError if those rows were made with other settings or another model, or are none that
+    the experiment has; EngineError if
     this machine cannot compute as that one did or the disk refuses a row, and what `run` raises.
     """
     definition = settled(definition, loaded.info)
     _begin(loaded, definition, journal)
-    with closing(run(loaded, definition, dict(journal.rows), cancel)) as events:
-        for event in events:
-            if isinstance(event, RowReady):
-                journal.add(event.key, event.row)
-            yield event
+    try:
+        with closing(run(loaded, definition, dict(journal.rows), cancel)) as events:
+            for event in events:
+                if isinstance(event, RowReady):
+                    journal.add(event.key, event.row)
+                yield event
+    except RowError as error:
+        raise journal.refusal(str(error)) from error
 
 
 def _begin(loaded: LoadedModel, definition: Experiment, journal: Journal) -> None:
@@ -61,4 +66,7 @@ def _begin(loaded: LoadedModel, definition: Experiment, journal: Journal) -> Non
     )
     computation = journal.header.get("computation")
     if rows and computation is not None and not journal.is_finished:
-        use_computation(computation)
+        try:
+            use_computation(computation)
+        except JsonError as error:
+            raise journal.refusal(str(error)) from error

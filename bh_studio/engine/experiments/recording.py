@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 from bh_studio.engine.calibration.recorder import Reading
@@ -39,10 +39,15 @@ class CalibrationLaboratory:
         numbers = range(len(self._reading.windows))
         later = _BACKWARD_STEPS * len(numbers) if self._reading.has_sensitivity else 0
         yield Stage(
-            "reading", tuple(Unit(_key(n, False), 1, _Work(n, False)) for n in numbers), later
+            "reading",
+            tuple(Unit(_key(n, False), 1, _Work(n, False), self._fit(n)) for n in numbers),
+            later,
         )
         if later:
-            units = (Unit(_key(n, True), _BACKWARD_STEPS, _Work(n, True)) for n in numbers)
+            units = (
+                Unit(_key(n, True), _BACKWARD_STEPS, _Work(n, True), self._fit(n, True))
+                for n in numbers
+            )
             yield Stage("sensitivities", tuple(units))
 
     def compute(
@@ -70,6 +75,11 @@ class CalibrationLaboratory:
             [row for row in found if isinstance(row, LogitsRow)],
             [row for row in effects if isinstance(row, FisherRow)],
         ).arrays
+
+    def _fit(self, number: int, differentiates: bool = False) -> Callable[[CalibrationRow], bool]:
+        return lambda row: (
+            isinstance(row, FisherRow) is differentiates and self._reading.fits(number, row)
+        )
 
     def row_from_json(self, values: dict[str, Any]) -> CalibrationRow:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""

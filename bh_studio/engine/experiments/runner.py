@@ -9,7 +9,7 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.errors import DAMAGE, Cancelled, CancelToken, EngineError
 from bh_studio.engine.experiments.replays import ReplayLaboratory
 from bh_studio.engine.experiments.stages import Laboratory, Stepped
 from bh_studio.engine.protocol.events import ExperimentEvent, Finished, Progress, RowReady
@@ -17,6 +17,10 @@ from bh_studio.engine.protocol.experiments import Experiment, Replay, kind_of
 
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
+
+
+class RowError(ValueError):
+    """A row of an earlier run is none of this experiment; the message says which."""
 
 
 def run(
@@ -31,7 +35,7 @@ def run(
     as RowReady had it; those units are left out.
 
     Raises what `check_model` and the laboratory raise for a definition that does not fit the model,
-    EngineError if it needs one and there is none, ValueError for rows that are none of this
+    EngineError if it needs one and there is none, RowError for rows that are none of this
     experiment, InputError where it takes over none, Cancelled if it was cancelled before anything
     was known.
     """
@@ -73,6 +77,9 @@ def _stages(
         for stage in stages:
             total = before + sum(unit.steps for unit in stage.units) + stage.later
             done = before + sum(unit.steps for unit in stage.units if unit.key in known)
+            for unit in stage.units:
+                if unit.key in known and not unit.fits(known[unit.key]):
+                    raise _none_of_this(unit.key)
             yield Progress(stage.name, done, total)
             for unit in stage.units:
                 if unit.key in known:
@@ -107,5 +114,9 @@ def _unit(
 def _read(laboratory: Laboratory[Any], key: str, row: dict[str, Any]) -> Any:
     try:
         return laboratory.row_from_json(row)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"The row {key!r} is none of this experiment.") from error
+    except DAMAGE as error:
+        raise _none_of_this(key) from error
+
+
+def _none_of_this(key: str) -> RowError:
+    return RowError(f"The row {key[:60]!r} is none of this experiment.")

@@ -8,7 +8,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -16,16 +16,23 @@ from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.protocol.events import UnitEvent
 
 
+def _any_row(row: object) -> bool:
+    del row
+    return True
+
+
 class Unit(NamedTuple):
     """One piece of work.
 
     key: its name among all units of the experiment, the same in every run. steps: how much there is
-    to do, in the measure of its stage. work: what the laboratory needs to know of it.
+    to do, in the measure of its stage. work: what the laboratory needs to know of it. fits: whether
+    a row that was read can be what it gave, as far as its shape says.
     """
 
     key: str
     steps: int
     work: Any
+    fits: Callable[[Any], bool] = _any_row
 
 
 @dataclass(frozen=True, slots=True)

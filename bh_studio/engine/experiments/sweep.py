@@ -63,7 +63,7 @@ class SweepLaboratory:
         yield Stage(
             "answers",
             tuple(
-                Unit(sweep_key(prompt, seed, side), 1, _Work(prompt, seed, side))
+                Unit(sweep_key(prompt, seed, side), 1, _Work(prompt, seed, side), self._fits)
                 for prompt in self._prompt_ids
                 for seed in range(definition.seeds)
                 for side in range(len(definition.sides))
@@ -104,6 +104,9 @@ class SweepLaboratory:
             self._refused,
             is_complete,
         )
+
+    def _fits(self, row: Answer) -> bool:
+        return row.fits(self._loaded.shape.layers)
 
     def row_from_json(self, values: dict[str, Any]) -> Answer:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""

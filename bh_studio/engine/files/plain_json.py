@@ -58,7 +58,7 @@ def parsed(data: bytes | str, name: str = "it") -> Any:
         raise JsonError(f"{name} is not valid JSON.") from None
 
 
-def check_writable(values: Any, name: str = "it") -> None:
+def check_encodable(values: Any, name: str = "it") -> None:
     """Raise JsonError for plain values that could be read and are no JSON all the same, such as
     1e999 or half a surrogate pair: what repeats them could not be written."""
     try:

@@ -104,11 +104,13 @@ def choose(dtype: str, name: str) -> None:
 
     Raises ValueError if this machine has no such product.
     """
-    kind = getattr(torch, dtype)
-    found = next((product for product in candidates(kind) if product.name == name), None)
-    if found is None:
-        raise ValueError(f"This machine has no product of one row in {dtype} called {name!r}.")
-    _fastest[kind, torch.get_num_threads()] = found
+    kind = getattr(torch, dtype, None)
+    if isinstance(kind, torch.dtype):
+        for product in candidates(kind):
+            if product.name == name:
+                _fastest[kind, torch.get_num_threads()] = product
+                return
+    raise ValueError(f"This machine has no product of one row in {dtype} called {name!r}.")
 
 
 def candidates(dtype: torch.dtype) -> list[RowProduct]:

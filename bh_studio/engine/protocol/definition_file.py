@@ -16,7 +16,7 @@ import msgspec
 
 from bh_studio.engine.errors import InputError
 from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.files.plain_json import JsonError, check_writable, convert, encode, parsed
+from bh_studio.engine.files.plain_json import JsonError, check_encodable, convert, encode, parsed
 from bh_studio.engine.files.text import read_text
 from bh_studio.engine.protocol.experiments import (
     Batch,
@@ -123,7 +123,7 @@ def _document(path: Path) -> Any:
         raise InputError(str(error)) from error
     try:
         # Rows repeat what is asked, so it must be possible to write it again.
-        check_writable(document)
+        check_encodable(document)
     except JsonError as error:
         raise InputError(f"{path} cannot be run: {error}") from error
     return document

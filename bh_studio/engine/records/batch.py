@@ -89,6 +89,10 @@ class BatchResult:
         without a prompt; there both are refused.
         """
         rows = [prompt_row_from_json(row) for row in document["rows"]]
+        layers = convert(int, document["model"]["layers"], "model.layers")
+        answers = [one for row in rows if isinstance(row, PromptRow) for one in row.answers]
+        if not all(answer.fits(layers) for answer in answers):
+            raise ValueError("its answers are not those of its model.")
         seen = {row.line for row in rows}
         skipped = [prompt_row_from_json(row) for row in document.get("skipped", ())]
         unusable = [row for row in skipped if isinstance(row, SkippedRow) and row.line not in seen]

@@ -13,6 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 
+# Whole numbers up to here are the same in float64.
+_MOST_COUNTED = 2**53
+
 
 @dataclass(frozen=True, slots=True)
 class CountStatistics:
@@ -22,6 +25,8 @@ class CountStatistics:
     an empty block. per_layer_mean, per_layer_std: (layer,), over tokens. histogram: pairs that
     used exactly i experts, i from 0. share_clamped_min, share_clamped_max: share of pairs in which
     min_k or max_k, not the rule, decided the count.
+
+    Raises ValueError for numbers that no block of counts has together.
     """
 
     tokens: int
@@ -32,6 +37,24 @@ class CountStatistics:
     histogram: tuple[int, ...]
     share_clamped_min: float | None
     share_clamped_max: float | None
+
+    def __post_init__(self) -> None:
+        numbers = (self.mean, self.std, self.share_clamped_min, self.share_clamped_max)
+        lists = (self.per_layer_mean, self.per_layer_std, self.histogram)
+        if self.tokens == 0:
+            is_whole = not any(lists) and all(number is None for number in numbers)
+        else:
+            known = [number for number in numbers if number is not None]
+            is_whole = (
+                1 <= self.tokens < _MOST_COUNTED
+                and len(known) == len(numbers)
+                and len(self.per_layer_mean) == len(self.per_layer_std) > 0
+                and all(map(math.isfinite, (*known, *self.per_layer_mean, *self.per_layer_std)))
+                and all(0 <= pairs < _MOST_COUNTED for pairs in self.histogram)
+                and sum(self.histogram) > 0
+            )
+        if not is_whole:
+            raise ValueError("statistics of counts do not fit together.")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, with lists for tuples, as JSON has them."""

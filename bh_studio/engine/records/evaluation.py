@@ -80,6 +80,11 @@ class WindowSums:
         """(window,)"""
         return self.quality[:, 0]
 
+    def fits(self, windows: int, layers: int) -> bool:
+        """Whether these can be the sums of so many windows, by a model of so many layers."""
+        shapes = ((windows, 3), (windows, 5, layers))
+        return (self.quality.shape, self.counts.shape) == shapes and self.rows_read >= 1
+
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """The windows of all `parts`, in order."""
@@ -238,11 +243,8 @@ class EvaluationResult:
             raise ValueError("its rows are not those of its contenders.")
         if not (len(tokens) and tokens.all()):
             raise ValueError("its windows have no tokens.")
-        shapes = ((len(tokens), 3), (len(tokens), 5, model.layers))
-        if any((one.quality.shape, one.counts.shape) != shapes for one in sums):
+        if not all(one.fits(len(tokens), model.layers) for one in sums):
             raise ValueError("its rows are not those of its windows.")
-        if any(one.rows_read < 1 for one in sums):
-            raise ValueError("a contender has read nothing.")
         return cls(
             model=model,
             texts=tuple(

@@ -19,13 +19,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from bh_studio.engine.errors import EngineError, InputError
+from bh_studio.engine.errors import DAMAGE, EngineError, InputError
 from bh_studio.engine.files.atomic import check_writable, write_atomically
 from bh_studio.engine.files.beside import beside
+from bh_studio.engine.files.bounded import read_bytes
+from bh_studio.engine.files.plain_json import JsonError, check_encodable, convert, parsed
 from bh_studio.engine.records.journal_versions import upgraded
 
 Row = dict[str, Any]
 SCHEMA_VERSION = 2
+# A result may have as many in `reading`; a journal of router logits has more.
+_MOST_BYTES = 4 * 2**30
 # Of the model, only what decides the rows; it may have moved to another folder.
 _MODEL_SETTINGS = ("fingerprint", "null_sha256", "dtype", "device", "expert_path")
 _PRODUCT = re.compile(r" \([^()]*\)$")
@@ -66,6 +70,10 @@ class Journal:
         self._former = None
         if path is not None and not restart:
             self._former = _former(path, self._journal, replaces)
+
+    def refusal(self, reason: str) -> InputError:
+        """What to raise where rows that are there are none of this experiment."""
+        return InputError(f"{self._path} is not a result of this command: {reason}", _START_OVER)
 
     @property
     def is_finished(self) -> bool:
@@ -206,20 +214,32 @@ def _former(result: Path, journal: Path, replaces: bool) -> Former | None:
             is_finished = True
         else:
             return None
-        header, keyed = upgraded(header, rows)
-        return Former({**header, "schema_version": SCHEMA_VERSION}, keyed, is_finished)
     except OSError as error:
         raise EngineError(f"{result} could not be read: {error.strerror}.") from error
     except ValueError as error:
         raise InputError(
             str(error), "Choose another --out, or replace it with --restart."
         ) from error
-    except (AttributeError, KeyError, TypeError) as error:
+    try:
+        # They are written again.
+        check_encodable([header, rows])
+        header, keyed = upgraded(header, rows)
+        header = {**header, "schema_version": SCHEMA_VERSION}
+        for name in ("settings", "model"):
+            convert(dict[str, Any], header[name], name)
+        convert(str, header["kind"], "kind")
+    except JsonError as error:
+        raise InputError(
+            f"{result} is not a result of this command: {error}", _START_OVER
+        ) from error
+    except DAMAGE as error:
         raise InputError(f"{result} has a row that cannot be read.", _START_OVER) from error
+    return Former(header, keyed, is_finished)
 
 
 def _read_journal(path: Path) -> tuple[Row, list[Row]]:
-    lines = path.read_bytes().split(b"\n")[:-1]  # the last one was cut short if it is not empty
+    # The last one was cut short if it is not empty.
+    lines = read_bytes(path, _MOST_BYTES, "a journal").split(b"\n")[:-1]
     values = []
     for number, line in enumerate(lines, start=1):
         value = _parsed(line)
@@ -232,7 +252,8 @@ def _read_journal(path: Path) -> tuple[Row, list[Row]]:
 
 
 def _read_result(path: Path) -> tuple[Row, list[Row]]:
-    document = _parsed(path.read_bytes()) if path.suffix == ".json" else None
+    is_json = path.suffix == ".json"
+    document = _parsed(read_bytes(path, _MOST_BYTES, "a result")) if is_json else None
     rows = document.get("rows") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(rows, list):
         raise ValueError(
@@ -243,8 +264,8 @@ def _read_result(path: Path) -> tuple[Row, list[Row]]:
 
 def _parsed(data: bytes) -> object:
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
+        return parsed(data)
+    except JsonError:
         return None
 
 

@@ -32,6 +32,13 @@ class Answer:
     finish_reason: FinishReason
     statistics: CountStatistics
 
+    def fits(self, layers: int) -> bool:
+        """Whether a model of so many layers can have given it."""
+        found = self.statistics
+        return found.tokens == len(self.token_ids) and (
+            not found.tokens or len(found.per_layer_mean) == layers
+        )
+
     @classmethod
     def of(cls, record: SideRecord) -> Self:
         """What is kept of `record`."""

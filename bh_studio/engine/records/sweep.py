@@ -123,10 +123,13 @@ class SweepResult:
             raise ValueError(f"seeds is {seeds}.")
         for key in answers:
             prompt, seed, side = map(int, key.split(" "))
-            if not (prompt < len(prompts) and seed < seeds and side <= len(rules)):
+            if not (0 <= prompt < len(prompts) and 0 <= seed < seeds and 0 <= side <= len(rules)):
                 raise ValueError(f"the answer {key!r} is to what was not asked.")
         if is_complete and len(answers) < asked:
             raise ValueError(f"{asked - len(answers)} of its {asked} answers are missing.")
+        layers = convert(int, document["model"]["layers"], "model.layers")
+        if not all(answer.fits(layers) for answer in answers.values()):
+            raise ValueError("its answers are not those of its model.")
         sides = (None, *map(parse_rule, rules))
         return cls(prompts, sides, seeds, answers, refused, is_complete)
 

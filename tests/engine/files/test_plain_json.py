@@ -13,7 +13,7 @@ import pytest
 
 from bh_studio.engine.files.plain_json import (
     JsonError,
-    check_writable,
+    check_encodable,
     convert,
     decode,
     encode,
@@ -182,7 +182,7 @@ def test_what_python_reads_is_read_as_python_reads_it(text: str | bytes, value: 
 
 
 def test_what_cannot_be_written_again_is_told() -> None:
-    check_writable({"a": [1, "ü", None]})
+    check_encodable({"a": [1, "ü", None]})
     for value in (float("nan"), "\ud800", {"\udfff": 1}):
         with pytest.raises(JsonError, match=r"^it has a number or a character that is no JSON\.$"):
-            check_writable([value])
+            check_encodable([value])

@@ -7,6 +7,7 @@ route differently. Both are courses of stages: each ends in a solution once thei
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 
@@ -110,8 +111,13 @@ class LevelFit:
         rules = tuple(loosened(self._rule, column) for column in positions.T.tolist())
         layers = self._loaded.shape.layers
         units = tuple(
-            Unit(f"curves {number}", layers * len(rules), Curved(rules, number))
-            for number in range(len(self.inputs))
+            Unit(
+                f"curves {number}",
+                layers * len(rules),
+                Curved(rules, number),
+                functools.partial(_is_curve, (layers, len(rules), 2), len(inputs)),
+            )
+            for number, inputs in enumerate(self.inputs)
         )
         yield Stage("curves", units, self.steps_of_one_level + later)
         measured = CurveRow.mean([rows[unit.key] for unit in units])
@@ -182,7 +188,13 @@ class LevelFit:
         starts = range(0, len(self.inputs), _WINDOWS)
         pieces = [tuple(range(s, min(s + _WINDOWS, len(self.inputs)))) for s in starts]
         return tuple(
-            Unit(f"{name} {piece[0]}", len(piece), Measured(rule, piece)) for piece in pieces
+            Unit(
+                f"{name} {piece[0]}",
+                len(piece),
+                Measured(rule, piece),
+                functools.partial(_are_means, (len(piece), 1 + self._loaded.shape.layers)),
+            )
+            for piece in pieces
         )
 
     def _grid(self) -> np.ndarray:
@@ -229,3 +241,11 @@ def _check_target(target: float, rule: RuleParameters, experts: int) -> None:
             f"{rule.min_k} to {rule.max_k}.",
             "Choose a target in this range, or other limits.",
         )
+
+
+def _is_curve(shape: tuple[int, ...], tokens: int, row: object) -> bool:
+    return isinstance(row, CurveRow) and row.curves.shape == shape and row.tokens == tokens
+
+
+def _are_means(shape: tuple[int, ...], row: object) -> bool:
+    return isinstance(row, MeansRow) and row.used.shape == shape and bool(row.used[:, 0].all())
