@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine.calibration.recorder import recording_in_steps
 from bh_studio.engine.decoding.paths import decode_path
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.models.checkpoint import EMBEDDED
+from bh_studio.engine.models.configuration import empty_model_of, read_generation, read_tokenizer
 from bh_studio.engine.models.layout import empty_model, layout
 from bh_studio.engine.models.plan import LoadPlan, plan_load
 from bh_studio.engine.models.weights import check_weights, materialize, read_weights
 from bh_studio.engine.moe.experts import expert_path, use_selected_experts
-from bh_studio.engine.moe.fingerprint import OTHER_MODEL, check_recording
+from bh_studio.engine.moe.fingerprint import OTHER_MODEL, check_recording, check_shape
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.protocol.events import LoadProgress
@@ -48,11 +44,13 @@ Report = Callable[[LoadProgress], None]
 class PreparedLoad:
     """A plan that has passed every check that needs no weights.
 
-    recording: what `calibration` holds, if it was given.
+    generation: what the checkpoint says of how texts end, if it does. recording: what `calibration`
+    holds, if it was given.
     """
 
     plan: LoadPlan
     tokenizer: PreTrainedTokenizerBase
+    generation: GenerationConfig | None
     recording: Recording | None
     calibration: Path | None
 
@@ -105,10 +103,15 @@ def prepare_load(plan: LoadPlan, calibration: Path | None = None) -> PreparedLoa
     Raises EngineError for what cannot be used. The memory is not looked at.
     """
     recording = None if calibration is None else _read_recording(calibration)
-    tokenizer = _tokenizer(plan)
+    tokenizer = read_tokenizer(plan.checkpoint)
     _check_vocabulary(plan, tokenizer)
-    check_weights(empty_model(plan.config, plan.dtype), plan.tensors, plan.architecture)
-    return PreparedLoad(plan, tokenizer, recording, calibration)
+    generation = read_generation(plan.checkpoint, plan.config)
+    model = empty_model_of(plan.checkpoint, plan.config, plan.dtype)
+    check_weights(model, plan.tensors, plan.architecture)
+    if recording is not None:
+        with _of_calibration(calibration):
+            check_shape(recording, router_shape(find_routers(model)))
+    return PreparedLoad(plan, tokenizer, generation, recording, calibration)
 
 
 def load_prepared(
@@ -118,13 +121,16 @@ def load_prepared(
     plan, tokenizer, recording = prepared.plan, prepared.tokenizer, prepared.recording
     _raise_if(cancel)
     model = yield from read_model(plan, cancel)
+    if prepared.generation is not None:
+        model.generation_config = prepared.generation
     use_selected_experts(model)
     shape = router_shape(find_routers(model))
     _raise_if(cancel)
     if recording is None:
         recording = yield from _prepared_recording(model, tokenizer, cancel)
     else:
-        _check_fits(recording, model, prepared.calibration)
+        with _of_calibration(prepared.calibration):
+            check_recording(recording, model)
     _raise_if(cancel)
     yield LoadProgress("Warming up")
     _warm_up(model, recording, shape)
@@ -149,24 +155,7 @@ def read_model(
         for share in shares:
             _raise_if(cancel)
             yield LoadProgress("Reading the weights", share)
-    if (plan.checkpoint.folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(
-            plan.checkpoint.folder, local_files_only=True
-        )
     return place.finish(model)
-
-
-def _tokenizer(plan: LoadPlan) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(
-            plan.checkpoint.folder, local_files_only=True, trust_remote_code=False
-        )
-    # The tokenizers library raises bare exceptions for files it cannot read.
-    except Exception as error:
-        raise EngineError(
-            f"The tokenizer in {plan.checkpoint.folder} could not be read: {error}",
-            "Check that all files of the checkpoint are there and complete.",
-        ) from error
 
 
 def _check_vocabulary(plan: LoadPlan, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -196,16 +185,17 @@ def _prepared_recording(
 
 def _read_recording(path: Path) -> Recording:
     try:
-        return load_recording(path)
+        with _of_calibration(path):
+            return load_recording(path)
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror}.") from error
-    except RecordingError as error:
-        raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
 
 
-def _check_fits(recording: Recording, model: PreTrainedModel, path: Path | None) -> None:
+@contextmanager
+def _of_calibration(path: Path | None) -> Iterator[None]:
+    """What is wrong with a calibration, told with its file and what to do."""
     try:
-        check_recording(recording, model)
+        yield
     except RecordingError as error:
         raise EngineError(f"{path} cannot be used: {error}", _CALIBRATION_ADVICE) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.execution.host import Host
 from bh_studio.engine.loading import load_model
 from bh_studio.engine.moe.experts import expert_path
-from bh_studio.engine.protocol.events import LoadProgress, failure
+from bh_studio.engine.protocol.events import Event, LoadProgress, ModelInspected, failure
+from bh_studio.engine.protocol.requests import InspectModel, LoadModel
 from tests.tiny_olmoe import (
     EXPERTS,
     LAYERS,
@@ -128,6 +131,84 @@ def test_weights_that_are_missing_are_not_made_up(checkpoint: Path, tmp_path: Pa
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EngineError, match=r"lacks 1 weights, model\.norm\.weight"):
         load_model(str(folder))
+
+
+def with_file(checkpoint: Path, folder: Path, name: str, content: str) -> Path:
+    """A copy of the checkpoint in `folder` with another file `name`."""
+    shutil.copytree(checkpoint, folder)
+    (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def with_config(checkpoint: Path, folder: Path, **values: object) -> Path:
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    return with_file(checkpoint, folder, "config.json", json.dumps({**config, **values}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("generation_config.json", '{"eos_token_id": "x"}', r"eos_token_id\[0\] is the string 'x'"),
+        ("generation_config.json", '{"eos_token_id": [[1]]}', "eos_token_id"),
+        ("generation_config.json", '{"eos_token_id": 257}', "none of the 257 tokens"),
+        ("generation_config.json", "[]", "is no object"),
+        ("generation_config.json", "{", "is not valid JSON"),
+        ("generation_config.json", "[" * 10**5, "is not valid JSON"),
+        ("special_tokens_map.json", '{"eos_token": {"x": 1}}', "eos_token is no token"),
+        ("special_tokens_map.json", json.dumps({"eos_token": "e" * 10**6}), "_token is no token"),
+        ("tokenizer_config.json", '{"eos_token": 3}', "eos_token is no token"),
+        ("tokenizer_config.json", '{"model_max_length": [1]}', "a value is not what it should be"),
+        ("tokenizer.json", '{"model": 3}', "tokenizer in .* could not be read"),
+        ("tokenizer.json", "[" + "[]," * 10**6 + "0]", "MiB of memory"),
+    ],
+)  # fmt: skip
+def test_side_files_are_looked_at_before_the_former_model_goes(
+    name: str, content: str, said: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    host = Host()
+    list(host.answer(LoadModel(str(checkpoint)), CancelToken()))
+    before = host.loaded
+    assert before is not None
+    folder = with_file(checkpoint, tmp_path / "model", name, content)
+    events: list[Event] = []
+    with pytest.raises(EngineError, match=said) as caught:
+        events.extend(host.answer(LoadModel(str(folder)), CancelToken()))
+    assert caught.value.advice
+    assert host.loaded is before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_hidden_layers": 10**18}, {"num_hidden_layers": 1000}, {"num_hidden_layers": "3"},
+        {"hidden_size": 10**9}, {"hidden_size": -32}, {"num_attention_heads": 0},
+        {"head_dim": 10**9},
+        {"max_position_embeddings": 10**20}, {"max_position_embeddings": 0}, {"vocab_size": 10**12},
+        {"num_experts": [16]}, {"num_experts_per_tok": ""}, {"num_experts_per_tok": -1},
+        {"model_type": ["olmoe"]}, {"architectures": [3]}, {"architectures": 3},
+        {"eos_token_id": [1, "x"]},
+        {"hidden_act": "x"}, {"rms_norm_eps": "x"}, {"dtype": float("-inf")}, {"rope_scaling": 3},
+        {"quantization_config": 3}, {"quantization_config": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_of_other_values_is_refused_in_a_sentence(
+    values: dict[str, object], checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = with_config(checkpoint, tmp_path / "model", **values)
+    with pytest.raises(EngineError, match=r"[.]$") as caught:
+        load_model(str(folder))
+    assert caught.value.advice
+    (found,) = Host().answer(InspectModel(str(folder)), CancelToken())
+    assert isinstance(found, ModelInspected)
+
+
+def test_a_calibration_of_another_shape_is_refused_before_the_weights(checkpoint: Path) -> None:
+    null = Path(__file__).parents[1] / "data" / "former" / "calibrations" / "probability.npz"
+    stages: list[str] = []
+    with pytest.raises(EngineError, match="2 layers of 8 experts"):
+        load_model(str(checkpoint), lambda told: stages.append(told.stage), calibration=null)
+    assert stages == []
 
 
 def test_a_dense_model_is_refused(tmp_path: Path) -> None:

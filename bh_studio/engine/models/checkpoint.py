@@ -5,7 +5,6 @@ Reads configuration and headers, never weights; knows no device.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,17 @@ from safetensors import SafetensorError, safe_open
 
 from bh_studio import paths
 from bh_studio.engine.architectures import model_problem
-from bh_studio.engine.errors import EngineError
+from bh_studio.engine.errors import DAMAGE, EngineError, InputError, as_sentence, reason
+from bh_studio.engine.files.bounded import read_bytes
+from bh_studio.engine.files.plain_json import JsonError, parsed
 from bh_studio.engine.hub.files import CONFIG, INDEX, WEIGHTS, is_inside
 from bh_studio.engine.hub.integrity import indexed_files
 from bh_studio.engine.hub.source import parse_hub_source
 from bh_studio.engine.hub.status import hub_folder
 
 EMBEDDED = "embedded"
+# The largest tokenizers have some 30 MB.
+_MOST_JSON_BYTES = 256 * 2**20
 _ADVICE = "Check that all files of the checkpoint are there and complete."
 # Number of bytes by the format's name; no other format of weights is read.
 ITEM_SIZES = {"BF16": 2, "F16": 2, "F32": 4}
@@ -63,21 +66,36 @@ class Checkpoint:
 
     def config(self) -> dict[str, Any]:
         """The content of config.json. Raises EngineError if it is no configuration."""
+        content = self.json(CONFIG)
+        if content is None:
+            raise EngineError(f"The model in {self.folder} has no {CONFIG}.", _ADVICE)
+        return content
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """The content of the .json file `name`; None if there is none. Raises EngineError."""
+        path = self.folder / name
+        if not path.is_file():
+            return None
         try:
-            content = json.loads((self.folder / CONFIG).read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+            content = parsed(read_bytes(path, _MOST_JSON_BYTES, "a file beside weights"), name)
+            if not isinstance(content, dict):
+                raise JsonError(f"{name} is no object.")
+        except (InputError, JsonError) as error:
             raise EngineError(
                 f"The model in {self.folder} could not be read: {error}", _ADVICE
             ) from error
-        if not isinstance(content, dict):
-            raise EngineError(
-                f"The model in {self.folder} could not be read: config.json is no object.", _ADVICE
-            )
         return content
 
     def check(self) -> None:
         """Raise EngineError if the configuration is not one of a model that can be used."""
-        problem = model_problem(self.config())
+        try:
+            problem = model_problem(self.config())
+        except DAMAGE as error:
+            raise EngineError(
+                f"The model in {self.folder} could not be read: {CONFIG}: a value is not what it "
+                "should be.",
+                _ADVICE,
+            ) from error
         if problem:
             raise EngineError(
                 f"{self.name} cannot be used: {problem}",
@@ -90,9 +108,11 @@ class Checkpoint:
         for path in self._weight_files():
             try:
                 found |= _tensors_in(path)
-            except (OSError, SafetensorError, ValueError) as error:
+            except (OSError, SafetensorError, *DAMAGE) as error:
                 raise EngineError(
-                    f"The model in {self.folder} could not be read: {path.name}: {error}", _ADVICE
+                    f"The model in {self.folder} could not be read: {path.name}: "
+                    f"{reason(error).rstrip('.')}.",
+                    _ADVICE,
                 ) from error
         return found
 
@@ -103,7 +123,8 @@ class Checkpoint:
             names = sorted(indexed_files(self.folder / INDEX))
         except (OSError, ValueError) as error:
             raise EngineError(
-                f"The model in {self.folder} could not be read: {INDEX}: {error}", _ADVICE
+                f"The model in {self.folder} could not be read: {INDEX}: {as_sentence(error)}",
+                _ADVICE,
             ) from error
         outside = next((name for name in names if not is_inside(name)), None)
         if outside is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from bh_studio.engine.architectures import Architecture, architecture_of
 from bh_studio.engine.errors import EngineError
@@ -16,6 +16,7 @@ from bh_studio.engine.models.checkpoint import (
     find_checkpoint,
     parameter_count,
 )
+from bh_studio.engine.models.configuration import read_config
 from bh_studio.engine.models.devices import (
     ALL_GPUS,
     AUTO,
@@ -84,11 +85,11 @@ def plan_load(
     device = check_device(device)
     checkpoint = find_checkpoint(source)
     checkpoint.check()
-    config = _config(checkpoint)
+    tensors = checkpoint.tensors()
+    config = read_config(checkpoint, tensors)
     architecture = architecture_of(config)
     if architecture is None:
         raise AssertionError("A checked configuration has an entry.")
-    tensors = checkpoint.tensors()
     parameters = parameter_count(tensors)
 
     def needs(devices: tuple[str, ...]) -> tuple[MemoryNeed, ...]:
@@ -117,19 +118,6 @@ def inspect_model(request: InspectModel, reusable: dict[str, int]) -> ModelInspe
         parameter_count=parameter_count(plan.tensors),
         context_length=int(plan.config.max_position_embeddings),
     )
-
-
-def _config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(
-            checkpoint.folder, local_files_only=True, trust_remote_code=False
-        )
-    # Values of wrong types surface as whatever the configuration's own checks raise.
-    except Exception as error:
-        raise EngineError(
-            f"The model in {checkpoint.folder} could not be read: {error}",
-            "Its config.json is damaged, or for another version of transformers.",
-        ) from error
 
 
 def _candidates(device: str) -> list[tuple[str, ...]]:
