@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from bh_studio.cli.terminal.columns import wrap
+from bh_studio.cli.terminal.interrupt import forget_interrupt
 from bh_studio.cli.terminal.streams import print_result, say, terminal_width
 from bh_studio.engine.files.text import lines_in_part
 
@@ -36,6 +37,7 @@ def _typed_lines() -> Iterator[str]:
             print()
             return
         except KeyboardInterrupt:
+            forget_interrupt()
             print()
             say("Ctrl+D or /quit ends the conversation.")
             continue

@@ -41,6 +41,12 @@ def remember_interrupts() -> Iterator[None]:
         _was_interrupted = False
 
 
+def forget_interrupt() -> None:
+    """The last Ctrl+C has done what it was for."""
+    global _was_interrupted
+    _was_interrupted = False
+
+
 @contextmanager
 def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
     """Let the first Ctrl+C stop the run and keep what it has; a second one ends the program.
