@@ -136,6 +136,8 @@ def test_a_session_of_any_rule_is_shown_and_named(desk: Desk, tmp_path: Path, te
     desk.page.clock.flush()
     shown = desk.session.bh
     assert shown.token_count == 5
+    limits = [figure.text for figure in (desk.page.statistics.at_min, desk.page.statistics.at_max)]
+    assert (limits == ["–", "–"]) is (rule.rule == "entropy")
     failure = desk.window.errors.failure
     if rule.rule == "bh":
         assert shown.routing == "alpha 0.05, 1 to 8 of 64 in each layer"

@@ -93,8 +93,9 @@ class StatisticsStrip(QFrame):
         self.share.show_value(
             percent(bh.mean / baseline.mean if bh.mean and baseline.mean else None)
         )
-        self.at_min.show_value(percent(bh.share_clamped_min))
-        self.at_max.show_value(percent(bh.share_clamped_max))
+        can_be_limited = self._bh.can_be_limited
+        self.at_min.show_value(percent(bh.share_clamped_min if can_be_limited else None))
+        self.at_max.show_value(percent(bh.share_clamped_max if can_be_limited else None))
         # Both sides route alike when BH only counts, so their speeds say nothing about it.
         fast, slow = self._bh.tokens_per_second, self._baseline.tokens_per_second
         # Both sides route alike in analyze mode, so their speeds say nothing about BH.

@@ -39,6 +39,7 @@ class RunModel(QObject):
         self.most_tokens = 0
         self.routing = ""
         self.note = ""
+        self.can_be_limited = False
         self.is_started = False
         self.is_running = False
         self.is_failed = False
@@ -61,10 +62,12 @@ class RunModel(QObject):
         most_tokens: int,
         routing: str,
         note: str,
+        can_be_limited: bool,
     ) -> None:
         """Forget the last run and await the tokens of a new one.
 
-        passages: what stands above the answer, `prompt` included.
+        passages: what stands above the answer, `prompt` included. can_be_limited: whether min_k or
+        max_k can decide in place of the rule.
         """
         self.epoch += 1
         self._clear()
@@ -76,6 +79,7 @@ class RunModel(QObject):
         self.most_tokens = most_tokens
         self.routing = routing
         self.note = note
+        self.can_be_limited = can_be_limited
         self.is_started = True
         self.is_running = True
         self._reserve(0)

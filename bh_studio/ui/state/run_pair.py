@@ -64,6 +64,7 @@ class RunPair(QObject):
                 most_tokens=generation.max_new_tokens,
                 routing=describe_rule(rule, model) if is_bh else describe_top_k(model),
                 note=_note(rule) if is_bh else "",
+                can_be_limited=is_bh and rule.entry.can_be_limited,
             )
 
     def notice(self, text: str) -> None:
