@@ -140,6 +140,16 @@ def with_file(checkpoint: Path, folder: Path, name: str, content: str) -> Path:
     return folder
 
 
+def test_what_real_tokenizers_say_is_taken(checkpoint: Path, tmp_path: Path) -> None:
+    said = {
+        "add_bos_token": False, "model_max_length": 10**30, "bos_token": None,
+        "eos_token": {"content": "<|endoftext|>", "lstrip": False, "__type": "AddedToken"},
+        "additional_special_tokens": ["<|endoftext|>"], "chat_template": "{{ messages }}",
+    }  # fmt: skip
+    folder = with_file(checkpoint, tmp_path / "m", "tokenizer_config.json", json.dumps(said))
+    assert load_model(str(folder)).end_token_ids == {256}
+
+
 def with_config(checkpoint: Path, folder: Path, **values: object) -> Path:
     config = json.loads((checkpoint / "config.json").read_bytes())
     return with_file(checkpoint, folder, "config.json", json.dumps({**config, **values}))

@@ -27,7 +27,9 @@ from bh_studio.engine.models.checkpoint import Checkpoint, StoredTensor, paramet
 from bh_studio.engine.models.layout import empty_model
 
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer.json"
-_SPECIAL_TOKENS = ("tokenizer_config.json", "special_tokens_map.json")
+_OF_SPECIAL_TOKENS = ("tokenizer_config.json", "special_tokens_map.json")
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
+                   "mask_token", "additional_special_tokens")  # fmt: skip
 _COMPLETE = "Check that all files of the checkpoint are there and complete."
 # Numbers that every configuration has, after transformers has filled in what is left out.
 _SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
@@ -96,7 +98,7 @@ def read_generation(checkpoint: Checkpoint, config: PreTrainedConfig) -> Generat
 def read_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """The tokenizer, which can read a text and write one. Raises EngineError."""
     checkpoint.json(TOKENIZER)
-    for name in _SPECIAL_TOKENS:
+    for name in _OF_SPECIAL_TOKENS:
         _check_special_tokens(checkpoint, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -119,11 +121,11 @@ def read_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 def _check_special_tokens(checkpoint: Checkpoint, name: str) -> None:
     """Raise EngineError for a special token that is no text."""
-    for key, value in (checkpoint.json(name) or {}).items():
+    values = checkpoint.json(name) or {}
+    for key in _SPECIAL_TOKENS:
+        value = values.get(key)
         tokens = value if isinstance(value, list) else [value]
-        if (key.endswith("_token") or key == "additional_special_tokens") and not all(
-            token is None or _is_token(token) for token in tokens
-        ):
+        if not all(token is None or _is_token(token) for token in tokens):
             raise _damaged(checkpoint, name, f"{key} is no token.")
 
 
