@@ -90,9 +90,13 @@ def test_of_two_models_only_the_new_one_stays(resident: dict[str, int]) -> None:
     assert resident["switching"] - SMALL_SIZE < PART
 
 
-@pytest.mark.parametrize("what", ["loading", "loading again", "a wrong calibration"])
+@pytest.mark.parametrize("what", ["loading", "loading again"])
 def test_weights_are_in_memory_once(what: str, resident: dict[str, int]) -> None:
     assert SIZE * 0.95 < resident[f"peak of {what}"] < SIZE + PART
+
+
+def test_a_wrong_calibration_is_refused_before_weights_are_read(resident: dict[str, int]) -> None:
+    assert resident["peak of a wrong calibration"] < PART
 
 
 def test_a_load_that_failed_had_taken_memory(resident: dict[str, int]) -> None:

@@ -22,10 +22,10 @@ def upgraded(header: Row, rows: list[Row]) -> tuple[Row, dict[str, Row]]:
     if "settings" in header:
         # Rows that were skipped before anything was asked have no key.
         rows = [*rows, *(row for row in skipped if "key" in row)]
-        if header.get("kind") == "batch":
+        settings = header["settings"]
+        if header.get("kind") == "batch" and isinstance(settings, dict):
             # No other could be named before it was among the settings.
-            settings = {"prompts_field": PROMPTS_FIELD, **header["settings"]}
-            header = {**header, "settings": settings}
+            header = {**header, "settings": {"prompts_field": PROMPTS_FIELD, **settings}}
         return header, {str(row["key"]): _without_key(row) for row in rows}
     rows = [*rows, *skipped]
     return _header_from_1(header), {_key_from_1(header, row): row for row in rows}
