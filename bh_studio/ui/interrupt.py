@@ -9,11 +9,7 @@ from types import FrameType
 
 from PySide6.QtCore import QCoreApplication, QObject, QSocketNotifier, Signal, Slot
 
-# What ends a program in order: Ctrl+C; `kill`, or the end of the login session; the terminal that
-# was closed. Not all systems have the last.
-_ENDING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+from bh_studio.signals import ending_signals
 
 
 class InterruptWatcher(QObject):
@@ -41,10 +37,7 @@ class InterruptWatcher(QObject):
         self._notifier = QSocketNotifier(self._reader.fileno(), QSocketNotifier.Type.Read, self)
         self._notifier.activated.connect(self._wake_up)
         self._former = {
-            number: signal.signal(number, self._interrupt)
-            for number in _ENDING
-            # Started with nohup, or in the background.
-            if signal.getsignal(number) is not signal.SIG_IGN
+            number: signal.signal(number, self._interrupt) for number in ending_signals()
         }
         self._former_socket = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 

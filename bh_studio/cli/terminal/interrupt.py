@@ -6,14 +6,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from bh_studio.engine.errors import CancelToken
+from bh_studio.signals import ending_signals
 
-# Ctrl+C; `kill`, or the end of the login session; the terminal that was closed. Not all systems
-# have the last.
-_ENDING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
 _was_interrupted = False
 
 
@@ -51,22 +48,20 @@ def forget_interrupt() -> None:
 def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
     """Let the first Ctrl+C stop the run and keep what it has; a second one ends the program.
 
-    So does what asks the program to end, SIGTERM and SIGHUP.
+    So do the other signals that ask the program to end.
     """
-    former = {number: signal.getsignal(number) for number in _ENDING}
-    # What is ignored stays so: started in the background, or with nohup.
-    taken = [number for number, handler in former.items() if handler is not signal.SIG_IGN]
+    former: dict[int, Any] = {number: signal.getsignal(number) for number in ending_signals()}
 
     def stop(number: int, _frame: FrameType | None) -> None:
         cancel.cancel()
         signal.signal(number, former[number])
 
-    for number in taken:
+    for number in former:
         signal.signal(number, stop)
     if _was_interrupted:
         cancel.cancel()
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, former[number])
+        for number, handler in former.items():
+            signal.signal(number, handler)
