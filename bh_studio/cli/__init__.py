@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from bh_studio.cli.options import output_locked
 from bh_studio.cli.terminal.interrupt import remember_interrupts
 from bh_studio.cli.terminal.streams import EXIT_FAILED, EXIT_USAGE, CommandError, say
 from bh_studio.engine.errors import InputError
@@ -85,9 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; the exit code. What fails is said in one sentence."""
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        # Imported late, for --help needs nothing of it.
-        from bh_studio.cli.options import output_locked
-
         out = getattr(arguments, "out", None)
         with remember_interrupts(), _warnings_said_once(), output_locked(out):
             return command(arguments)
@@ -98,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"bh-studio: {error}")
         return EXIT_USAGE
     except Exception as error:  # noqa: BLE001 - said in one sentence instead
-        # Imported late, for the window's start and --help need nothing of it.
+        # Imported late, for --help needs nothing of it.
         from bh_studio.engine.protocol.events import failure
 
         failed = failure(error)

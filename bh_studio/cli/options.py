@@ -158,13 +158,17 @@ def output_locked(out: Path | None) -> Iterator[None]:
         ) from error
 
 
-def write_and_show(write: Callable[[], None], show: Callable[[], object]) -> None:
-    """Call `write`, then `show`; what `write` was refused is raised once the result is shown.
+def write_and_show(
+    out: Path | None, write: Callable[[Path], None], show: Callable[[], object]
+) -> None:
+    """Call `write` with `out`, if there is one, and `show`; what `write` was refused is raised once
+    the result is shown.
 
     In this order, for standard output may be a pipe whose reader has gone.
     """
     try:
-        write()
+        if out is not None:
+            write(out)
     except (CommandError, EngineError):
         show()
         raise

@@ -81,14 +81,14 @@ def write_and_print(
     """
     document = result_document(journal, result)
 
-    def write() -> None:
-        if result.is_complete and arguments.out is not None:
-            write_result(journal, arguments.out, document, to_csv)
-
     def show() -> None:
         print_result(json.dumps(document, allow_nan=False) if arguments.json else to_text())
 
-    write_and_show(write, show)
+    write_and_show(
+        arguments.out if result.is_complete else None,
+        lambda out: write_result(journal, out, document, to_csv),
+        show,
+    )
 
 
 def write_result(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.loading import Loaded, load
@@ -97,15 +98,14 @@ def carry_out(arguments: argparse.Namespace, definition: Benchmark) -> int:
         ) from None
     text = json.dumps(document(end.document), indent=1, allow_nan=False)
 
-    def write() -> None:
-        if arguments.out is not None:
-            write_bytes(f"{text}\n".encode(), arguments.out)
-            say(f"Saved {arguments.out}")
+    def write(out: Path) -> None:
+        write_bytes(f"{text}\n".encode(), out)
+        say(f"Saved {out}")
 
     def show() -> None:
         print_result(json.dumps(json.loads(text)) if arguments.json else table(end.document))
 
-    write_and_show(write, show)
+    write_and_show(arguments.out, write, show)
     return EXIT_OK if end.is_complete else EXIT_INTERRUPTED
 
 

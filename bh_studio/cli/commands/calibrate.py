@@ -107,7 +107,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if texts or (arguments.check is None and parameters.score.has_factor):
         return _record(arguments, _definition(texts, parameters.score), judge)
     loaded = load(arguments, arguments.check)
-    write_and_show(lambda: _save_calibration(loaded, arguments.out), lambda: judge(loaded, None))
+    write_and_show(
+        arguments.out, lambda out: _save_calibration(loaded, out), lambda: judge(loaded, None)
+    )
     return EXIT_OK
 
 
@@ -152,21 +154,20 @@ def _record(
             loaded = load(arguments)
             recording: RecordedLogits = read_to_end(arguments, loaded, definition, journal)
 
-            def write() -> None:
+            def write(out: Path) -> None:
                 # It is all that its rows are, so they need not stay beside it.
                 if journal.finish(recording.packed(), holds_rows=True):
-                    say(f"Saved {arguments.out}")
+                    say(f"Saved {out}")
 
-            write_and_show(write, lambda: show(loaded, recording))
+            write_and_show(arguments.out, write, lambda: show(loaded, recording))
     except Cancelled:
         return say_interrupted(arguments.out)
     return EXIT_OK
 
 
-def _save_calibration(loaded: Loaded, out: Path | None) -> None:
-    if out is not None:
-        list(loaded.answer(SaveCalibration(out), CancelToken()))
-        say(f"Saved {out}")
+def _save_calibration(loaded: Loaded, out: Path) -> None:
+    list(loaded.answer(SaveCalibration(out), CancelToken()))
+    say(f"Saved {out}")
 
 
 def _show(

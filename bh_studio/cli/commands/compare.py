@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from bh_studio.cli.commands.compare_file import compare_file
 from bh_studio.cli.conversation import (
@@ -112,11 +113,10 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
     # ASCII with escapes is valid whatever the encoding of standard output.
     text = json.dumps(session.to_json(), allow_nan=False) if arguments.json else summary(session)
 
-    def write() -> None:
-        if arguments.out is not None:
-            write_session(session, arguments.out)
-            say(f"Saved {arguments.out}")
+    def write(out: Path) -> None:
+        write_session(session, out)
+        say(f"Saved {out}")
 
-    write_and_show(write, lambda: print_result(text))
+    write_and_show(arguments.out, write, lambda: print_result(text))
     stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.records)
     return EXIT_INTERRUPTED if stopped else EXIT_OK

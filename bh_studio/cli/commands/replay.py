@@ -120,7 +120,7 @@ def carry_out(arguments: argparse.Namespace, definition: Replay) -> int:
         text = json.dumps(result.to_json(), allow_nan=False)
     else:
         text = table(result, arguments.layers)
-    write_and_show(lambda: _save(result, arguments.out), lambda: print_result(text))
+    write_and_show(arguments.out, lambda out: _save(result, out), lambda: print_result(text))
     return EXIT_OK
 
 
@@ -139,9 +139,7 @@ def _replayed(definition: Replay) -> ReplayResult:
     raise AssertionError("An experiment always ends with Finished.")
 
 
-def _save(result: ReplayResult, out: Path | None) -> None:
-    if out is None:
-        return
+def _save(result: ReplayResult, out: Path) -> None:
     if out.suffix == ".csv":
         text = csv_text(result.rows)
     else:
