@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from bh_studio.engine.errors import InputError, as_sentence
 from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.files.bounded import read_bytes
 from bh_studio.engine.files.lock import LockedError, locked
-from bh_studio.engine.files.plain_json import JsonError, convert, parsed
+from bh_studio.engine.files.plain_json import JsonError, convert, encode, parsed
 
 _log = logging.getLogger(__name__)
 
@@ -105,23 +104,23 @@ def save_settings(
     path = path or settings_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with contextlib.ExitStack() as stack:
+            # Another window that hangs is not waited for for ever.
+            with contextlib.suppress(LockedError):
+                stack.enter_context(locked(path, _LOCK_SECONDS))
             if former is not None:
                 settings = _merged(settings, former, path)
-            text = json.dumps(dataclasses.asdict(settings), ensure_ascii=True, indent=1)
-            if len(text) > _MOST_BYTES:
-                settings = dataclasses.replace(settings, prompt="", system_prompt="")
-                text = json.dumps(dataclasses.asdict(settings), ensure_ascii=True, indent=1)
+            content = encode(settings, indent=1)
+            if len(content) > _MOST_BYTES:
+                content = encode(dataclasses.replace(settings, prompt="", system_prompt=""), 1)
                 _log.warning("The prompt is too long to be remembered.")
-            write_atomically(path, text.encode())
+            write_atomically(path, content)
     except OSError as error:
         _log.warning("The settings cannot be written to %s: %s", path, error)
 
 
 def _document(path: Path) -> dict[str, Any]:
     """The object in `path`. Raises ValueError if there is none, OSError if it cannot be read."""
-    # For the reason, which the reader of files puts into a sentence.
-    path.stat()
     try:
         document = parsed(read_bytes(path, _MOST_BYTES, "the settings"), str(path))
     except InputError as error:
@@ -178,16 +177,6 @@ def _keep_aside(path: Path) -> str:
         _log.warning("%s cannot be kept aside: %s", path, as_sentence(error))
         return ""
     return f"What was there is kept in {aside}."
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let no other window write `path` meanwhile; one that hangs is not waited for for ever."""
-    try:
-        with locked(path, _LOCK_SECONDS):
-            yield
-    except LockedError:
-        yield
 
 
 def _for_qt(name: str, value: Any) -> Any:
