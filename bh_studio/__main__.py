@@ -52,12 +52,15 @@ _crash_log: TextIO | None = None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv`, by default the process's arguments; the exit code."""
-    parser = build_parser()
     try:
-        # Imports the module of a command that is asked for.
-        arguments = parser.parse_args(argv)
+        return _run(argv)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
     window = _window_options(arguments)
     if arguments.command is not None and window:
         option = "--" + next(iter(window)).replace("_", "-")
@@ -69,12 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     _start_logging()
-    try:
-        if arguments.command is not None:
-            return cli.run(arguments)
-        return _open_window(window, rule)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    return cli.run(arguments) if arguments.command is not None else _open_window(window, rule)
 
 
 def build_parser() -> argparse.ArgumentParser:
