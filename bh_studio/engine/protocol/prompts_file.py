@@ -9,16 +9,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import string
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.files.bounded import read_bytes
+from bh_studio.engine.files.plain_json import JsonError, check_encodable, parsed
 from bh_studio.engine.files.text import MOST_BYTES, decoded_in_part, is_text
 from bh_studio.engine.records.rows import PROMPTS_FIELD, FilePrompt, SkippedRow
 from bh_studio.engine.units import counted
@@ -78,10 +78,10 @@ def _json_rows(text: str, field: str | None) -> Rows:
             yield SkippedRow(number, _NOT_TEXT)
             continue
         try:
-            value = json.loads(line, parse_constant=_refuse_constant)
-            # What cannot be written again, such as 1e999 or half a surrogate pair, is no JSON here.
-            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        except (ValueError, RecursionError):
+            value = parsed(line)
+            # Rows hold what else stands there, so it must be possible to write it again.
+            check_encodable(value)
+        except JsonError:
             yield SkippedRow(number, "It is not valid JSON.")
             continue
         values = {name: value} if isinstance(value, str) else value
@@ -191,10 +191,6 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip(string.whitespace):
             yield number, line.removesuffix("\r")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 _NOT_TEXT = "It has bytes that are no text."

@@ -73,7 +73,7 @@ class Journal:
 
     def refusal(self, reason: str) -> InputError:
         """What to raise where rows that are there are none of this experiment."""
-        return InputError(f"{self._path} is not a result of this command: {reason}", _START_OVER)
+        return _refusal(self._path, reason)
 
     @property
     def is_finished(self) -> bool:
@@ -229,12 +229,14 @@ def _former(result: Path, journal: Path, replaces: bool) -> Former | None:
             convert(dict[str, Any], header[name], name)
         convert(str, header["kind"], "kind")
     except JsonError as error:
-        raise InputError(
-            f"{result} is not a result of this command: {error}", _START_OVER
-        ) from error
+        raise _refusal(result, str(error)) from error
     except DAMAGE as error:
         raise InputError(f"{result} has a row that cannot be read.", _START_OVER) from error
     return Former(header, keyed, is_finished)
+
+
+def _refusal(result: Path | None, reason: str) -> InputError:
+    return InputError(f"{result} is not a result of this command: {reason}", _START_OVER)
 
 
 def _read_journal(path: Path) -> tuple[Row, list[Row]]:
