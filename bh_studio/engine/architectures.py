@@ -11,8 +11,8 @@ from typing import Any
 
 # Counts travel and are saved as uint8.
 MOST_EXPERTS = 255
-# No recording and no session has more.
-_MOST_LAYERS = 1024
+# Far more than any model has; what claims more is damaged.
+MOST_LAYERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _has_sparse_layers(value: Callable[[str], Any]) -> bool:
     """Whether any layer has experts; Qwen3-MoE can make some of them, or all, dense."""
     layers, dense = value("num_hidden_layers"), value("mlp_only_layers") or []
     step = value("decoder_sparse_step") or 1
-    if layers is not None and layers > _MOST_LAYERS:
+    if layers is not None and layers > MOST_LAYERS:
         raise ValueError(f"num_hidden_layers is {layers}.")
     return layers is None or any(n not in dense and (n + 1) % step == 0 for n in range(layers))
 

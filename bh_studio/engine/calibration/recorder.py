@@ -128,20 +128,19 @@ class Reading:
         texts: Sequence[str],
         factors: Collection[ScoreName] = (),
     ) -> None:
-        documents = [
-            torch.tensor(tokenizer(t, verbose=False).input_ids, dtype=torch.int64) for t in texts
-        ]
-        tokens = sum(len(document) for document in documents)
+        documents = [tokenizer(text, verbose=False).input_ids for text in texts]
+        tokens = sum(map(len, documents))
         if tokens < _MIN_TOKENS or max(map(len, documents)) <= SKIPPED_POSITIONS:
             raise EngineError(
                 f"The calibration text has only {tokens} tokens.",
                 f"Use a text of at least {_MIN_TOKENS}, better 2,000.",
             )
         for document in documents:
-            check_token_ids(model, tokenizer, document.tolist(), "The calibration text")
+            check_token_ids(model, tokenizer, document, "The calibration text")
         self._model, self._texts, self._factors = model, texts, factors
         self._window = min(WINDOW, int(model.config.max_position_embeddings))
-        self.windows = _windows(documents, self._window)
+        read = [torch.tensor(document, dtype=torch.int64) for document in documents]
+        self.windows = _windows(read, self._window)
         self.has_sensitivity = ScoreName.SENSITIVITY in factors
 
     def record(self, number: int) -> LogitsRow:

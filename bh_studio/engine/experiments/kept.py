@@ -36,8 +36,8 @@ def run_kept(
     the first event `journal.rows` holds what was taken over.
 
     Raises InputError if those rows were made with other settings or another model, or are none that
-    the experiment has; EngineError if
-    this machine cannot compute as that one did or the disk refuses a row, and what `run` raises.
+    the experiment has; EngineError if this machine cannot compute as that one did or the disk
+    refuses a row; and what `run` raises.
     """
     definition = settled(definition, loaded.info)
     _begin(loaded, definition, journal)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bh_studio.engine.architectures import MOST_EXPERTS, MOST_LAYERS
 from bh_studio.engine.files.arrays import (
     Archive,
     ArchiveError,
@@ -30,9 +31,6 @@ from bh_studio.engine.rules.parameters import ScoreName
 _FORMAT_VERSION = 2
 # 16 layers of 64 experts take 4 KB a token in float32: half a million tokens.
 _MAX_BYTES = 2 * 2**30
-_MAX_LAYERS = 1024
-# Counts of experts are bytes.
-_MAX_EXPERTS = 255
 _NOT_FINITE = "its numbers are not finite float32."
 
 
@@ -211,11 +209,11 @@ def _fitting(origin: RecordingOrigin) -> CheckShape:
 def _shape_problem(shape: tuple[int, ...]) -> str:
     """Why no model has router logits of this shape, (layer, token, expert); empty if one may."""
     layers, tokens, experts = shape
-    if 1 <= layers <= _MAX_LAYERS and tokens >= 1 and 2 <= experts <= _MAX_EXPERTS:
+    if 1 <= layers <= MOST_LAYERS and tokens >= 1 and 2 <= experts <= MOST_EXPERTS:
         return ""
     return (
-        f"Router logits need 1 to {_MAX_LAYERS} layers, at least one token, and 2 to "
-        f"{_MAX_EXPERTS} experts; got {layers}, {tokens} and {experts}."
+        f"Router logits need 1 to {MOST_LAYERS} layers, at least one token, and 2 to "
+        f"{MOST_EXPERTS} experts; got {layers}, {tokens} and {experts}."
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bh_studio.engine.architectures import MOST_EXPERTS, MOST_LAYERS
 from bh_studio.engine.errors import DAMAGE, damage
 from bh_studio.engine.files.arrays import (
     Archive,
@@ -48,7 +49,7 @@ _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
 # The counts of 200,000 tokens of both sides; read, JSON can take twenty times as much.
 _MAX_MEMBER_BYTES = 64 * 2**20
-_MOST_LAYERS, _MOST_TOKENS = 1024, 2**24
+_MOST_TOKENS = 2**24
 # For the names, headers and directory of the arrays, and what other programs pack beside them.
 _ROOM = 2**20
 _ARRAY_TYPES: dict[str, type[np.generic]] = {
@@ -163,8 +164,7 @@ def _most_packed(document: dict[str, Any]) -> int:
     Raises what is in DAMAGE for a document that is damaged.
     """
     layers = convert(int, document["model"]["layers"], "model.layers")
-    if not 1 <= layers <= _MOST_LAYERS:
-        raise ValueError(f"layers is {layers}.")
+    _check_layers(layers)
     tokens = sum(
         len(document["sides"][side][name])
         for side in SIDE_NAMES
@@ -214,13 +214,17 @@ def _text(value: object) -> str:
     return value
 
 
+def _check_layers(layers: int) -> None:
+    if not 1 <= layers <= MOST_LAYERS:
+        raise ValueError(f"layers is {layers}.")
+
+
 def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: GenerationParameters) -> None:
     """Raise ValueError for values that no run of this program can have had."""
-    if not 1 <= model.layers <= _MOST_LAYERS:
-        raise ValueError(f"layers is {model.layers}.")
+    _check_layers(model.layers)
     if not 1 <= model.context_length <= _MOST_TOKENS:
         raise ValueError(f"context_length is {model.context_length}.")
-    if not 1 <= model.top_k <= model.experts <= 255:  # counts are bytes
+    if not 1 <= model.top_k <= model.experts <= MOST_EXPERTS:
         raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
     rule.check_shape(model.layers, model.experts)
     if generation.max_new_tokens > _MOST_TOKENS:
