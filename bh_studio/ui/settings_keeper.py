@@ -8,7 +8,7 @@ from bh_studio.settings import Settings, save_settings
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember
 
-_REST_MS = 1000
+_DELAY_MS = 1000
 
 
 class SettingsKeeper(QObject):
@@ -26,7 +26,7 @@ class SettingsKeeper(QObject):
         self._pool.setMaxThreadCount(1)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_REST_MS)
+        self._timer.setInterval(_DELAY_MS)
         self._timer.timeout.connect(self.save)
         for changed in (
             window.compare.prompt.edited,
@@ -35,7 +35,13 @@ class SettingsKeeper(QObject):
             window.theme.changed,
             window.files.changed,
         ):
-            changed.connect(self._timer.start)
+            changed.connect(self._wait)
+
+    @Slot()
+    def _wait(self) -> None:
+        # Not begun anew with each letter, or nothing would be written while a person types on.
+        if not self._timer.isActive():
+            self._timer.start()
 
     @Slot()
     def save(self) -> None:

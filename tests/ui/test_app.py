@@ -315,6 +315,24 @@ def test_what_is_typed_is_on_the_disk_soon_after(engine: FakeEngine) -> None:
     assert found == ["Not to be lost"]
 
 
+def test_who_types_on_and_on_loses_no_more_than_a_second(engine: FakeEngine) -> None:
+    typing = QTimer()
+    typing.timeout.connect(lambda: window().compare.prompt.editor.insertPlainText("a"))
+    _start = when(lambda: engine.is_started, lambda: typing.start(50))
+
+    def close() -> None:
+        assert typing.isActive()
+        typing.stop()
+        window().close()
+
+    _looking = when(lambda: "a" in load_settings().prompt, close)
+    latest = QTimer()
+    latest.setSingleShot(True)
+    latest.timeout.connect(lambda: QApplication.exit(3))
+    latest.start(20_000)
+    assert run_window(WindowOptions(), lambda: engine) == 0
+
+
 def test_unreadable_settings_are_kept_aside_and_told(engine: FakeEngine) -> None:
     settings_path().parent.mkdir(parents=True, exist_ok=True)
     settings_path().write_bytes(b'{"prompt": "torn')
