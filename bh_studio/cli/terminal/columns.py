@@ -6,6 +6,7 @@ Knows neither engine nor Qt. Lines are only ever appended, so it works in a pipe
 from __future__ import annotations
 
 import unicodedata
+from itertools import accumulate, takewhile
 from typing import TextIO
 
 _GAP = " | "
@@ -56,6 +57,7 @@ class _Column:
         self.lines: list[str] = []
         self._width = width
         self._open = ""
+        self._open_width = 0
         self._ended = False
 
     @property
@@ -81,8 +83,10 @@ class _Column:
         return self.lines.pop(0) if self.lines else ""
 
     def _append(self, character: str) -> None:
-        if display_width(self._open) + display_width(character) <= self._width:
+        width = display_width(character)
+        if self._open_width + width <= self._width:
             self._open += character
+            self._open_width += width
             return
         head, space, word = self._open.rpartition(" ")
         if character == " ":
@@ -94,7 +98,7 @@ class _Column:
 
     def _break(self, line: str, rest: str) -> None:
         self.lines.append(line)
-        self._open = rest
+        self._open, self._open_width = rest, display_width(rest)
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -111,9 +115,9 @@ def shorten(text: str, width: int) -> str:
     safe = "".join(c if c.isprintable() else _visible(c) for c in line)
     if display_width(safe) <= width:
         return safe
-    while safe and display_width(safe) > width - 1:
-        safe = safe[:-1]
-    return safe.rstrip() + "…"
+    widths = accumulate(map(display_width, safe))
+    kept = sum(1 for _ in takewhile(lambda found: found < width, widths))
+    return safe[:kept].rstrip() + "…"
 
 
 def display_width(text: str) -> int:

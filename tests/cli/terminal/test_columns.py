@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
-from bh_studio.cli.terminal.columns import ColumnPrinter, display_width
+from bh_studio.cli.terminal.columns import ColumnPrinter, display_width, shorten, wrap
 
 
 def printed(left: list[str], right: list[str], width: int = 43) -> list[str]:
@@ -61,3 +62,12 @@ def test_all_text_arrives() -> None:
     lines = printed([text], [])[2:]
     joined = " ".join(line.split(" |")[0].rstrip() for line in lines)
     assert joined.split() == text.split()
+
+
+def test_what_is_long_takes_as_long_as_it_is() -> None:
+    started = time.perf_counter()
+    for text in ("é" * 200_000, "e\u0301 日" * 50_000):
+        assert "".join(wrap(text, 60)).replace(" ", "") == text.replace(" ", "")
+        assert shorten(text, 60).endswith("…")
+        assert 57 <= display_width(shorten(text, 60)) <= 60
+    assert time.perf_counter() - started < 20
