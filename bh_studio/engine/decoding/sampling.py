@@ -11,6 +11,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from bh_studio.engine.errors import EngineError
 from bh_studio.engine.records.terms import GenerationParameters
 
 # Divided by less, logits may exceed what float32 holds, and then no probability is a number.
@@ -46,8 +47,19 @@ class SampledToken:
         self._text = torch.empty((1, 0), dtype=torch.int64, device=device)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """The next token, (1, 1) int64. logits: (1, vocabulary)."""
+        """The next token, (1, 1) int64. logits: (1, vocabulary).
+
+        Raises EngineError where they are not finite, as those of a damaged checkpoint.
+        """
         # float32 and the processors' order are those of transformers' sampling loop.
         scores = self._processors(self._text, logits.to(torch.float32, copy=True))
         probabilities = torch.softmax(scores, dim=-1)
-        return torch.multinomial(probabilities, num_samples=1, generator=self._generator)
+        try:
+            return torch.multinomial(probabilities, num_samples=1, generator=self._generator)
+        except RuntimeError as error:
+            if torch.isfinite(logits).all():
+                raise
+            raise EngineError(
+                "The model's answer has values that are not finite.",
+                "The checkpoint is damaged, or this number format is too narrow for it.",
+            ) from error

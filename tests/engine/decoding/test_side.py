@@ -9,8 +9,10 @@ from transformers import DynamicCache, OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from bh_studio.engine.decoding import side
 from bh_studio.engine.decoding.paths import CPU, STOCK, decode_path
+from bh_studio.engine.decoding.sampling import SampledToken
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.decoding.step import DecodedToken
+from bh_studio.engine.errors import EngineError
 from bh_studio.engine.notebook import BHRoutingIntegration
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
 from bh_studio.engine.routing.recordings import Recording
@@ -282,3 +284,10 @@ def test_a_decoder_that_is_abandoned_can_be_closed(monkeypatch: pytest.MonkeyPat
     decoder.close()
     decoder.close()
     assert step.is_closed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_told_of(value: float) -> None:
+    choose = SampledToken(GenerationParameters(), torch.device("cpu"))
+    with pytest.raises(EngineError, match="not finite"):
+        choose(torch.tensor([[0.0, value, 1.0]]))
