@@ -156,3 +156,9 @@ def test_two_windows_leave_each_other_what_they_have_changed(tmp_path: Path) -> 
     assert load_settings(path) == Settings(
         prompt="second", text_percent=130, recent_sessions=("/d", "/a", "/c")
     )
+
+
+def test_half_a_character_costs_its_setting_only(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(r'{"rule": "\ud800", "splitters": "\ud800", "chat": false}')
+    assert load_settings(path) == Settings(chat=False)

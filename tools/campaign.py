@@ -195,8 +195,9 @@ def _judged(error: BaseException) -> dict[str, Any]:
     message = str(error)
     frames = traceback.extract_tb(error.__traceback__)
     # A ValueError of ours is a sentence wherever it is said.
+    is_sentence = type(error).__module__ != "builtins" or message.endswith(".")
     is_ours = isinstance(error, TOLD) or (
-        isinstance(error, ValueError) and bool(frames) and "/bh_studio/" in frames[-1].filename
+        isinstance(error, ValueError) and is_sentence and "/bh_studio/" in frames[-1].filename
     )
     is_told = is_ours and not PYTHONS_WORDS.search(message)
     trace = "".join(traceback.format_exception(error))[-3000:]

@@ -89,6 +89,8 @@ def convert(kind: type[_T], values: Any, name: str = "") -> _T:
         raise JsonError(_sentence(error, values, name)) from error
     except RecursionError:
         raise JsonError(f"{name or 'it'} is nested too deep.") from None
+    except UnicodeError:
+        raise JsonError(f"{name or 'it'} has a character that does not exist.") from None
     if unknown is not None:
         raise JsonError(f"{unknown or 'A field without a name'} is not known.")
     return made

@@ -186,3 +186,9 @@ def test_what_cannot_be_written_again_is_told() -> None:
     for value in (float("nan"), "\ud800", {"\udfff": 1}):
         with pytest.raises(JsonError, match=r"^it has a number or a character that is no JSON\.$"):
             check_encodable([value])
+
+
+def test_half_a_character_is_told_of_wherever_it_stands() -> None:
+    for kind in (dict[str, int], int, Colour, tuple[int, ...]):
+        with pytest.raises(JsonError, match=r"^x has a character that does not exist\.$"):
+            convert(kind, "\ud800", "x")
