@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +31,8 @@ _LONGEST_VALUE = 60
 _WEIGHTS = {b"{": 240, b"[": 72, b",": 24}
 # Numbers and texts take up to three times their length. Lists of nothing take thirty times.
 _LITTLE, _MOST_GROWTH = 40_000_000, 3
+# Far deeper than any document of ours, far less than Python can write.
+_DEEPEST = 100
 
 
 class JsonError(ValueError):
@@ -60,11 +65,32 @@ def parsed(data: bytes | str, name: str = "it") -> Any:
 
 def check_encodable(values: Any, name: str = "it") -> None:
     """Raise JsonError for plain values that could be read and are no JSON all the same, such as
-    1e999 or half a surrogate pair: what repeats them could not be written."""
+    1e999, half a surrogate pair or lists too deep: what repeats them could not be written."""
+    inside: list[Iterator[Any]] = [iter((values,))]
+    while inside:
+        for value in inside[-1]:
+            if isinstance(value, dict):
+                inside.append(chain(value, value.values()))
+                break
+            if isinstance(value, list):
+                inside.append(iter(value))
+                break
+            is_number = isinstance(value, float)
+            if (is_number and not isfinite(value)) or (isinstance(value, str) and _is_half(value)):
+                raise JsonError(f"{name} has a number or a character that is no JSON.")
+        else:
+            inside.pop()
+        if len(inside) > _DEEPEST:
+            raise JsonError(f"{name} is nested too deep.")
+
+
+def _is_half(text: str) -> bool:
+    """Whether there is a character in `text` that no file can hold."""
     try:
-        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        raise JsonError(f"{name} has a number or a character that is no JSON.") from None
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def decode(kind: type[_T], data: bytes | str) -> _T:

@@ -26,7 +26,7 @@ from bh_studio.engine.files.arrays import (
     NotAnArchiveError,
 )
 from bh_studio.engine.files.atomic import write_atomically
-from bh_studio.engine.files.plain_json import convert, parsed
+from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
 from bh_studio.engine.records.session import (
     SCHEMA_VERSION,
     SUFFIX,
@@ -150,6 +150,8 @@ def _document(text: bytes, name: str) -> dict[str, Any]:
     """What session.json says, under the names of today. Raises SessionError, and what is in DAMAGE
     for one that is damaged."""
     document = parsed(text, f"its {_JSON_MEMBER}")
+    # What is opened can be saved again.
+    check_encodable(document, f"its {_JSON_MEMBER}")
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version not in range(1, SCHEMA_VERSION + 1):
         raise SessionError(

@@ -186,6 +186,11 @@ def test_what_cannot_be_written_again_is_told() -> None:
     for value in (float("nan"), "\ud800", {"\udfff": 1}):
         with pytest.raises(JsonError, match=r"^it has a number or a character that is no JSON\.$"):
             check_encodable([value])
+    deep: list[Any] = []
+    for _ in range(500):
+        deep = [deep]
+    with pytest.raises(JsonError, match=r"^a is nested too deep\.$"):
+        check_encodable(deep, "a")
 
 
 def test_half_a_character_is_told_of_wherever_it_stands() -> None:

@@ -283,12 +283,14 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d["parameters"]["rule"].update(score="taste"), r"rule\.score is 'taste'"),
         (
             lambda d: d.update(conversation={"system": "\ud800", "turns": []}),
-            "a value in it is not",
+            r"its session\.json has a number or a character that is no JSON",
         ),
-        (lambda d: d.update(prompt="\ud800"), "a value in it is not"),
+        (lambda d: d.update(prompt="\ud800"), "a character that is no JSON"),
+        (lambda d: d["model"].update(expert_path="\ud800"), "a character that is no JSON"),
+        (lambda d: d["environment"].update(system=float("inf")), "a number or a character"),
         (
             lambda d: d["sides"]["bh"]["token_ids"].__setitem__(0, float("inf")),
-            "a value in it is not",
+            "a number or a character that is no JSON",
         ),
         (lambda d: d.update(sides=0.5), "a value in it is not"),
         (lambda d: d.pop("started_at"), r"'started_at' is missing\.$"),
