@@ -54,6 +54,7 @@ class Errand(QObject):
         window.session.run_finished.connect(self._finish)
         window.session.failed.connect(self.fail)
         window.files.failed.connect(self.fail)
+        window.files.write_failed.connect(self.fail)
         window.files.settled.connect(self._go_on)
 
     def prepare(

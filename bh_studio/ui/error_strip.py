@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from PySide6.QtCore import Qt, Slot
 from PySide6.QtGui import QGuiApplication
@@ -23,6 +24,15 @@ from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 
+class Cause(Enum):
+    """What has to go well before a failure is no matter any more."""
+
+    MODEL = auto()
+    RUN = auto()
+    WRITING = auto()
+    OTHER = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Remedy:
     """Something to do about a failure, offered as a button. apply: called in the GUI thread."""
@@ -33,13 +43,14 @@ class Remedy:
 
 
 class ErrorStrip(QFrame):
-    """Shows the latest failure until it is dismissed."""
+    """Shows the latest failure until it is dismissed, or its cause is settled."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
         self._failure: Failed | None = None
         self._remedy: Remedy | None = None
+        self._cause = Cause.OTHER
         self.setProperty("role", "alarm")
         self.setAccessibleName("Error")
         self._message = self._line("section")
@@ -65,7 +76,7 @@ class ErrorStrip(QFrame):
         self.copy_button.clicked.connect(self.copy)
         self.dismiss_button = QToolButton()
         self.dismiss_button.setProperty("role", "tool")
-        self.dismiss_button.setToolTip("Dismiss this message")
+        self.dismiss_button.setToolTip("Dismiss this message (Esc)")
         self.dismiss_button.clicked.connect(self.dismiss)
         for button, name in (
             (self.remedy_button, "Do what may help"),
@@ -85,10 +96,13 @@ class ErrorStrip(QFrame):
         return self._failure
 
     @Slot(object)
-    def show_failure(self, failure: Failed, remedy: Remedy | None = None) -> None:
+    def show_failure(
+        self, failure: Failed, remedy: Remedy | None = None, cause: Cause = Cause.OTHER
+    ) -> None:
         """Show `failure` in place of an older one, with a button for its `remedy`."""
         self._failure = failure
         self._remedy = remedy
+        self._cause = cause
         self.remedy_button.setVisible(remedy is not None)
         if remedy is not None:
             self.remedy_button.setText(remedy.words)
@@ -107,6 +121,11 @@ class ErrorStrip(QFrame):
         self._failure = None
         self._remedy = None
         self.hide()
+
+    def settle(self, *causes: Cause) -> None:
+        """Take the message away if it is of one of `causes`."""
+        if self._failure is not None and self._cause in causes:
+            self.dismiss()
 
     @Slot()
     def withdraw_remedy(self) -> None:

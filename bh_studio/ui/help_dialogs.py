@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import platform
 
 import numpy
 import pyqtgraph
 import PySide6
 from PySide6.QtCore import Qt, qVersion
-from PySide6.QtWidgets import (
-    QDialog,
-    QDialogButtonBox,
-    QFrame,
-    QLabel,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtGui import QFont, QTextBlockFormat, QTextCharFormat, QTextCursor, QTextOption
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QFrame, QTextEdit, QVBoxLayout, QWidget
 
 from bh_studio import __version__
 from bh_studio.engine.records.terms import ModelInfo
-from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_SMALL
+from bh_studio.ui.widgets.theme import GAP
 
+_SHARE_OF_SCREEN = 0.85
 _READING = (
     (
         "The two sides",
@@ -95,39 +90,62 @@ class TextDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle(title)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        content = QWidget()
-        column = QVBoxLayout(content)
-        column.setContentsMargins(GAP_LARGE, GAP, GAP_LARGE, GAP)
-        column.setSpacing(GAP_SMALL // 2)
-        for heading, text in paragraphs:
-            head = QLabel(heading)
-            head.setProperty("role", "section")
-            body = QLabel(text)
-            body.setTextFormat(Qt.TextFormat.PlainText)
-            body.setWordWrap(True)
-            body.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            column.addWidget(head)
-            column.addWidget(body)
-            column.addSpacing(GAP_SMALL)
-        column.addStretch(1)
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setWidget(content)
+        self.text = QTextEdit()
+        self.text.setReadOnly(True)
+        self.text.setFrameShape(QFrame.Shape.NoFrame)
+        self.text.viewport().setAutoFillBackground(False)
+        # Hashes and paths have no place where a line could end.
+        self.text.setWordWrapMode(QTextOption.WrapMode.WrapAtWordBoundaryOrAnywhere)
+        self.text.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.text.document().setDocumentMargin(GAP)
+        self.text.setAccessibleName(title)
+        self.text.setToolTip(title)
+        _write(self.text.textCursor(), paragraphs)
+        self.text.moveCursor(QTextCursor.MoveOperation.Start)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.close)
         close = buttons.button(QDialogButtonBox.StandardButton.Close)
         close.setToolTip("Close this window (Esc)")
         close.setAccessibleName("Close")
         layout = QVBoxLayout(self)
-        layout.addWidget(area, 1)
+        layout.addWidget(self.text, 1)
         layout.addWidget(buttons)
+        self._layout = layout
+
+    def fit(self, letters: int) -> None:
+        """Be as wide as about `letters`, and as high as the text, as far as the screen is."""
+        room = self.screen().availableSize() * _SHARE_OF_SCREEN
+        width = min(self.fontMetrics().averageCharWidth() * letters, room.width())
+        margins = self._layout.contentsMargins()
+        document = self.text.document().clone(self)
+        document.setTextWidth(width - margins.left() - margins.right() - _scroll_bar(self.text))
+        text_height = math.ceil(document.size().height())
+        document.deleteLater()
+        buttons = self._layout.sizeHint().height() - self.text.sizeHint().height()
+        self.resize(width, min(text_height + buttons, room.height()))
+
+
+def _write(cursor: QTextCursor, paragraphs: tuple[tuple[str, str], ...]) -> None:
+    above, plain, strong = QTextBlockFormat(), QTextCharFormat(), QTextCharFormat()
+    above.setTopMargin(GAP)
+    strong.setFontWeight(QFont.Weight.DemiBold)
+    for place, (heading, text) in enumerate(paragraphs):
+        if place:
+            cursor.insertBlock(above)
+        cursor.insertText(heading, strong)
+        cursor.insertBlock(QTextBlockFormat())
+        # Within a paragraph, lines stay together.
+        cursor.insertText(text.replace("\n", "\N{LINE SEPARATOR}"), plain)
+
+
+def _scroll_bar(area: QTextEdit) -> int:
+    return area.verticalScrollBar().sizeHint().width()
 
 
 def reading_dialog(parent: QWidget) -> TextDialog:
     """How to read the numbers."""
     dialog = TextDialog("How to read the numbers", _READING, parent)
-    dialog.resize(620, 640)
+    dialog.fit(86)
     return dialog
 
 
@@ -159,5 +177,5 @@ def about_dialog(parent: QWidget, model: ModelInfo | None) -> TextDialog:
             )
         )
     dialog = TextDialog("About BH Studio", tuple(paragraphs), parent)
-    dialog.resize(520, 380)
+    dialog.fit(72)
     return dialog

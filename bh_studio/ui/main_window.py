@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Slot
-from PySide6.QtGui import QCloseEvent
-from PySide6.QtWidgets import QMainWindow, QStackedWidget
+from PySide6.QtCore import QSize, Qt, Slot
+from PySide6.QtGui import QCloseEvent, QKeyEvent
+from PySide6.QtWidgets import QMainWindow, QStackedWidget, QStyle
 
 from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
 from bh_studio.ui.compare.page import ComparePage
-from bh_studio.ui.error_strip import ErrorStrip, Remedy
+from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
 from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.place import Place
@@ -29,7 +29,7 @@ from bh_studio.ui.widgets.theme import Theme
 if TYPE_CHECKING:
     from bh_studio.ui.state.hub_statuses import HubStatuses
 
-_FIRST_SIZE = (1280, 800)
+_FIRST_SIZE = QSize(1280, 800)
 
 
 class MainWindow(QMainWindow):
@@ -58,15 +58,17 @@ class MainWindow(QMainWindow):
         self.place: Place = self.compare
         self.status = StatusLine(self)
         self.setStatusBar(self.status)
-        stack = QStackedWidget()
-        stack.addWidget(self.compare)
-        self.setCentralWidget(stack)
+        self._stack = QStackedWidget()
+        self._stack.addWidget(self.compare)
+        self.setCentralWidget(self._stack)
+        self._keep_size()
+        theme.changed.connect(self._keep_size)
         self.place.messages.addWidget(self.errors)
         self.place.take_focus()
         self._connect_models()
         self._connect_place(self.place)
         self._connect_actions()
-        self.resize(*_FIRST_SIZE)
+        self.resize(_FIRST_SIZE.boundedTo(self._room()))
         self._sync()
 
     # --- wiring ---
@@ -77,19 +79,24 @@ class MainWindow(QMainWindow):
         self.engine.model_changed.connect(self._show_model)
         self.engine.load_progressed.connect(self._show_progress)
         self.engine.load_refused.connect(self._show_refusal)
-        self.engine.failed.connect(self.errors.show_failure)
-        self.session.failed.connect(self.errors.show_failure)
+        self.engine.failed.connect(self._show_model_failure)
+        self.engine.calibration_saved.connect(self._settle_model)
+        self.session.failed.connect(self._show_run_failure)
+        self.session.run_accepted.connect(self._settle_run)
         self.models.failed.connect(self.errors.show_failure)
         self.models.notified.connect(self.status.notify)
         self.models.downloads.changed.connect(self._show_downloads)
         self.status.download_chosen.connect(self.models.open_dialog)
         self.files.failed.connect(self.errors.show_failure)
+        self.files.write_failed.connect(self._show_write_failure)
+        self.files.written.connect(self._settle_writing)
+        self.files.opened.connect(self._settle_run)
         self.files.notified.connect(self.status.notify)
 
     def _connect_place(self, place: Place) -> None:
         place.changed.connect(self._sync)
         place.failed.connect(self.errors.show_failure)
-        place.settled.connect(self.errors.dismiss)
+        place.settled.connect(self._settle_former)
 
     def _connect_actions(self) -> None:
         actions = self.actions_
@@ -119,6 +126,21 @@ class MainWindow(QMainWindow):
         actions.settings.toggled.connect(self.compare.settings_panel.setVisible)
         actions.recent_chosen.connect(self._open_recent)
 
+    # --- its size ---
+
+    def _room(self) -> QSize:
+        """The largest size with which a whole window is on the screen."""
+        bar = self.style().pixelMetric(QStyle.PixelMetric.PM_TitleBarHeight)
+        return self.screen().availableSize() - QSize(0, bar)
+
+    @Slot()
+    def _keep_size(self) -> None:
+        """Let no number, notice or error make the window larger than the person has made it."""
+        self._stack.setMinimumSize(0, 0)
+        least = self.compare.minimumSizeHint()
+        height = least.height() - self.compare.messages.minimumSize().height()
+        self._stack.setMinimumSize(QSize(least.width(), height).boundedTo(self._room()))
+
     # --- what the user asks for ---
 
     @Slot()
@@ -144,6 +166,13 @@ class MainWindow(QMainWindow):
     @Slot()
     def _show_about(self) -> None:
         about_dialog(self, self.engine.model).show()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        # While there is something to stop, the key is the menu's.
+        if event.key() == Qt.Key.Key_Escape and self.errors.failure is not None:
+            self.errors.dismiss()
+            return
+        super().keyPressEvent(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if self.place.is_busy:
@@ -201,6 +230,8 @@ class MainWindow(QMainWindow):
     @Slot()
     def _show_model(self) -> None:
         self.status.show_model(self.engine.model)
+        if self.engine.model is not None:
+            self._settle_model()
 
     @Slot(object)
     def _show_refusal(self, refused: LoadRefused) -> None:
@@ -212,7 +243,37 @@ class MainWindow(QMainWindow):
                 "programs",
                 partial(self.engine.load_anyway, refused),
             ),
+            Cause.MODEL,
         )
+
+    @Slot(object)
+    def _show_model_failure(self, failure: Failed) -> None:
+        self.errors.show_failure(failure, cause=Cause.MODEL)
+
+    @Slot(object)
+    def _show_run_failure(self, failure: Failed) -> None:
+        self.errors.show_failure(failure, cause=Cause.RUN)
+
+    @Slot(object)
+    def _show_write_failure(self, failure: Failed) -> None:
+        self.errors.show_failure(failure, cause=Cause.WRITING)
+
+    @Slot()
+    def _settle_model(self) -> None:
+        self.errors.settle(Cause.MODEL)
+
+    @Slot()
+    def _settle_writing(self) -> None:
+        self.errors.settle(Cause.WRITING)
+
+    @Slot()
+    def _settle_run(self) -> None:
+        self.errors.settle(Cause.RUN)
+
+    @Slot()
+    def _settle_former(self) -> None:
+        # What could not be written still is not, and a run that was refused may be again.
+        self.errors.settle(Cause.MODEL, Cause.OTHER)
 
     @Slot()
     def _show_downloads(self) -> None:

@@ -37,11 +37,15 @@ def autosave_dir() -> Path:
 class SessionFiles(QObject):
     """Knows which file the session on screen belongs to, and whether the user has saved it.
 
-    settled: what was asked for is done: nothing is being opened or written any more.
+    write_failed: what the user asked for, or a finished run, could not be written; failed: anything
+    else. written: what the user asked for is. settled: what was asked for is done: nothing is being
+    opened or written any more.
     """
 
     changed = Signal()
     failed = Signal(object)
+    write_failed = Signal(object)
+    written = Signal()
     notified = Signal(str)
     opened = Signal(object)
     settled = Signal()
@@ -213,7 +217,7 @@ class SessionFiles(QObject):
         # The menu's item decides what is written; the name of the file is the user's affair.
         session = self._session.session
         if session is not None:
-            done = partial(self.notified.emit, f"Exported to {path}")
+            done = partial(self._take_exported, path)
             self._jobs.write(WriteSession(session, path, form), done)
 
     def _take_read(self, path: Path, event: SessionRead | Failed) -> None:
@@ -257,13 +261,18 @@ class SessionFiles(QObject):
             self.path, self.is_saved = path, True
         self._remember(path)
         self.changed.emit()
+        self.written.emit()
         self.notified.emit(f"Saved to {path}")
+
+    def _take_exported(self, path: Path) -> None:
+        self.written.emit()
+        self.notified.emit(f"Exported to {path}")
 
     @Slot(object)
     def _take_write_failure(self, failure: Failed) -> None:
         # What could not be written is still on screen.
         self._closes_window = False
-        self.failed.emit(failure)
+        self.write_failed.emit(failure)
 
     @Slot()
     def _close_awaited(self) -> None:

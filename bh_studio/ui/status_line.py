@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtWidgets import QLabel, QProgressBar, QPushButton, QSizePolicy, QStatusBar, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QStatusBar, QWidget
 
 from bh_studio.engine.protocol.events import LoadProgress
 from bh_studio.engine.records.terms import ModelInfo
@@ -17,17 +17,6 @@ _BRIEFLY_MS = 6000
 _STEPS = 1000
 
 
-class _ModelLabel(ElidedLabel):
-    """As wide as its text where there is room, so that what is left goes to short notices."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__(role)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
-
-    def sizeHint(self) -> QSize:
-        return QLabel.sizeHint(self)
-
-
 class StatusLine(QStatusBar):
     """Loading progress and short notices on the left, downloads and the model on the right."""
 
@@ -37,17 +26,23 @@ class StatusLine(QStatusBar):
         super().__init__(parent)
         self.setSizeGripEnabled(False)
         self.setContentsMargins(GAP_SMALL, 0, GAP_SMALL, 0)
-        self._stage = QLabel()
-        self._stage.setTextFormat(Qt.TextFormat.PlainText)
+        self._stage = ElidedLabel("")
         self._progress = QProgressBar()
         self._progress.setTextVisible(False)
         self._progress.setFixedSize(160, 8)
         self._progress.setAccessibleName("Progress of loading the model")
         self._progress.setToolTip("Progress of loading the model")
-        self._model = _ModelLabel("muted")
+        # As wide as its text where there is room: what is left goes to short notices.
+        self._model = ElidedLabel("muted", takes_room=True)
         self._model.setAccessibleName("Model")
-        self.addWidget(self._progress)
-        self.addWidget(self._stage)
+        # Together, for the line hides what it holds while it says something for a few seconds; what
+        # is shown by itself then would be painted over that.
+        left = QWidget()
+        row = QHBoxLayout(left)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._progress)
+        row.addWidget(self._stage, 1)
+        self.addWidget(left, 1)
         self.download_button = QPushButton()
         self.download_button.setProperty("role", "link")
         self.download_button.setAccessibleName("Downloads")
@@ -76,7 +71,7 @@ class StatusLine(QStatusBar):
 
     def show_progress(self, progress: LoadProgress) -> None:
         """Show a step of loading; a bar that fills only where the engine knows how far it is."""
-        self._stage.setText(progress.stage)
+        self._say(progress.stage)
         if progress.fraction is None:
             self._progress.setRange(0, 0)
         else:
@@ -87,7 +82,7 @@ class StatusLine(QStatusBar):
     def show_state(self, text: str) -> None:
         """Show what the engine does where it has no progress to tell."""
         self._progress.hide()
-        self._stage.setText(text)
+        self._say(text)
 
     def notify(self, text: str) -> None:
         """Say something for a few seconds."""
@@ -121,3 +116,7 @@ class StatusLine(QStatusBar):
                 f"smallest p-value {1 / (model.null_samples + 1):.2g}",
             ]
             self._model.setToolTip(plain_tooltip("\n".join(filter(None, lines))))
+
+    def _say(self, words: str) -> None:
+        self._stage.setText(words)
+        self._stage.setToolTip(plain_tooltip(words))

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pyqtgraph as pg
-from PySide6.QtCore import Qt, Slot
+from PySide6.QtCore import QEvent, QObject, Qt, Slot
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 _HEADER_HEIGHT = 28
-_LEAST_LINES = 14  # of a plot, each as many pixels as a letter has points
+# Of a plot, each as many pixels as a letter has points: the least, and from where on there is room
+# for the names of what is in it.
+_LEAST_LINES, _NAMED_LINES = 2, 14
 
 
 class ChartCard(QFrame):
@@ -23,7 +25,6 @@ class ChartCard(QFrame):
     ) -> None:
         super().__init__(parent)
         self.theme = theme
-        self._lines = _LEAST_LINES
         self.setProperty("role", "card")
         self._title = QLabel(title)
         self._title.setProperty("role", "section")
@@ -52,8 +53,14 @@ class ChartCard(QFrame):
         layout.addLayout(self.header)
         layout.addWidget(self._empty, 1)
         layout.addWidget(self.body, 1)
+        self.plot.installEventFilter(self)
         theme.changed.connect(self.take_theme)
         self.show_empty(True)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if watched is self.plot and event.type() is QEvent.Type.Resize:
+            self.show_names(self._has_room)
+        return super().eventFilter(watched, event)
 
     @property
     def readout(self) -> str:
@@ -85,13 +92,6 @@ class ChartCard(QFrame):
         self.body.setVisible(not is_empty)
         self._readout.setVisible(not is_empty)
 
-    def give_way(self, is_crowded: bool) -> None:
-        """Get by with the room of two lines less, for a line of text beside the chart."""
-        lines = _LEAST_LINES - 2 * is_crowded
-        if lines != self._lines:
-            self._lines = lines
-            self.take_theme()
-
     def axis(self, name: str) -> Any:
         """A plot axis, "left" or "bottom"."""
         return self.plot.getPlotItem().getAxis(name)
@@ -108,8 +108,7 @@ class ChartCard(QFrame):
         font = self.font()
         font.setPointSizeF(self.theme.point_size * 0.88)
         self.plot.setBackground(colors.surface)
-        # Room for the name of the left axis.
-        self.plot.setMinimumHeight(round(self.theme.point_size * self._lines))
+        self.plot.setMinimumHeight(round(self.theme.point_size * _LEAST_LINES))
         for side, name in getattr(self, "_axis_names", {}).items():
             axis = self.axis(side)
             axis.setPen(pg.mkPen(colors.line))
@@ -118,3 +117,13 @@ class ChartCard(QFrame):
             axis.setStyle(tickLength=4, tickTextOffset=4)
             size = f"{self.theme.point_size * 0.92:.1f}pt"
             axis.setLabel(name, color=colors.muted.name(), **{"font-size": size})
+        self.show_names(self._has_room)
+
+    def show_names(self, has_room: bool) -> None:
+        """Name what is in the plot, or leave the plot the room that the names would take."""
+        for side in getattr(self, "_axis_names", {}):
+            self.axis(side).showLabel(has_room)
+
+    @property
+    def _has_room(self) -> bool:
+        return self.plot.height() >= self.theme.point_size * _NAMED_LINES

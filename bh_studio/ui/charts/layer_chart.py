@@ -94,6 +94,11 @@ class LayerChart(ChartCard):
         font.setPointSizeF(self.theme.point_size * 0.88)
         self._reference.label.setFont(font)
 
+    def show_names(self, has_room: bool) -> None:
+        super().show_names(has_room)
+        if hasattr(self, "_reference"):
+            self._reference.label.setVisible(has_room)
+
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if watched is self.plot and event.type() is QEvent.Type.Leave:
             self.set_readout(_EXPLANATION)

@@ -64,7 +64,8 @@ class ScaleLegend(QWidget):
         return QSize(_LENGTH, _STRIP + metrics.height() + 2)
 
     def minimumSizeHint(self) -> QSize:
-        return self.sizeHint()
+        hint = self.sizeHint()
+        return QSize(hint.width(), 2 * self.fontMetrics().height()) if self._vertical else hint
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         painter = QPainter(self)

@@ -23,6 +23,7 @@ from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 _HEADER_HEIGHT = 28
+_LEAST_LINES = 3
 _EXPERTS = "Mean experts"
 _COUNTED = "Counted, mean"  # no wider than the other, which would cost a line of figures
 _ENDINGS = {
@@ -208,6 +209,7 @@ class AnswerPanel(QFrame):
     @Slot()
     def _take_theme(self) -> None:
         self.latest_button.setIcon(icon("latest", self._theme.colors.on_accent))
+        self.text.setMinimumHeight(_LEAST_LINES * self.text.fontMetrics().lineSpacing())
 
 
 def format_seconds(seconds: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 
 from bh_studio.engine.protocol.events import Failed
@@ -25,6 +26,9 @@ from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
+
+# From this height on, a long notice may have more than one line.
+_ROOMY_LINES = 40
 
 
 class ComparePage(QWidget):
@@ -206,6 +210,11 @@ class ComparePage(QWidget):
 
     # --- its own affairs ---
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        has_room = self.height() >= _ROOMY_LINES * self.fontMetrics().lineSpacing()
+        self.statistics.notice.setWordWrap(has_room)
+
     @Slot()
     def show_difference(self) -> None:
         """Mark the first token in which the texts differ, in both panels."""
@@ -221,8 +230,6 @@ class ComparePage(QWidget):
             panel.refresh(session.first_difference, session.compared_tokens)
         self.statistics.refresh(session.notices)
         for chart in (self.layers, self.heat_map):
-            # A small window has no room for one more line unless the charts give theirs.
-            chart.give_way(bool(session.notices))
             chart.refresh()
 
     @Slot()

@@ -64,7 +64,7 @@ class StatisticsStrip(QFrame):
         key.addWidget(caption, 0, Qt.AlignmentFlag.AlignLeft)
         key.addWidget(self.legend)
         key.addStretch(1)
-        # One line, cut where it does not fit: a small window has no second one to give.
+        # On one line, cut where it does not fit, while the window has no second one to give.
         self.notice = ElidedLabel("")
         self.notice.setAccessibleName("What should be known of these numbers")
         self.notice.hide()

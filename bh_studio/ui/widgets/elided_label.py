@@ -8,22 +8,33 @@ from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
 
 class ElidedLabel(QLabel):
-    """Paints as much of its text as fits; the tooltip holds the rest."""
+    """Paints as much of its text as fits; the tooltip holds the rest.
 
-    def __init__(self, role: str, parent: QWidget | None = None) -> None:
+    takes_room: whether it is as wide as its text where there is room; else a changing text moves
+    nothing.
+    """
+
+    def __init__(
+        self, role: str, parent: QWidget | None = None, *, takes_room: bool = False
+    ) -> None:
         super().__init__(parent)
+        self._takes_room = takes_room
         self.setProperty("role", role)
         self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        wide = QSizePolicy.Policy.Preferred if takes_room else QSizePolicy.Policy.Expanding
+        self.setSizePolicy(wide, QSizePolicy.Policy.Preferred)
 
     def minimumSizeHint(self) -> QSize:
         return QSize(0, super().minimumSizeHint().height())
 
     def sizeHint(self) -> QSize:
-        # Not wider than its minimum either, so that a changing text moves nothing.
-        return QSize(0, super().sizeHint().height())
+        hint = super().sizeHint()
+        return hint if self._takes_room else QSize(0, hint.height())
 
-    def paintEvent(self, _event: QPaintEvent) -> None:
+    def paintEvent(self, event: QPaintEvent) -> None:
+        if self.wordWrap() or self.fontMetrics().horizontalAdvance(self.text()) <= self.width():
+            super().paintEvent(event)
+            return
         painter = QPainter(self)
         text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
         painter.setPen(self.palette().color(self.foregroundRole()))

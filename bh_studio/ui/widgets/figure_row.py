@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from PySide6.QtCore import QEvent, Qt
+from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
+from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP, GAP_TINY
 
 
@@ -50,14 +51,26 @@ class FigureRow(QWidget):
         count = len(self._figures)
         for lines in range(1, count + 1):
             columns = -(-count // lines)
-            if lines == count or self._needed_width(columns) <= self.width():
-                self._arrange(columns)
-                return
+            whole = self._widths(columns, QWidget.sizeHint)
+            # A third line would take more room than numbers that are cut are worth.
+            cut = self._widths(columns, QWidget.minimumSizeHint)
+            for widths in (whole, cut) if lines > 1 else (whole,):
+                if sum(widths) + GAP * (columns - 1) <= self.width():
+                    self._arrange(columns)
+                    self._set_least(widths)
+                    return
+        self._arrange(1)
+        self._set_least([0])
 
-    def _needed_width(self, columns: int) -> int:
-        widths = [figure.sizeHint().width() for figure in self._figures]
-        widest = [max(widths[column::columns]) for column in range(columns)]
-        return sum(widest) + GAP * (columns - 1)
+    def _widths(self, columns: int, hint: Callable[[QWidget], QSize]) -> list[int]:
+        """What the widest figure of each column needs, as `hint` says."""
+        widths = [hint(figure).width() for figure in self._figures]
+        return [max(widths[column::columns]) for column in range(columns)]
+
+    def _set_least(self, widths: list[int]) -> None:
+        for column in range(len(self._figures)):
+            least = widths[column] if column < len(widths) else 0
+            self._grid.setColumnMinimumWidth(column, least)
 
     def _arrange(self, columns: int) -> None:
         if columns == self._columns:
@@ -84,11 +97,9 @@ class Figure(QWidget):
         self.name = name
         self._label = QLabel(name)
         self._label.setProperty("role", "muted")
-        self._value = QLabel(NONE_YET)
-        self._value.setProperty("role", role)
-        self._value.setTextFormat(Qt.TextFormat.PlainText)
+        self._meaning = meaning
+        self._value = ElidedLabel(role, takes_room=True)
         self._value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self._value.setToolTip(meaning)
         self.setToolTip(meaning)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -114,4 +125,5 @@ class Figure(QWidget):
         shown = NONE_YET if text is None else text
         if shown != self._value.text() or not self._value.accessibleName():
             self._value.setText(shown)
+            self._value.setToolTip(self._meaning if text is None else f"{text}\n{self._meaning}")
             self._value.setAccessibleName(f"{self.name}: {shown}")

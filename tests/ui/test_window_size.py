@@ -1,0 +1,128 @@
+"""The window is on the screen, and keeps its size whatever it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtWidgets import QApplication, QLabel, QProgressBar
+from pytestqt.qtbot import QtBot
+
+from bh_studio.engine.protocol.events import Failed, LoadProgress, Notice
+from bh_studio.ui.help_dialogs import about_dialog
+from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.widgets.figure_row import Figure, FigureRow
+from tests.ui.conftest import Desk
+
+LONG = "A sentence that says at length what is wrong here and what can be done about that. " * 3
+SCREENS = [(1280, 720), (1366, 768), (1024, 640)]
+
+
+def events() -> None:
+    for _ in range(5):
+        QApplication.processEvents()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_first_window_is_no_larger_than_the_screen(
+    screen: tuple[int, int], make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Screen:
+        def availableSize(self) -> QSize:  # noqa: N802
+            return QSize(*screen)
+
+    monkeypatch.setattr(MainWindow, "screen", lambda _self: Screen())
+    window = make_desk().window
+    assert window.width() == min(1280, screen[0])
+    assert screen[1] - 60 < window.height() < screen[1]
+
+
+@pytest.mark.parametrize("size", [(1024, 640), (1280, 720), (900, 600)])
+def test_the_window_keeps_its_size(size: tuple[int, int], desk: Desk) -> None:
+    window, page = desk.window, desk.page
+    window.resize(*size)
+    events()
+    desk.start("Once")
+    desk.say([" upon", " a"])
+    desk.engine.report(Notice(LONG))
+    page.clock.flush()
+    events()
+    for panel in (page.baseline, page.bh):
+        panel.speed.show_value("123456789.1 tok/s")
+        panel.first_token.show_value("123456789 s")
+        panel.tokens.show_value("123456789")
+    events()
+    window.report(Failed(LONG, LONG, ""))
+    events()
+    window.status.show_state(LONG)
+    window.status.notify(LONG)
+    events()
+    assert window.size() == QSize(*size)
+    assert page.statistics.experts.isVisible()
+
+
+def test_long_numbers_are_cut_and_told_on_hovering(qtbot: QtBot) -> None:
+    figures = [Figure(name, "Meaning") for name in ("One", "Two", "Three", "Four")]
+    row = FigureRow(figures)
+    qtbot.addWidget(row)
+    row.resize(260, 120)
+    row.show()
+    for figure in figures:
+        figure.show_value("1234567890.1 tokens a second")
+    qtbot.waitUntil(lambda: row.columns == 2)
+    values = [label for label in figures[0].findChildren(QLabel) if "tokens" in label.text()]
+    assert all(figure.geometry().right() <= row.width() for figure in figures)
+    assert values[0].toolTip() == "1234567890.1 tokens a second\nMeaning"
+
+
+@pytest.mark.parametrize(("size", "is_whole"), [((1280, 720), True), ((1024, 640), False)])
+def test_a_notice_has_the_lines_that_there_is_room_for(
+    size: tuple[int, int], is_whole: bool, desk: Desk
+) -> None:
+    notice = desk.page.statistics.notice
+    desk.window.resize(*size)
+    desk.start("Once")
+    desk.say([" upon"])
+    desk.engine.report(Notice(LONG))
+    desk.page.clock.flush()
+    events()
+    needed = notice.fontMetrics().boundingRect(
+        0, 0, notice.width(), 10_000, int(Qt.TextFlag.TextWordWrap), LONG
+    )
+    assert (notice.height() >= needed.height()) is is_whole
+    assert notice.wordWrap() is is_whole
+
+
+def test_no_bar_is_painted_over_what_is_said(desk: Desk) -> None:
+    status = desk.window.status
+    status.notify("Saved to run.bhsession")
+    status.show_progress(LoadProgress("Reading the weights", 0.5))
+    events()
+    (bar,) = status.findChildren(QProgressBar)
+    assert not bar.isVisible()
+    status.clearMessage()
+    events()
+    assert bar.isVisible()
+    assert status.stage == "Reading the weights"
+    status.show_state("Ready")
+    status.notify("Saved to run.bhsession")
+    status.clearMessage()
+    events()
+    assert not bar.isVisible()
+
+
+def test_about_shows_long_paths_whole(desk: Desk, qtbot: QtBot) -> None:
+    import dataclasses
+
+    model = desk.model.model
+    assert model is not None
+    long = dataclasses.replace(model, id="/home/" + "averylongname" * 20, fingerprint="0f" * 32)
+    dialog = about_dialog(desk.window, long)
+    qtbot.addWidget(dialog)
+    dialog.show()
+    events()
+    assert dialog.text.horizontalScrollBar().maximum() == 0
+    assert dialog.text.verticalScrollBar().maximum() == 0
+    assert long.id in dialog.text.toPlainText()
+    assert dialog.text.document().size().width() <= dialog.text.viewport().width()
