@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSize, Qt, Slot
-from PySide6.QtGui import QCloseEvent, QKeyEvent
+from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeyEvent
 from PySide6.QtWidgets import QMainWindow, QStackedWidget, QStyle
 
 from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
@@ -130,6 +130,9 @@ class MainWindow(QMainWindow):
 
     def _room(self) -> QSize:
         """The largest size with which a whole window is on the screen."""
+        if QGuiApplication.platformName() == "offscreen":
+            # Qt makes up a screen of 800 by 800, which says nothing of a picture of the window.
+            return QSize(_FIRST_SIZE)
         bar = self.style().pixelMetric(QStyle.PixelMetric.PM_TitleBarHeight)
         return self.screen().availableSize() - QSize(0, bar)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QLabel, QProgressBar
 from pytestqt.qtbot import QtBot
 
@@ -32,6 +33,7 @@ def test_a_first_window_is_no_larger_than_the_screen(
         def availableSize(self) -> QSize:  # noqa: N802
             return QSize(*screen)
 
+    monkeypatch.setattr(QGuiApplication, "platformName", lambda: "xcb")
     monkeypatch.setattr(MainWindow, "screen", lambda _self: Screen())
     window = make_desk().window
     assert window.width() == min(1280, screen[0])
