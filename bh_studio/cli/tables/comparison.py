@@ -15,6 +15,7 @@ _REASONS = {
     FinishReason.MAX_NEW_TOKENS: "token limit",
     FinishReason.CONTEXT_LENGTH: "context full",
     FinishReason.STOPPED: "stopped",
+    FinishReason.BROKEN_OFF: "broken off",
 }
 
 

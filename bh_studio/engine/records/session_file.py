@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from bh_studio.engine.architectures import MOST_EXPERTS, MOST_LAYERS
 from bh_studio.engine.errors import DAMAGE, damage
 from bh_studio.engine.files.arrays import (
     Archive,
@@ -33,6 +32,13 @@ from bh_studio.engine.records.session import (
     Session,
     SessionError,
     SideRecord,
+)
+from bh_studio.engine.records.session_checks import (
+    check_layers,
+    check_length,
+    check_ranges,
+    check_record,
+    prompt_rows,
 )
 from bh_studio.engine.records.session_versions import upgraded
 from bh_studio.engine.records.terms import (
@@ -49,7 +55,6 @@ _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
 # The counts of 200,000 tokens of both sides; read, JSON can take twenty times as much.
 _MAX_MEMBER_BYTES = 64 * 2**20
-_MOST_TOKENS = 2**24
 # For the names, headers and directory of the arrays, and what other programs pack beside them.
 _ROOM = 2**20
 _ARRAY_TYPES: dict[str, type[np.generic]] = {
@@ -166,7 +171,7 @@ def _most_packed(document: dict[str, Any]) -> int:
     Raises what is in DAMAGE for a document that is damaged.
     """
     layers = convert(int, document["model"]["layers"], "model.layers")
-    _check_layers(layers)
+    check_layers(layers)
     tokens = sum(
         len(document["sides"][side][name])
         for side in SIDE_NAMES
@@ -181,7 +186,8 @@ def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
     model = convert(ModelInfo, document["model"], "model")
     rule = convert(RuleParameters, parameters["rule"], "rule")
     generation = convert(GenerationParameters, parameters["generation"], "generation")
-    _check_ranges(model, rule, generation)
+    check_ranges(model, generation)
+    rule.check_shape(model.layers, model.experts)
     sides = document["sides"]
     return Session(
         model=model,
@@ -216,23 +222,6 @@ def _text(value: object) -> str:
     return value
 
 
-def _check_layers(layers: int) -> None:
-    if not 1 <= layers <= MOST_LAYERS:
-        raise ValueError(f"layers is {layers}.")
-
-
-def _check_ranges(model: ModelInfo, rule: RuleParameters, generation: GenerationParameters) -> None:
-    """Raise ValueError for values that no run of this program can have had."""
-    _check_layers(model.layers)
-    if not 1 <= model.context_length <= _MOST_TOKENS:
-        raise ValueError(f"context_length is {model.context_length}.")
-    if not 1 <= model.top_k <= model.experts <= MOST_EXPERTS:
-        raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
-    rule.check_shape(model.layers, model.experts)
-    if generation.max_new_tokens > _MOST_TOKENS:
-        raise ValueError(f"max_new_tokens is {generation.max_new_tokens}.")
-
-
 def _side_from(
     document: dict[str, Any],
     arrays: Archive,
@@ -241,36 +230,28 @@ def _side_from(
 ) -> SideRecord:
     prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
     token_ids = tuple(int(token) for token in document["token_ids"])
-    if len(prompt_token_ids) + len(token_ids) > model.context_length:
-        raise ValueError(f"{side} has more tokens than the {model.context_length} of the model.")
-    # A side that was stopped before its first token has not read the prompt either.
-    prompt_rows = len(prompt_token_ids) - 1 if token_ids else 0
+    check_length(len(prompt_token_ids) + len(token_ids), side, model)
+    read = prompt_rows(len(prompt_token_ids), len(token_ids))
     shapes = {
         "expert_counts": (len(token_ids), model.layers),
         "raw_counts": (len(token_ids), model.layers),
-        "prompt_expert_counts": (prompt_rows, model.layers),
-        "prompt_raw_counts": (prompt_rows, model.layers),
+        "prompt_expert_counts": (read, model.layers),
+        "prompt_raw_counts": (read, model.layers),
         "token_seconds": (len(token_ids),),
     }
     columns = {
         name: arrays.array(f"{side}_{name}", (dtype,), shapes[name])
         for name, dtype in _ARRAY_TYPES.items()
     }
-    seconds = columns["token_seconds"]
-    if not (np.isfinite(seconds).all() and (np.diff(seconds, prepend=0.0) >= 0).all()):
-        raise ValueError(f"the times of {side} do not rise.")
-    if any(columns[name].max(initial=0) > model.experts for name in columns if "counts" in name):
-        raise ValueError(f"{side} counts more experts than the {model.experts} there are.")
     if columns["expert_counts"].tolist() != document["expert_counts"]:
         raise ValueError(f"the expert counts of {side} disagree between its two files.")
-    token_texts = tuple(str(piece) for piece in document["token_texts"])
-    if len(token_texts) != len(token_ids) or "".join(token_texts) != document["text"]:
-        raise ValueError(f"the token texts of {side} do not add up to its text.")
-    return SideRecord(
+    record = SideRecord(
         prompt_token_ids=prompt_token_ids,
         text=_text(document["text"]),
         token_ids=token_ids,
-        token_texts=token_texts,
+        token_texts=tuple(str(piece) for piece in document["token_texts"]),
         finish_reason=convert(FinishReason, document["finish_reason"], "finish_reason"),
         **columns,
     )
+    check_record(record, side, model)
+    return record

@@ -15,12 +15,16 @@ SIDE_NAMES = ("baseline", "bh")
 
 
 class FinishReason(StrEnum):
-    """Why a side stopped producing tokens."""
+    """Why a side stopped producing tokens.
+
+    BROKEN_OFF: an error, or the end of the program, came before its last token.
+    """
 
     END_OF_TEXT = "end_of_text"
     MAX_NEW_TOKENS = "max_new_tokens"
     CONTEXT_LENGTH = "context_length"
     STOPPED = "stopped"
+    BROKEN_OFF = "broken_off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ _ENDINGS = {
     FinishReason.MAX_NEW_TOKENS: "Token limit",
     FinishReason.CONTEXT_LENGTH: "Context full",
     FinishReason.STOPPED: "Stopped",
+    FinishReason.BROKEN_OFF: "Broken off",
 }
 
 

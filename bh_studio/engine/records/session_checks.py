@@ -1,0 +1,69 @@
+"""What every session has to be like, whatever file it was read from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bh_studio.engine.architectures import MOST_EXPERTS, MOST_LAYERS
+from bh_studio.engine.records.session import SideRecord
+from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
+
+_MOST_TOKENS = 2**24
+
+
+def check_layers(layers: int) -> None:
+    """Raise ValueError for a number of layers that no model has."""
+    if not 1 <= layers <= MOST_LAYERS:
+        raise ValueError(f"layers is {layers}.")
+
+
+def check_ranges(model: ModelInfo, generation: GenerationParameters) -> None:
+    """Raise ValueError for values that no run of this program can have had."""
+    check_layers(model.layers)
+    if not 1 <= model.context_length <= _MOST_TOKENS:
+        raise ValueError(f"context_length is {model.context_length}.")
+    if not 1 <= model.top_k <= model.experts <= MOST_EXPERTS:
+        raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
+    if generation.max_new_tokens > _MOST_TOKENS:
+        raise ValueError(f"max_new_tokens is {generation.max_new_tokens}.")
+
+
+def check_length(tokens: int, side: str, model: ModelInfo) -> None:
+    """Raise ValueError for more `tokens`, of prompt and answer, than `model` can read."""
+    if tokens > model.context_length:
+        raise ValueError(f"{side} has more tokens than the {model.context_length} of the model.")
+
+
+def prompt_rows(prompt_tokens: int, tokens: int) -> int:
+    """How many positions of a prompt are counted apart from the answer.
+
+    A side that was stopped before its first token has not read the prompt either.
+    """
+    return prompt_tokens - 1 if tokens else 0
+
+
+def check_record(record: SideRecord, side: str, model: ModelInfo) -> None:
+    """Raise ValueError for what no side of a run with `model` can have left.
+
+    side: what to call it in the sentence.
+    """
+    tokens = len(record.token_ids)
+    check_length(len(record.prompt_token_ids) + tokens, side, model)
+    read = prompt_rows(len(record.prompt_token_ids), tokens)
+    for counts, rows in (
+        (record.expert_counts, tokens),
+        (record.raw_counts, tokens),
+        (record.prompt_expert_counts, read),
+        (record.prompt_raw_counts, read),
+    ):
+        if counts.shape != (rows, model.layers):
+            raise ValueError(f"the counts of {side} are not those of its tokens and layers.")
+        if counts.max(initial=0) > model.experts:
+            raise ValueError(f"{side} counts more experts than the {model.experts} there are.")
+    seconds = record.token_seconds
+    if seconds.shape != (tokens,):
+        raise ValueError(f"the times of {side} are not those of its tokens.")
+    if not (np.isfinite(seconds).all() and (np.diff(seconds, prepend=0.0) >= 0).all()):
+        raise ValueError(f"the times of {side} do not rise.")
+    if len(record.token_texts) != tokens or "".join(record.token_texts) != record.text:
+        raise ValueError(f"the token texts of {side} do not add up to its text.")
