@@ -26,7 +26,8 @@ from bh_studio.engine.records.journal_versions import upgraded
 from bh_studio.engine.records.recording import RecordedLogits, read_router_logits
 from bh_studio.engine.records.replays import ArenaRow
 from bh_studio.engine.records.rows import PromptRow, SkippedRow
-from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.runs.reader import load_run
+from bh_studio.engine.records.session import Session, SessionError
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.sweep import RuleSummary, SweepResult, SweepRow
 from bh_studio.engine.records.terms import ModelInfo
@@ -98,6 +99,8 @@ def read(path: str | Path) -> Session | RecordedLogits | Result:
         session = bh_studio.read("run.bhsession")
         session.first_difference  # the first token in which the answers differ
 
+    The folder of a kept run, also of one that goes on or was cut off, is read as a session too.
+
     A recording of router logits (.npz), also of another program with an array "logits":
 
         recording = bh_studio.read("recording.npz")
@@ -126,6 +129,8 @@ def read(path: str | Path) -> Session | RecordedLogits | Result:
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            return _from_folder(path)
         with path.open("rb") as file:
             is_archive = file.read(2) == b"PK"
         return _from_archive(path) if is_archive else _from_json(path)
@@ -144,6 +149,13 @@ def _missing(path: Path) -> InputError:
         "finished.",
         "The same command goes on from there.",
     )
+
+
+def _from_folder(path: Path) -> Session:
+    try:
+        return load_run(path)
+    except SessionError as error:
+        raise InputError(str(error)) from error
 
 
 def _from_archive(path: Path) -> Session | RecordedLogits:

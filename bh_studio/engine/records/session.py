@@ -119,12 +119,19 @@ class Session:
         return first_difference(*(record.token_ids for record in self.records))
 
     @property
+    def is_broken_off(self) -> bool:
+        """Whether an error, or the end of the program, has ended a side."""
+        return any(r.finish_reason is FinishReason.BROKEN_OFF for r in self.records)
+
+    @property
     def continued(self) -> Conversation | None:
         """What precedes the next prompt of this conversation; None if it was plain text.
 
-        A prompt to which no side has said anything is left out.
+        A prompt to which no side has said anything is left out, and one whose answers broke off.
         """
-        if self.conversation is None or not any(r.token_ids for r in self.records):
+        if self.conversation is None or self.is_broken_off:
+            return self.conversation
+        if not any(record.token_ids for record in self.records):
             return self.conversation
         answers = tuple(record.text for record in self.records)
         turns = (*self.conversation.turns, Turn(self.prompt, answers))

@@ -1,0 +1,1 @@
+"""Runs in folders of their own, written while they go on: their lines, writer and reader."""

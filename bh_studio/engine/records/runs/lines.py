@@ -1,0 +1,97 @@
+"""What the folder of a run holds: a header, and a line for each thing that happened.
+
+`run.json` is there before the first token and says what was asked and of which model. Each line of
+`events.jsonl` is one thing that happened: a prompt was read, a token came, a side ended, the run
+ended. A run whose program was killed is there as far as it came; it lacks its last line. While a
+run is written the lock of `events.jsonl` is held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from bh_studio.engine.records.terms import (
+    Conversation,
+    FinishReason,
+    GenerationParameters,
+    ModelInfo,
+)
+from bh_studio.engine.rules.parameters import RuleParameters
+
+FORMAT = 1
+HEADER, EVENTS = "run.json", "events.jsonl"
+
+
+class RunEnd(StrEnum):
+    """How a run ended. CUT_OFF: its program did, before it could say so."""
+
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    CUT_OFF = "cut_off"
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeader:
+    """What was asked, of which model, before anything was answered.
+
+    started_at: ISO 8601 with time zone. prompt_token_ids: what each side reads. The rest: as
+    Session has it.
+    """
+
+    model: ModelInfo
+    sides: tuple[RuleParameters | None, ...]
+    generation: GenerationParameters
+    prompt: str
+    conversation: Conversation | None
+    prompt_token_ids: tuple[tuple[int, ...], ...]
+    environment: dict[str, Any]
+    started_at: str
+
+
+class PromptLine(msgspec.Struct, frozen=True, tag_field="event", tag="prompt"):
+    """A side has read its prompt; the names are those of SideRecord."""
+
+    side: int
+    prompt_expert_counts: list[list[int]]
+    prompt_raw_counts: list[list[int]]
+
+
+class TokenLine(msgspec.Struct, frozen=True, tag_field="event", tag="token"):
+    """A side has produced a token. seconds: of this side's own computing so far."""
+
+    side: int
+    token_id: int
+    text: str
+    expert_counts: list[int]
+    raw_counts: list[int]
+    seconds: float
+
+
+class SideLine(msgspec.Struct, frozen=True, tag_field="event", tag="side_ended"):
+    """A side has ended. text_tail: characters that were held back."""
+
+    side: int
+    text_tail: str
+    finish_reason: FinishReason
+
+
+class NoticeLine(msgspec.Struct, frozen=True, tag_field="event", tag="notice"):
+    """A fact of the run that a person should know."""
+
+    text: str
+
+
+class EndLine(msgspec.Struct, frozen=True, tag_field="event", tag="ended"):
+    """The run has ended. at: ISO 8601. message: why it failed."""
+
+    how: RunEnd
+    at: str
+    message: str = ""
+
+
+Line = PromptLine | TokenLine | SideLine | NoticeLine | EndLine

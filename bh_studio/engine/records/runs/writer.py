@@ -1,0 +1,94 @@
+"""Writes a run while it goes on, in a thread of its own: who answers never waits for the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from bh_studio.engine.errors import as_sentence
+from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.lock import locked
+from bh_studio.engine.files.plain_json import encode
+from bh_studio.engine.records.runs.lines import EVENTS, FORMAT, HEADER, EndLine, Line, RunHeader
+
+_FLUSH_SECONDS = 0.25
+_SYNC_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class RunWriter:
+    """Writes one run into `folder`, which is made.
+
+    What is added is with the system a quarter of a second later, and on the disk two seconds later,
+    by a thread that ends with `close`. problem: why nothing is written any more, a sentence; empty
+    while all is. Raises OSError if the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, header: RunHeader) -> None:
+        self.folder = folder
+        self.problem = ""
+        folder.mkdir(parents=True)
+        self._header = header
+        with ExitStack() as held:
+            held.enter_context(locked(folder / EVENTS))
+            self._file = (folder / EVENTS).open("xb")
+            self._lock = held.pop_all()
+        self._waiting: list[Line] = []
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._write, name="run-writer", daemon=True)
+        self._thread.start()
+
+    def add(self, line: Line) -> None:
+        """Have `line` written; returns at once."""
+        if not self.problem:
+            with self._changed:
+                self._waiting.append(line)
+
+    def close(self, end: EndLine) -> None:
+        """Write what is left and the end of the run; all is on the disk when this returns."""
+        with self._changed:
+            self._waiting.append(end)
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._lock.close()
+
+    def _write(self) -> None:
+        with self._file as file:
+            try:
+                self._write_header()
+                self._write_lines(file)
+            except (OSError, ValueError) as error:
+                self.problem = as_sentence(error)
+                _log.warning("The run in %s is not written further: %s", self.folder, error)
+
+    def _write_header(self) -> None:
+        document = {"format": FORMAT, "kind": "comparison", **asdict(self._header)}
+        write_atomically(self.folder / HEADER, encode(document, indent=1) + b"\n")
+
+    def _write_lines(self, file: BinaryIO) -> None:
+        encoder = msgspec.json.Encoder()
+        synced, is_synced, is_last = time.monotonic(), True, False
+        while not is_last:
+            with self._changed:
+                if not self._is_closed:
+                    self._changed.wait(_FLUSH_SECONDS)
+                lines, self._waiting = self._waiting, []
+                is_last = self._is_closed
+            if lines:
+                file.write(b"".join(encoder.encode(line) + b"\n" for line in lines))
+                file.flush()
+                is_synced = False
+            if not is_synced and (is_last or time.monotonic() - synced >= _SYNC_SECONDS):
+                os.fsync(file.fileno())
+                synced, is_synced = time.monotonic(), True
