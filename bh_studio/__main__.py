@@ -124,6 +124,7 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
     add("--sampling-temperature", "divides the vocabulary logits", type=float, metavar="T")
     add("--top-p", "draw from the tokens that together hold P", type=float, metavar="P")
     add("--seed", "start of the random draws", type=int, metavar="N")
+    add("--history", options.HISTORY_HELP, action=argparse.BooleanOptionalAction)
     add("--run", "run as soon as the model is ready", action="store_true")
     add("--save", "save the session after the run", type=Path, metavar="FILE")
     add("--screenshot", "write a picture of the window (PNG)", type=Path, metavar="FILE")

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal, SignalInstance, Slot
 from PySide6.QtWidgets import QApplication
 
-from bh_studio import __version__
+from bh_studio import __version__, paths
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.settings import load_settings
@@ -51,7 +52,8 @@ class WindowOptions:
     values that replace the remembered ones, by the field names of RuleParameters and
     GenerationParameters. session: file to open. chat: take the prompt as a message (True) or as
     plain text (False). system: system prompt of a chat.
-    color_scheme: "light" or "dark" instead of the system's. size: width and height in pixels.
+    history: keep every run. color_scheme: "light" or "dark" instead of the system's. size: width
+    and height in pixels.
     """
 
     prompt: str | None = None
@@ -69,6 +71,7 @@ class WindowOptions:
     session: Path | None = None
     chat: bool | None = None
     system: str | None = None
+    history: bool = True
     color_scheme: str | None = None
     size: tuple[int, int] | None = None
 
@@ -125,7 +128,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         load_anyway=options.load_anyway,
         calibration=options.calibration,
     )
-    launcher = _Launcher(window, engine, first_load, make_engine or _real_engine)
+    history = paths.history_dir() if options.history else None
+    launcher = _Launcher(window, engine, first_load, make_engine or partial(_real_engine, history))
     window.show()
     for sentence in unreadable:
         window.report(Failed(sentence, "", ""))
@@ -138,7 +142,10 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         options.system,
     )
     # An errand says nothing of what a person wants the next time.
-    keeper = None if options.quit else SettingsKeeper(window, settings)
+    keeper = None
+    if not options.quit:
+        keeper = SettingsKeeper(window, settings)
+        window.kept.look_for_cut_off()
     try:
         code = app.exec()
         if interrupts.exit_code is not None:
@@ -187,7 +194,7 @@ class UncaughtErrors(QObject):
         self.caught.emit(
             Failed(
                 f"The program made a mistake: {str(error) or kind.__name__}.",
-                "Your finished runs are kept. Please report this with its details.",
+                "Your runs are kept. Please report this with its details.",
                 details,
             )
         )
@@ -244,7 +251,7 @@ class _Launcher(QObject):
             self._engine.shutdown()
 
 
-def _real_engine() -> EngineLike:
+def _real_engine(history: Path | None) -> EngineLike:
     from bh_studio.ui.engine_thread import Engine
 
-    return Engine()
+    return Engine(history)

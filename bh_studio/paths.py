@@ -27,6 +27,16 @@ def data_dir() -> Path:
     return Path(platformdirs.user_data_dir(_APP, appauthor=False))
 
 
+def history_dir() -> Path:
+    """Folder that keeps every run, saved by a person or not."""
+    return data_dir() / "runs"
+
+
+def autosave_dir() -> Path:
+    """Folder in which earlier versions kept runs as session files."""
+    return data_dir() / "autosave"
+
+
 def log_dir() -> Path:
     """Folder for the program's log."""
     return Path(platformdirs.user_log_dir(_APP, appauthor=False))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
 from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.execution.clerk import Clerk
+from bh_studio.engine.execution.run_keeping import RunKeeper
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
     Event,
@@ -21,7 +23,9 @@ from bh_studio.engine.protocol.events import (
     ModelLoaded,
     ModelUnloaded,
     Progress,
+    PromptRead,
     Report,
+    RunBegan,
     SideFinished,
     TokenGenerated,
     Waiting,
@@ -37,6 +41,7 @@ from bh_studio.engine.protocol.requests import (
     SaveCalibration,
     UnloadModel,
 )
+from bh_studio.engine.records.runs.lines import RunEnd, RunHeader
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import FinishReason, MemoryNeed, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -97,6 +102,8 @@ class FakeEngine(QObject):
     files: what was asked for that needs no model. It is really done, in order, as soon as the event
     loop gets to it; what is to be written at the latest when the engine is shut down.
 
+    history: folder that keeps every run, as the real engine keeps it; None for none.
+
     With `script` set, a run plays the scripted tokens by itself, one pair every `interval_ms`.
     """
 
@@ -112,6 +119,7 @@ class FakeEngine(QObject):
         self.is_started = False
         self.is_shut_down = False
         self.loads_at_once = False
+        self.history: Path | None = None
         self.load_failure: Failed | LoadRefused | None = None
         self.run_failure: Failed | None = None
         self.script: dict[int, list[str]] | None = None
@@ -119,6 +127,7 @@ class FakeEngine(QObject):
         self.sides: dict[int, FakeSide] = {}
         self._answered = 0
         self._begun: set[int] = set()
+        self._keeper: RunKeeper | None = None
         self._clerk = Clerk()
         self._files_left: list[tuple[int, ModelFree]] = []
         self._random = np.random.default_rng(5)
@@ -142,9 +151,15 @@ class FakeEngine(QObject):
             QTimer.singleShot(0, self.finish_load)
         elif isinstance(request.body, Comparison):
             self.sides = {side: FakeSide(self.model.layers) for side in range(2)}
+            self._keeper = RunKeeper(self.history) if self.history is not None else None
             if self.script is not None:
                 self.begin()
                 self._timer.start(self.interval_ms)
+
+    @property
+    def has_files_left(self) -> bool:
+        """Whether something that needs no model is not done yet."""
+        return bool(self._files_left)
 
     def cancel(self, job: int) -> None:
         self.cancelled.add(job)
@@ -161,7 +176,13 @@ class FakeEngine(QObject):
 
     def report(self, event: Event, job: int | None = None) -> None:
         """Say `event` about `job`, or about what was asked for last."""
-        self.reported.emit(Report(self.jobs[-1] if job is None else job, event))
+        number = self.jobs[-1] if job is None else job
+        if self._keeper is not None and number == self.jobs[-1]:
+            if isinstance(event, Failed):
+                self._keeper.end(RunEnd.FAILED, event.message)
+            for before in self._keeper.take(event):
+                self.reported.emit(Report(number, before))
+        self.reported.emit(Report(number, event))
 
     def job_of(self, kind: type[Body]) -> int:
         """The last job of that kind."""
@@ -255,6 +276,7 @@ class FakeEngine(QObject):
         if self.jobs[-1] not in self._begun:
             self._begun.add(self.jobs[-1])
             self.report(Progress("answers", 0, 1))
+            self.report(RunBegan(self._header()))
 
     def token(
         self,
@@ -281,6 +303,9 @@ class FakeEngine(QObject):
             raw_counts=np.broadcast_to(raw, (layers,)).copy(),
             seconds=seconds,
         )
+        if index == 0:
+            counts = np.full((2, layers), 5, dtype=np.uint8)
+            self.report(PromptRead(side, counts, counts))
         said.texts.append(text)
         said.token_ids.append(event.token_id)
         said.counts.append(event.expert_counts)
@@ -302,15 +327,16 @@ class FakeEngine(QObject):
         for side, said in self.sides.items():
             if said.finish_reason is None:
                 self.finish_side(side, reason)
+        header = self._header()
         session = Session(
-            model=self.model,
-            sides=self.run.sides,
-            generation=self.run.generation,
-            prompt=self.run.prompt,
-            conversation=conversation_of(self.run, self.model),
+            model=header.model,
+            sides=header.sides,
+            generation=header.generation,
+            prompt=header.prompt,
+            conversation=header.conversation,
             records=tuple(said.record() for said in self.sides.values()),
-            environment={"python": "3.11"},
-            started_at="2025-01-02T03:04:05+00:00",
+            environment=header.environment,
+            started_at=header.started_at,
             finished_at="2025-01-02T03:04:06+00:00",
         )
         self.report(Finished(session, reason is not FinishReason.STOPPED))
@@ -321,6 +347,18 @@ class FakeEngine(QObject):
         failure = Failed(message, "Close other programs.", "Traceback: …")
         self.report(failure, job)
         return failure
+
+    def _header(self) -> RunHeader:
+        return RunHeader(
+            model=self.model,
+            sides=self.run.sides,
+            generation=self.run.generation,
+            prompt=self.run.prompt,
+            conversation=conversation_of(self.run, self.model),
+            prompt_token_ids=((1, 2, 3),) * 2,
+            environment={"python": "3.11"},
+            started_at="2025-01-02T03:04:05+00:00",
+        )
 
     def random_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Counts as BH makes them on a model: (used, before the limits)."""

@@ -24,14 +24,17 @@ class Loaded(NamedTuple):
     answer: Callable[[ModelBound, CancelToken], Generator[Event, None, None]]
 
 
-def load(arguments: argparse.Namespace, calibration: Path | None = None) -> Loaded:
+def load(
+    arguments: argparse.Namespace, calibration: Path | None = None, history: Path | None = None
+) -> Loaded:
     """Load the model that --model names as --device, --dtype and --load-anyway say.
 
-    calibration: file with the recording to take nulls from. Raises EngineError with what to do
+    calibration: file with the recording to take nulls from. history: folder that keeps every
+    comparison; None for none. Raises EngineError with what to do
     about it, CommandError after Ctrl+C.
     """
     say("Loading the model ...")
-    host, progress, cancel = Host(), StageProgress(), CancelToken()
+    host, progress, cancel = Host(history), StageProgress(), CancelToken()
     request = LoadModel(
         arguments.model, arguments.device, arguments.dtype, arguments.load_anyway, calibration
     )

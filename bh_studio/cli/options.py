@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from bh_studio import paths
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.files.atomic import check_writable, write_atomically
@@ -26,6 +27,7 @@ MODEL_HELP = (
 DEVICE_HELP = '"auto", "cpu", "cuda:N", "cuda:all" (layers spread over all GPUs) or "mps"'
 DTYPE_HELP = "number format of the weights"
 LOAD_ANYWAY_HELP = "load even if the memory seems too small"
+HISTORY_HELP = "keep every run, whatever becomes of it, in the user's data folder (the default)"
 CALIBRATION_HELP = (
     "take nulls from what `bh-studio calibrate --out FILE` saved, not from the text that ships "
     "with the program"
@@ -53,6 +55,18 @@ def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
         help=f"{DTYPE_HELP} (default: %(default)s)",
     )
     parser.add_argument("--load-anyway", action="store_true", help=LOAD_ANYWAY_HELP)
+
+
+def add_history_option(parser: argparse.ArgumentParser) -> None:
+    """Add --history and --no-history."""
+    parser.add_argument(
+        "--history", action=argparse.BooleanOptionalAction, default=True, help=HISTORY_HELP
+    )
+
+
+def history_folder(arguments: argparse.Namespace) -> Path | None:
+    """Where each answer is kept while it goes on; None with --no-history."""
+    return paths.history_dir() if arguments.history else None
 
 
 def add_calibration_option(parser: argparse.ArgumentParser) -> None:

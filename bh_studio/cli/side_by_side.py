@@ -8,9 +8,16 @@ from bh_studio.cli.loading import Loaded
 from bh_studio.cli.terminal.columns import ColumnPrinter
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.notices import Notices
-from bh_studio.cli.terminal.streams import accept_any_character, terminal_width
+from bh_studio.cli.terminal.streams import accept_any_character, say, terminal_width
 from bh_studio.engine.errors import CancelToken
-from bh_studio.engine.protocol.events import Finished, Notice, SideFinished, TokenGenerated
+from bh_studio.engine.protocol.events import (
+    Event,
+    Finished,
+    KeptIn,
+    Notice,
+    SideFinished,
+    TokenGenerated,
+)
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import ModelInfo
@@ -29,23 +36,37 @@ def run_side_by_side(
         accept_any_character()
         own, other = (_title(side, loaded.info) for side in definition.sides)
         printer = ColumnPrinter(sys.stdout, terminal_width(), (own, other))
-    cancel = CancelToken()
+    cancel, folder = CancelToken(), None
     with stop_on_interrupt(cancel):
-        for event in loaded.answer(definition, cancel):
-            if isinstance(event, Finished):
-                session: Session = event.document
-                return session
-            if isinstance(event, Notice):
-                notices.say(event)
-            try:
-                if printer is not None and isinstance(event, TokenGenerated):
-                    printer.add(event.side, event.text)
-                elif printer is not None and isinstance(event, SideFinished):
-                    printer.add(event.side, event.text_tail)
-                    printer.end(event.side)
-            except BrokenPipeError:
-                printer = None  # nobody reads any more; the result may still be wanted in a file
+        try:
+            for event in loaded.answer(definition, cancel):
+                if isinstance(event, Finished):
+                    session: Session = event.document
+                    return session
+                if isinstance(event, KeptIn):
+                    folder = event.folder
+                elif isinstance(event, Notice):
+                    notices.say(event)
+                elif printer is not None and not _show(printer, event):
+                    printer = None  # the result may still be wanted in a file
+        except Exception:
+            if folder is not None:
+                say(f"What was answered by then is kept in {folder}")
+            raise
     raise AssertionError("An experiment always ends with Finished.")
+
+
+def _show(printer: ColumnPrinter, event: Event) -> bool:
+    """Print what `event` adds to an answer; whether anybody still reads."""
+    try:
+        if isinstance(event, TokenGenerated):
+            printer.add(event.side, event.text)
+        elif isinstance(event, SideFinished):
+            printer.add(event.side, event.text_tail)
+            printer.end(event.side)
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _title(side: RuleParameters | None, model: ModelInfo) -> str:

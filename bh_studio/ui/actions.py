@@ -28,8 +28,8 @@ class Actions(QObject):
         )
         self.new_conversation.setVisible(False)
         self.open = new("&Open session…", keys.Open, "Show a saved session")
-        self.open_autosaved = new(
-            "Open &autosaved run…", None, "Show a run that was kept without being saved"
+        self.kept_runs = new(
+            "&Kept runs…", "Ctrl+H", "Every run, whether it was saved or not, to look through"
         )
         self.save = new("&Save session", keys.Save, "Save the run on screen")
         self.save_as = new("Save session &as…", "Ctrl+Shift+S", "Save the run to another file")
@@ -39,7 +39,7 @@ class Actions(QObject):
         self.export_csv = new(
             "Expert counts as &CSV…", None, "Write one row a side, token and layer"
         )
-        self.quit = new("&Quit", "Ctrl+Q", "Close the window; finished runs are kept")
+        self.quit = new("&Quit", "Ctrl+Q", "Close the window; all runs are kept")
         self.models = new("&Models…", "Ctrl+M", "Choose, download, load and unload models")
         self.load_embedded = new(
             "&Embedded model", None, "Load the small model that comes with the program"
@@ -98,7 +98,7 @@ class Actions(QObject):
         file = self._menu("&File")
         file.addActions([self.open])
         file.addMenu(self.recent_menu)
-        file.addActions([self.open_autosaved])
+        file.addActions([self.kept_runs])
         file.addSeparator()
         file.addActions([self.save, self.save_as])
         file.addMenu(export)

@@ -6,6 +6,8 @@ transformers are imported in the engine thread, so a window can be up before the
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from PySide6.QtCore import QObject, QThread, Signal
 
 from bh_studio.engine.execution.service import Service
@@ -17,15 +19,16 @@ class Engine(QObject):
 
     reported: every events.Report, emitted in the engine thread and in the service's own, at once
     even. To be connected to slots of a QObject alone: Qt delivers in the thread that owns it, each
-    thread's reports in their order. What has to wait is told within `submit`, before it returns,
+    thread's reports in their order. history: folder that keeps every comparison; None for none.
+    What has to wait is told within `submit`, before it returns,
     and so is the end of what has not begun within `cancel`.
     """
 
     reported = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, history: Path | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._service = Service(self.reported.emit)
+        self._service = Service(self.reported.emit, history)
         self._thread = _EngineThread(self._service)
 
     def start(self) -> None:

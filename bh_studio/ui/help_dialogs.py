@@ -75,8 +75,8 @@ _READING = (
     ),
     (
         "Your runs",
-        "Every finished run is kept in the autosave folder, so starting another one loses nothing: "
-        "File > Open autosaved run. Saving gives a run a name and a place of your own.",
+        "Every run is kept while it goes on, so starting another one, an error or a crash loses "
+        "nothing: File > Kept runs. Saving gives a run a name and a place of your own.",
     ),
 )
 

@@ -10,23 +10,27 @@ from PySide6.QtCore import QSize, Qt, Slot
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeyEvent
 from PySide6.QtWidgets import QMainWindow, QStackedWidget, QStyle
 
+from bh_studio import paths
 from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
 from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
+from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, cut_off_words
 from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.place import Place
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.downloads import Downloads
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
+from bh_studio.ui.state.kept_runs import KeptRuns
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.status_line import StatusLine
 from bh_studio.ui.widgets.icons import window_icon
 from bh_studio.ui.widgets.theme import Theme
 
 if TYPE_CHECKING:
+    from bh_studio.engine.records.runs.kept import KeptRun
     from bh_studio.ui.state.hub_statuses import HubStatuses
 
 _FIRST_SIZE = QSize(1280, 800)
@@ -54,6 +58,9 @@ class MainWindow(QMainWindow):
         self.models = ModelCommands(engine, theme, settings, self, downloads, statuses)
         self.actions_ = Actions(self)
         self.errors = ErrorStrip(theme)
+        self.cut_off = ErrorStrip(theme)
+        self.kept = KeptRuns(engine.jobs, paths.history_dir(), paths.autosave_dir(), self)
+        self.kept_dialog: KeptRunsDialog | None = None
         self.compare = ComparePage(engine, session, self.files, theme)
         self.place: Place = self.compare
         self.status = StatusLine(self)
@@ -63,6 +70,7 @@ class MainWindow(QMainWindow):
         self.setCentralWidget(self._stack)
         self._keep_size()
         theme.changed.connect(self._keep_size)
+        self.place.messages.addWidget(self.cut_off)
         self.place.messages.addWidget(self.errors)
         self.place.take_focus()
         self._connect_models()
@@ -92,6 +100,8 @@ class MainWindow(QMainWindow):
         self.files.written.connect(self._settle_writing)
         self.files.opened.connect(self._settle_run)
         self.files.notified.connect(self.status.notify)
+        self.kept.failed.connect(self.errors.show_failure)
+        self.kept.cut_off.connect(self._offer_cut_off)
 
     def _connect_place(self, place: Place) -> None:
         place.changed.connect(self._sync)
@@ -105,7 +115,7 @@ class MainWindow(QMainWindow):
             (actions.stop, self._stop),
             (actions.new_conversation, self._start_over),
             (actions.open, self.files.open),
-            (actions.open_autosaved, self.files.open_autosaved),
+            (actions.kept_runs, self._show_kept_runs),
             (actions.save, self.files.save),
             (actions.save_as, self.files.save_as),
             (actions.export_json, self.files.export_json),
@@ -163,6 +173,30 @@ class MainWindow(QMainWindow):
         self.files.open_path(path)
 
     @Slot()
+    def _show_kept_runs(self) -> None:
+        if self.kept_dialog is None:
+            self.kept_dialog = KeptRunsDialog(self.kept, self)
+            self.kept_dialog.chosen.connect(self._open_recent)
+            self.session.run_finished.connect(self.kept.refresh)
+        self.kept_dialog.show_busy(self.place.is_busy)
+        self.kept.refresh()
+        self.kept_dialog.show()
+        self.kept_dialog.activateWindow()
+
+    @Slot(object)
+    def _offer_cut_off(self, runs: tuple[KeptRun, ...]) -> None:
+        newest = runs[0]
+        self.cut_off.show_failure(
+            Failed(cut_off_words(runs), "What had been answered by then is kept.", ""),
+            Remedy(
+                "Show it", "Show the run as far as it came", partial(self._open_cut_off, newest)
+            ),
+        )
+
+    def _open_cut_off(self, run: KeptRun) -> None:
+        self.files.open_path(run.path)
+
+    @Slot()
     def _show_reading(self) -> None:
         reading_dialog(self).show()
 
@@ -172,8 +206,9 @@ class MainWindow(QMainWindow):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         # While there is something to stop, the key is the menu's.
-        if event.key() == Qt.Key.Key_Escape and self.errors.failure is not None:
-            self.errors.dismiss()
+        strips = (strip for strip in (self.errors, self.cut_off) if strip.failure is not None)
+        if event.key() == Qt.Key.Key_Escape and (strip := next(strips, None)) is not None:
+            strip.dismiss()
             return
         super().keyPressEvent(event)
 
@@ -202,8 +237,9 @@ class MainWindow(QMainWindow):
         actions.save.setEnabled(place.is_unsaved)
         for action in (actions.save_as, actions.export_json, actions.export_csv):
             action.setEnabled(place.can_export)
-        for action in (actions.open, actions.open_autosaved):
-            action.setEnabled(not place.is_busy)
+        actions.open.setEnabled(not place.is_busy)
+        if self.kept_dialog is not None:
+            self.kept_dialog.show_busy(place.is_busy)
         actions.show_recent(() if place.is_busy else self.files.settings.recent_sessions)
         for action in (actions.load_embedded, actions.load_folder):
             action.setEnabled(engine.is_settled)

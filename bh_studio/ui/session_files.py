@@ -1,4 +1,4 @@
-"""Saving, opening, exporting and autosaving sessions, with dialogs that never block.
+"""Saving, opening and exporting sessions, with dialogs that never block.
 
 Reads and writes no session itself: the engine does, in a thread of its own.
 """
@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 from bh_studio import paths
 from bh_studio.engine.errors import as_sentence
 from bh_studio.engine.protocol.events import Failed, SessionRead
-from bh_studio.engine.protocol.requests import KeepSession, WriteSession
+from bh_studio.engine.protocol.requests import WriteSession
 from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.settings import Settings
 from bh_studio.ui.state.file_jobs import FileJobs
@@ -29,17 +29,11 @@ _log = logging.getLogger(__name__)
 _SESSIONS = f"BH Studio sessions (*{SUFFIX})"
 
 
-def autosave_dir() -> Path:
-    """Where every finished run is kept, saved by the user or not."""
-    return paths.data_dir() / "autosave"
-
-
 class SessionFiles(QObject):
     """Knows which file the session on screen belongs to, and whether the user has saved it.
 
-    write_failed: what the user asked for, or a finished run, could not be written; failed: anything
-    else. written: what the user asked for is. settled: what was asked for is done: nothing is being
-    opened or written any more.
+    write_failed: what the user asked for could not be written; failed: anything else. written: it
+    is. settled: what was asked for is done: nothing is being opened or written any more.
     """
 
     changed = Signal()
@@ -63,7 +57,7 @@ class SessionFiles(QObject):
         self.is_saved = False
         session.session_changed.connect(self._forget_path)
         session.state_changed.connect(self._give_way_to_run)
-        session.run_finished.connect(self.autosave)
+        session.run_broken_off.connect(self.show_broken_off)
         self._jobs.write_failed.connect(self._take_write_failure)
         # In this order: whoever waits for what is under way finds the window still open.
         self._jobs.settled.connect(self.settled)
@@ -115,31 +109,26 @@ class SessionFiles(QObject):
     @Slot()
     def open(self) -> None:
         """Ask for a session file and show it."""
-        self._open_from(self._folder())
-
-    @Slot()
-    def open_autosaved(self) -> None:
-        """Ask for one of the runs that were kept without being saved."""
-        try:
-            folder = autosave_dir()
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            self._fail(
-                "The folder of autosaved runs cannot be opened.",
-                f"{as_sentence(error)} Open session looks in every other folder.",
-                error,
-            )
+        if self._session.is_busy:
             return
-        self._open_from(folder)
+        dialog = self._new_dialog("Open session", _SESSIONS, "")
+        dialog.fileSelected.connect(self._open_chosen)
+        dialog.open()
 
     def open_path(self, path: Path) -> None:
-        """Show the session in `path` once it is read, as soon as there is an engine that can.
+        """Show the session in `path`, a file or the folder of a run, once it is read, as soon as
+        there is an engine that can.
 
         A bad file changes nothing. Of several files asked for, the last is shown; none is when a
         run begins before it is read.
         """
         if not self._session.is_busy:
             self._jobs.read(path, partial(self._take_read, path))
+
+    @Slot(object)
+    def show_broken_off(self, folder: Path) -> None:
+        """Show what a run had said that an error has ended, so that it can be saved."""
+        self._jobs.read(folder, self._take_broken_off)
 
     def delay_closing(self) -> bool:
         """Whether files are still being written; the window is closed when all of them are, and
@@ -164,20 +153,6 @@ class SessionFiles(QObject):
         if dialog is not None:
             dialog.fileSelected.connect(self._export_csv_chosen)
             dialog.open()
-
-    @Slot(object)
-    def autosave(self, session: Session) -> None:
-        """Keep a finished run, so that nothing has to be asked before it leaves the screen."""
-        if any(record.token_ids for record in session.records):
-            self._jobs.write(KeepSession(session, autosave_dir()))
-
-    def _open_from(self, folder: Path) -> None:
-        if self._session.is_busy:
-            return
-        dialog = self._new_dialog("Open session", _SESSIONS, "")
-        dialog.setDirectory(str(folder))
-        dialog.fileSelected.connect(self._open_chosen)
-        dialog.open()
 
     def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
         if self._session.session is None:
@@ -228,6 +203,12 @@ class SessionFiles(QObject):
         if _is_missing(path):
             self._drop_recent(path)
 
+    def _take_broken_off(self, event: SessionRead | Failed) -> None:
+        # What went wrong is told already.
+        if isinstance(event, SessionRead) and not self._session.is_busy:
+            self._session.show_session(event.session)
+            self.notified.emit("What was answered before the error is kept, and can be saved.")
+
     def _show(self, path: Path, session: Session) -> None:
         self._is_showing = True
         try:
@@ -238,15 +219,14 @@ class SessionFiles(QObject):
             return
         finally:
             self._is_showing = False
-        if path.parent == autosave_dir():
-            # Autosaved files have no name of the user's yet.
-            self.path, self.is_saved = None, False
-        else:
-            self.path, self.is_saved = path, True
+        is_kept = _is_kept(path)
+        # What is kept has no name of the user's yet.
+        self.path, self.is_saved = (None, False) if is_kept else (path, True)
+        if not is_kept:
             self._remember(path)
         self.changed.emit()
         self.opened.emit(session)
-        self.notified.emit(f"Opened {path}")
+        self.notified.emit("Opened a kept run" if is_kept else f"Opened {path}")
 
     @Slot()
     def _give_way_to_run(self) -> None:
@@ -327,6 +307,12 @@ class SessionFiles(QObject):
         details = "" if isinstance(error, OSError) else "".join(traceback.format_exception(error))
         _log.error("%s %s", message, advice, exc_info=error)
         self.failed.emit(Failed(message, advice, details))
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether `path` is where runs are kept that nobody has saved."""
+    kept = (paths.history_dir(), paths.autosave_dir())
+    return any(path.absolute().is_relative_to(folder) for folder in kept)
 
 
 def _is_missing(path: Path) -> bool:

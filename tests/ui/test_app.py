@@ -14,19 +14,27 @@ from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from bh_studio import paths
 from bh_studio.app import UncaughtErrors, WindowOptions, run_window
 from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.protocol.events import Failed, LoadRefused
-from bh_studio.engine.protocol.requests import LoadModel
+from bh_studio.engine.protocol.requests import FindCutOff, LoadModel
+from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import load_settings, settings_path
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.session_files import autosave_dir
 from tests.fake_download import FakeHub
 from tests.fake_engine import FakeEngine
 from tests.ui.conftest import Desk
+
+
+def kept_folder() -> Path:
+    """The folder of the one run that is kept."""
+    (folder,) = paths.history_dir().glob("*/*/*")
+    return folder
+
 
 WORDS = [f" word{number}" for number in range(30)]
 
@@ -34,6 +42,7 @@ WORDS = [f" word{number}" for number in range(30)]
 @pytest.fixture
 def engine(qapp: QApplication) -> FakeEngine:
     engine = FakeEngine()
+    engine.history = paths.history_dir()
     engine.loads_at_once = True
     engine.script = {0: WORDS, 1: WORDS}
     return engine
@@ -226,7 +235,7 @@ def test_a_session_that_cannot_be_saved_exits_with_1(
     assert run_window(options, lambda: engine) == 1
     assert capsys.readouterr().err.startswith("run.bhsession could not be written. ")
     # The run itself is kept.
-    assert len(list(autosave_dir().iterdir())) == 1
+    assert load_run(kept_folder()).records[1].finish_reason is FinishReason.END_OF_TEXT
 
 
 def test_what_is_saved_right_before_closing_is_there_and_remembered(
@@ -365,8 +374,7 @@ def test_an_interrupt_during_a_run_keeps_what_was_written(
     _timer = when(lambda: engine.is_started and bool(window().session.bh.token_ids), interrupt)
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == 128 + number
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
-    (kept,) = autosave_dir().iterdir()
-    assert load_session(kept).records[1].finish_reason is FinishReason.STOPPED
+    assert load_run(kept_folder()).records[1].finish_reason is FinishReason.STOPPED
 
 
 def test_automated_runs_leave_the_settings_alone(engine: FakeEngine) -> None:
@@ -403,3 +411,13 @@ def test_uncaught_exceptions_reach_the_window(
     finally:
         uncaught.uninstall()
     assert (sys.excepthook, threading.excepthook) == before
+
+
+@pytest.mark.parametrize("is_errand", [False, True])
+def test_a_start_looks_for_runs_that_were_cut_off_but_for_an_errand(
+    engine: FakeEngine, is_errand: bool
+) -> None:
+    _timer = when(lambda: engine.is_started and not is_errand, QApplication.quit)
+    assert run_window(WindowOptions(quit=is_errand), lambda: engine) == 0
+    asked = [body for body in engine.files if isinstance(body, FindCutOff)]
+    assert asked == ([] if is_errand else [FindCutOff(paths.history_dir())])

@@ -15,13 +15,14 @@ import pytest
 from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
+from bh_studio import paths
 from bh_studio.engine.execution import clerk
+from bh_studio.engine.records.runs.reader import load_run, open_session
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session, save_session
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.engine_thread import Engine
-from bh_studio.ui.session_files import autosave_dir
 from tests.ui.conftest import Desk
 
 BIG = 2_000
@@ -175,13 +176,13 @@ def test_a_big_session_is_read_and_written_in_another_thread(
 
     def reading(source: Path) -> Session:
         threads["reading"] = threading.current_thread()
-        return load_session(source)
+        return open_session(source)
 
     def writing(session: Session, target: Path) -> None:
         threads["writing"] = threading.current_thread()
         save_session(session, target)
 
-    monkeypatch.setattr(clerk, "load_session", reading)
+    monkeypatch.setattr(clerk, "open_session", reading)
     monkeypatch.setitem(SESSION_WRITERS, ".bhsession", writing)
     engine = Engine()
     engine.reported.connect(desk.model.jobs.apply)
@@ -223,16 +224,22 @@ def big_session(session: Session) -> Session:
 
 
 def test_every_finished_run_is_kept(desk: Desk) -> None:
-    first = desk.finished_run(5)
-    desk.finished_run(6)
-    kept = [load_session(path) for path in sorted(autosave_dir().iterdir())]
-    assert [len(session.records[1].token_ids) for session in kept] == [5, 6]
-    assert kept[0].records[1].text == first.records[1].text
+    desk.engine.history = paths.history_dir()
+    runs = [desk.finished_run(5), desk.finished_run(6)]
+    kept = [load_run(folder) for folder in paths.history_dir().glob("*/*/*")]
+    kept.sort(key=lambda session: len(session.records[1].token_ids))
+    assert [session.to_json() for session in kept] == [session.to_json() for session in runs]
 
 
-def test_an_autosaved_run_has_no_name_yet(desk: Desk) -> None:
-    desk.finished_run(5)
-    (path,) = autosave_dir().iterdir()
+@pytest.mark.parametrize("is_former", [False, True])
+def test_a_kept_run_has_no_name_yet(desk: Desk, is_former: bool) -> None:
+    desk.engine.history = paths.history_dir()
+    session = desk.finished_run(5)
+    (path,) = paths.history_dir().glob("*/*/*")
+    if is_former:
+        paths.autosave_dir().mkdir()
+        path = paths.autosave_dir() / "2025-01-02 03-04-05-006.bhsession"
+        save_session(session, path)
     assert desk.open(path)
     assert desk.window.files.can_save
     assert desk.window.files.settings.recent_sessions == ()
@@ -310,10 +317,6 @@ def test_folders_that_cannot_be_used(
     assert dialog is not None
     assert dialog.directory().absolutePath() == str(Path.home())
     dialog.reject()
-    desk.window.actions_.open_autosaved.trigger()
-    failure = desk.window.errors.failure
-    assert failure is not None
-    assert failure.message == "The folder of autosaved runs cannot be opened."
 
 
 def test_the_suggested_name_is_a_file_name(desk: Desk) -> None:
@@ -348,25 +351,13 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     path = tmp_path / "run.bhsession"
     desk.save(path)
     wrong = dataclasses.replace(session, model=dataclasses.replace(session.model, layers=3))
-    monkeypatch.setattr(clerk, "load_session", lambda _: wrong)
+    monkeypatch.setattr(clerk, "open_session", lambda _: wrong)
     assert not desk.open(path)
     assert desk.session.session is session
     assert desk.window.files.path == path
     # A later run is again a run without a file.
     desk.finished_run(6)
     assert desk.window.files.path is None
-
-
-def test_no_autosaved_run_is_removed(desk: Desk) -> None:
-    autosave_dir().mkdir(parents=True)
-    # A clock that was ahead, and more than anyone would look through.
-    names = {f"2{number:03d}-02-03 04-05-06-007.bhsession" for number in range(150)}
-    for name in names:
-        (autosave_dir() / name).write_bytes(b"")
-    desk.finished_run(5)
-    there = {path.name for path in autosave_dir().iterdir()}
-    assert there > names
-    assert len(there) == 151
 
 
 def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
+from bh_studio import paths
 from bh_studio.engine.protocol.events import Notice
+from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
@@ -413,8 +415,7 @@ def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> No
 
 
 def test_closing_during_a_run_keeps_what_was_written(desk: Desk) -> None:
-    from bh_studio.ui.session_files import autosave_dir
-
+    desk.engine.history = paths.history_dir()
     desk.start("Once")
     desk.say([" a"])
     for _ in range(3):
@@ -423,8 +424,8 @@ def test_closing_during_a_run_keeps_what_was_written(desk: Desk) -> None:
     assert desk.engine.is_run_cancelled
     desk.engine.finish(FinishReason.STOPPED)
     assert not desk.window.isVisible()
-    desk.settle()
-    assert len(list(autosave_dir().iterdir())) == 1
+    (folder,) = paths.history_dir().glob("*/*/*")
+    assert load_run(folder).records[1].finish_reason is FinishReason.STOPPED
 
 
 def test_text_size_is_changed_and_kept_in_bounds(desk: Desk) -> None:

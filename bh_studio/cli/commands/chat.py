@@ -11,16 +11,19 @@ from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
+    add_history_option,
     add_model_option,
     generation_parameters,
+    history_folder,
     output_file,
 )
 from bh_studio.cli.rule_options import add_rule_options, rule_from
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
+from bh_studio.engine.records.runs.reader import open_session
 from bh_studio.engine.records.session import SUFFIX, SessionError
-from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
+from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import Conversation
 from bh_studio.engine.units import counted
 
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="former",
         type=Path,
         metavar="FILE",
-        help=f"go on with the conversation of a saved {SUFFIX}",
+        help=f"go on with the conversation of a saved {SUFFIX}, or of the folder of a kept run",
     )
     add_rule_options(parser)
     add_generation_options(parser)
@@ -52,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"save after each turn: {SUFFIX} (all that was said, the counts of the last turn), "
         ".json or .csv",
     )
+    add_history_option(parser)
     parser.set_defaults(run=_run)
 
 
@@ -61,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     conversation = _first_conversation(arguments)
-    loaded = load(arguments, arguments.calibration)
+    loaded = load(arguments, arguments.calibration, history_folder(arguments))
     loaded.info.check_chat_template()
     rule.check_shape(loaded.info.layers, loaded.info.experts)
     if is_typed():
@@ -82,7 +86,7 @@ def _first_conversation(arguments: argparse.Namespace) -> Conversation:
     if arguments.former is None:
         return Conversation(system)
     try:
-        former = load_session(arguments.former).continued
+        former = open_session(arguments.former).continued
     except SessionError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     except OSError as error:

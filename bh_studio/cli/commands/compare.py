@@ -17,10 +17,12 @@ from bh_studio.cli.loading import load
 from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
+    add_history_option,
     add_model_option,
     add_prompts_file_options,
     check_ending,
     generation_parameters,
+    history_folder,
     output_file,
     prompts_of,
     write_and_show,
@@ -76,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "command goes on",
     )
     add_restart_option(parser)
+    add_history_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     add_definition_option(parser)
     parser.set_defaults(run=_run)
@@ -107,7 +110,7 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
     if arguments.restart:
         raise CommandError("One answer is made anew by every run; leave out --restart.", EXIT_USAGE)
     check_ending(arguments.out, SESSION_WRITERS)
-    loaded = load(arguments, arguments.calibration)
+    loaded = load(arguments, arguments.calibration, history_folder(arguments))
     definition = settled(arguments, definition, loaded.info)
     session = run_side_by_side(loaded, definition, Notices(), quiet=arguments.json)
     # ASCII with escapes is valid whatever the encoding of standard output.

@@ -17,7 +17,12 @@ from bh_studio.cli.commands import (
     replay,
     sweep,
 )
-from bh_studio.cli.options import add_calibration_option, add_model_option, output_file
+from bh_studio.cli.options import (
+    add_calibration_option,
+    add_history_option,
+    add_model_option,
+    output_file,
+)
 from bh_studio.cli.resuming import add_restart_option
 from bh_studio.engine.protocol.definition_file import load_definition
 from bh_studio.engine.protocol.experiments import (
@@ -62,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "an interruption the same command goes on",
     )
     add_restart_option(parser)
+    add_history_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     # A definition that leaves open whether its prompts are messages leaves it to the model.
     parser.set_defaults(run=_run, chat=None, system=None, layers=False)

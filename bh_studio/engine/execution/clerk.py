@@ -11,12 +11,26 @@ from collections.abc import Generator
 from pathlib import Path
 
 from bh_studio.engine.errors import Cancelled, CancelToken, as_sentence
-from bh_studio.engine.protocol.events import Event, Failed, SessionRead, SessionWritten
+from bh_studio.engine.protocol.events import (
+    CutOffFound,
+    Event,
+    Failed,
+    RunsListed,
+    SessionRead,
+    SessionWritten,
+)
 from bh_studio.engine.protocol.experiments import Replay
-from bh_studio.engine.protocol.requests import KeepSession, ModelFree, ReadSession, WriteSession
-from bh_studio.engine.records.kept_sessions import new_kept_path
-from bh_studio.engine.records.session import SUFFIX, Session, SessionError
-from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
+from bh_studio.engine.protocol.requests import (
+    FindCutOff,
+    ListRuns,
+    ModelFree,
+    ReadSession,
+    WriteSession,
+)
+from bh_studio.engine.records.runs.kept import kept_runs, take_cut_off
+from bh_studio.engine.records.runs.reader import open_session
+from bh_studio.engine.records.session import Session, SessionError
+from bh_studio.engine.records.session_file import SESSION_WRITERS
 
 _log = logging.getLogger(__name__)
 
@@ -38,8 +52,10 @@ class Clerk:
                 yield _read(path)
             case WriteSession(session, path, form):
                 yield _write(session, path, form)
-            case KeepSession(session, folder):
-                yield _write(session, new_kept_path(folder), SUFFIX)
+            case ListRuns(history, former):
+                yield RunsListed(kept_runs(history, former))
+            case FindCutOff(history):
+                yield CutOffFound(take_cut_off(history))
             case Replay():
                 # Not at the top: a replay takes torch, files do not.
                 from bh_studio.engine.experiments.runner import run
@@ -49,7 +65,7 @@ class Clerk:
 
 def _read(path: Path) -> SessionRead | Failed:
     try:
-        return SessionRead(load_session(path))
+        return SessionRead(open_session(path))
     except (OSError, ValueError, TypeError, OverflowError) as error:
         advice = f"{as_sentence(error)} Nothing was changed."
         return _failed(f"{path.name} could not be opened.", advice, error)

@@ -7,13 +7,13 @@ be up before they are. Knows no thread and no job.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.execution.run_keeping import Events, kept
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
-    Event,
     LoadProgress,
     LoadRefused,
     ModelInspected,
@@ -21,6 +21,7 @@ from bh_studio.engine.protocol.events import (
     ModelUnloaded,
     NullJudged,
 )
+from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import (
     InspectModel,
     JudgeNull,
@@ -34,14 +35,16 @@ from bh_studio.engine.protocol.requests import (
 if TYPE_CHECKING:
     from bh_studio.engine.loading import LoadedModel
 
-Events = Generator[Event, None, None]
-
 
 class Host:
-    """loaded: the model; None until one is loaded."""
+    """loaded: the model; None until one is loaded.
 
-    def __init__(self) -> None:
+    history: folder that keeps every comparison; None for none.
+    """
+
+    def __init__(self, history: Path | None = None) -> None:
         self.loaded: LoadedModel | None = None
+        self._history = history
 
     def answer(self, body: ModelBound, cancel: CancelToken) -> Events:
         """What comes of `body`; the last event says how it ended.
@@ -69,7 +72,10 @@ class Host:
             case _:
                 from bh_studio.engine.experiments.runner import run
 
-                yield from run(self._model(), body, cancel=cancel)
+                events: Events = run(self._model(), body, cancel=cancel)
+                if isinstance(body, Comparison) and self._history is not None:
+                    events = kept(events, self._history)
+                yield from events
 
     def _load(self, request: LoadModel, cancel: CancelToken) -> Events:
         yield LoadProgress("Starting PyTorch")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.execution.host import Host
@@ -18,7 +19,6 @@ from bh_studio.engine.protocol.experiments import Comparison, Replay
 from bh_studio.engine.protocol.requests import (
     InspectModel,
     JudgeNull,
-    KeepSession,
     LoadModel,
     ModelFree,
     Request,
@@ -31,8 +31,6 @@ from bh_studio.engine.protocol.requests import (
 _OVERTAKING = Comparison | InspectModel | SaveCalibration | JudgeNull
 # While the model is exchanged there is none.
 _UNDIVIDED = LoadModel | UnloadModel
-# Whoever asked for them may have nothing else left of what they write.
-_OUTLASTING = WriteSession | KeepSession
 
 
 class Service:
@@ -44,11 +42,11 @@ class Service:
     tell: called with each Report, in the thread of the lane that it comes from, so from two threads
     and maybe at once; of a job that has not begun in that of `submit` or `cancel`. The reports of
     one job come in order and end with one that says how; between jobs of different lanes there is
-    none.
+    none. history: folder that keeps every comparison; None for none.
     """
 
-    def __init__(self, tell: Callable[[Report], None]) -> None:
-        self._host = Host()
+    def __init__(self, tell: Callable[[Report], None], history: Path | None = None) -> None:
+        self._host = Host(history)
         self._clerk = Clerk()
         self._lane = Lane(tell)
         self._model_free = Lane(tell)
@@ -80,7 +78,8 @@ class Service:
                 lambda cancel: self._clerk.answer(body, cancel),
                 gives_way=isinstance(body, Replay),
                 overtakes=not isinstance(body, Replay),
-                outlasts_closing=isinstance(body, _OUTLASTING),
+                # Whoever asked may have nothing else left of what is written.
+                outlasts_closing=isinstance(body, WriteSession),
             )
         )
         with self._starting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from datetime import datetime
 from typing import Any, NoReturn
 
 from bh_studio.engine.errors import Cancelled, CancelToken, InputError
@@ -16,8 +15,10 @@ from bh_studio.engine.experiments.sides import (
 )
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.protocol.events import UnitEvent
+from bh_studio.engine.protocol.events import RunBegan, UnitEvent
 from bh_studio.engine.protocol.experiments import Comparison, conversation_of
+from bh_studio.engine.records.result_document import now
+from bh_studio.engine.records.runs.lines import RunHeader
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import FinishReason
 
@@ -30,13 +31,23 @@ class ComparisonLaboratory:
     """
 
     def __init__(self, loaded: LoadedModel, definition: Comparison) -> None:
-        self._loaded, self._definition = loaded, definition
-        self._started_at = _now()
-        self._conversation = conversation_of(definition, loaded.info)
+        started_at = now()
+        self._loaded = loaded
+        conversation = conversation_of(definition, loaded.info)
         self._prompt_ids = prompt_ids_of(
-            loaded, definition.prompt, self._conversation, len(definition.sides)
+            loaded, definition.prompt, conversation, len(definition.sides)
         )
         self._routings = routings_of(loaded, definition.sides)
+        self._header = RunHeader(
+            model=loaded.info,
+            sides=definition.sides,
+            generation=definition.generation,
+            prompt=definition.prompt,
+            conversation=conversation,
+            prompt_token_ids=tuple(map(tuple, self._prompt_ids)),
+            environment=describe_environment(),
+            started_at=started_at,
+        )
         self._session: Session | None = None
 
     def stages(self, rows: Mapping[str, None]) -> Iterator[Stage]:
@@ -49,21 +60,22 @@ class ComparisonLaboratory:
     ) -> Generator[UnitEvent | Stepped, None, None]:
         """Answer the prompt; what the sides say on the way."""
         del unit
+        header = self._header
+        yield RunBegan(header)
         yield from shortages(self._routings)
-        definition = self._definition
         records = yield from answer_in_turns(
-            self._loaded, self._prompt_ids, self._routings, definition.generation, cancel
+            self._loaded, self._prompt_ids, self._routings, header.generation, cancel
         )
         self._session = Session(
-            model=self._loaded.info,
-            sides=definition.sides,
-            generation=definition.generation,
-            prompt=definition.prompt,
-            conversation=self._conversation,
+            model=header.model,
+            sides=header.sides,
+            generation=header.generation,
+            prompt=header.prompt,
+            conversation=header.conversation,
             records=records,
-            environment=describe_environment(),
-            started_at=self._started_at,
-            finished_at=_now(),
+            environment=header.environment,
+            started_at=header.started_at,
+            finished_at=now(),
         )
         if any(record.finish_reason is FinishReason.STOPPED for record in records):
             raise Cancelled
@@ -76,7 +88,3 @@ class ComparisonLaboratory:
     def row_from_json(self, values: dict[str, Any]) -> NoReturn:
         """Raises InputError: an answer that was stopped is not gone on with."""
         raise InputError("Every run of a comparison answers anew, so it takes over no rows.")
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")

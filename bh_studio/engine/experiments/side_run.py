@@ -12,7 +12,7 @@ from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer
 from bh_studio.engine.decoding.side import SideDecoder, Step
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import SideFinished, TokenGenerated
+from bh_studio.engine.protocol.events import PromptRead, SideFinished, TokenGenerated
 from bh_studio.engine.records.session import SideRecord
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
 
@@ -65,6 +65,11 @@ class SideRun:
             seconds=self._seconds,
         )
         return token, step.finish_reason
+
+    def prompt_read(self) -> PromptRead:
+        """What the first step counted of the prompt, but for its last position."""
+        first = self._steps[0]
+        return PromptRead(self._side, first.expert_counts[:-1], first.raw_counts[:-1])
 
     def close(self) -> None:
         """Give the buffers of the side back, wherever it is; it takes no further step."""

@@ -12,7 +12,7 @@ from bh_studio.engine.experiments.prompt import encode_prompt
 from bh_studio.engine.experiments.side_run import SideRun
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.protocol.events import Notice, SideFinished, TokenGenerated
+from bh_studio.engine.protocol.events import Notice, PromptRead, SideFinished, TokenGenerated
 from bh_studio.engine.records.session import SideRecord
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -51,7 +51,7 @@ def answer_in_turns(
     routings: Routings,
     generation: GenerationParameters,
     cancel: CancelToken,
-) -> Generator[TokenGenerated | SideFinished, None, tuple[SideRecord, ...]]:
+) -> Generator[PromptRead | TokenGenerated | SideFinished, None, tuple[SideRecord, ...]]:
     """What the sides say; their records, which a stop ends where they are.
 
     prompt_ids, routings: of each side.
@@ -71,6 +71,8 @@ def answer_in_turns(
                     reason: FinishReason | None = FinishReason.STOPPED
                 else:
                     token, reason = run.step()
+                    if token.index == 0:
+                        yield run.prompt_read()
                     yield token
                 if reason is not None:
                     finished = run.finish(reason)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from bh_studio.engine.records.diagnostics import NullDiagnostics
     from bh_studio.engine.records.recording import RecordedLogits
+    from bh_studio.engine.records.runs.kept import KeptRun
+    from bh_studio.engine.records.runs.lines import RunHeader
     from bh_studio.engine.records.session import Session, SideRecord
 
 
@@ -98,9 +100,49 @@ class SessionRead:
 
 @dataclass(frozen=True, slots=True)
 class SessionWritten:
-    """The file is there that WriteSession or KeepSession asked for."""
+    """The file is there that WriteSession asked for."""
 
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunsListed:
+    """The answer to ListRuns: the newest first."""
+
+    runs: tuple[KeptRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutOffFound:
+    """The answer to FindCutOff: the newest first."""
+
+    runs: tuple[KeptRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """A comparison fits the model, and its sides answer from now on."""
+
+    header: RunHeader
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """One side has read its prompt; its first token comes next.
+
+    expert_counts, raw_counts: (prompt token, layer) uint8, as SideRecord has them of the prompt.
+    """
+
+    side: int
+    expert_counts: np.ndarray
+    raw_counts: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class KeptIn:
+    """What a comparison says is written into `folder` from now on."""
+
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +250,7 @@ class Finished:
 
 
 # What happens while a unit of an experiment is done, and what an experiment says.
-UnitEvent = TokenGenerated | SideFinished | Notice | Activity
+UnitEvent = RunBegan | PromptRead | TokenGenerated | SideFinished | Notice | Activity
 ExperimentEvent = UnitEvent | Progress | RowReady | Finished
 Event = (
     LoadProgress
@@ -221,6 +263,9 @@ Event = (
     | NullJudged
     | SessionRead
     | SessionWritten
+    | RunsListed
+    | CutOffFound
+    | KeptIn
     | ExperimentEvent
     | Waiting
     | Failed

@@ -88,7 +88,7 @@ class RunKept:
 
 @dataclass(frozen=True, slots=True)
 class ReadSession:
-    """Read the session in a `.bhsession` file."""
+    """Read the session in a `.bhsession` file, or in the folder of a run."""
 
     path: Path
 
@@ -106,15 +106,22 @@ class WriteSession:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepSession:
-    """Write a session into a folder of its kind, which keeps all (kept_sessions)."""
+class ListRuns:
+    """Say which runs are kept in `history`, and as session files in `former`."""
 
-    session: Session
-    folder: Path
+    history: Path
+    former: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FindCutOff:
+    """Say which runs in `history` were cut off; from then on their folders say so themselves."""
+
+    history: Path
 
 
 # Needs no model, so it is answered also while one loads or works, and while there is none.
-ModelFree = ReadSession | WriteSession | KeepSession | Replay
+ModelFree = ReadSession | WriteSession | ListRuns | FindCutOff | Replay
 ModelBound = (
     LoadModel | UnloadModel | InspectModel | SaveCalibration | JudgeNull | RunKept | ModelExperiment
 )

@@ -251,8 +251,9 @@ class ComparePage(QWidget):
     @Slot(object)
     def _take_parameters(self, session: Session) -> None:
         panel = self.settings_panel
-        # The message of a chat has been answered; what the editor is for is the next one.
-        self.prompt.set_prompt("" if session.conversation is not None else session.prompt)
+        # A message that has been answered is part of the conversation; the editor is for the next.
+        is_part = session.continued != session.conversation
+        self.prompt.set_prompt("" if is_part else session.prompt)
         panel.show_conversation(session)
         panel.show_rule(session.rule)
         panel.show_generation(session.generation)

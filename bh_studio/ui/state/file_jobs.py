@@ -16,7 +16,7 @@ from bh_studio.engine.protocol.events import (
     SessionRead,
     SessionWritten,
 )
-from bh_studio.engine.protocol.requests import KeepSession, ReadSession, WriteSession
+from bh_studio.engine.protocol.requests import ReadSession, WriteSession
 from bh_studio.ui.state.jobs_model import JobsModel
 
 TakeRead = Callable[[SessionRead | Failed], None]
@@ -77,9 +77,7 @@ class FileJobs(QObject):
         self._settle()
         return reading.path
 
-    def write(
-        self, request: WriteSession | KeepSession, done: Callable[[], None] | None = None
-    ) -> None:
+    def write(self, request: WriteSession, done: Callable[[], None]) -> None:
         """Have a file written; `done` is called once it is there."""
         self._writes += 1
         self._jobs.ask(request, partial(self._take_written, done))
@@ -98,13 +96,13 @@ class FileJobs(QObject):
         reading.take(event)
         self._settle()
 
-    def _take_written(self, done: Callable[[], None] | None, event: Event) -> None:
+    def _take_written(self, done: Callable[[], None], event: Event) -> None:
         if not isinstance(event, SessionWritten | Failed | JobCancelled):
             return
         self._writes -= 1
         if isinstance(event, Failed):
             self.write_failed.emit(event)
-        elif isinstance(event, SessionWritten) and done is not None:
+        elif isinstance(event, SessionWritten):
             done()
         self._settle()
 

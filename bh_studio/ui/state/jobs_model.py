@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, Signal, Slot
 
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
+    CutOffFound,
     Event,
     Failed,
     Finished,
@@ -19,6 +20,7 @@ from bh_studio.engine.protocol.events import (
     ModelLoaded,
     ModelUnloaded,
     Report,
+    RunsListed,
     SessionRead,
     SessionWritten,
 )
@@ -28,12 +30,14 @@ from bh_studio.engine.protocol.requests import Body, ModelFree, Request, UnloadM
 _log = logging.getLogger(__name__)
 _ENDS = (
     CalibrationSaved
+    | CutOffFound
     | Failed
     | Finished
     | JobCancelled
     | LoadRefused
     | ModelInspected
     | ModelLoaded
+    | RunsListed
     | SessionRead
     | SessionWritten
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from enum import Enum, auto
 from functools import partial
+from pathlib import Path
 
 from msgspec import structs
 from PySide6.QtCore import QObject, Signal, Slot
@@ -17,6 +18,7 @@ from bh_studio.engine.protocol.events import (
     Failed,
     Finished,
     JobCancelled,
+    KeptIn,
     Notice,
     Progress,
     SideFinished,
@@ -50,7 +52,7 @@ class SessionModel(QObject):
     """Owns the state of the run, both sides of it and the current session.
 
     run_accepted: the engine has taken the prompt, from then on the run is on screen. run_lost: it
-    has ended without a session.
+    has ended without a session. run_broken_off: so it has, but what it had said is in this folder.
     """
 
     state_changed = Signal(object)
@@ -59,6 +61,7 @@ class SessionModel(QObject):
     run_accepted = Signal(object)
     run_finished = Signal(object)
     run_lost = Signal()
+    run_broken_off = Signal(object)
     failed = Signal(object)
 
     def __init__(self, engine: EngineModel, parent: QObject | None = None) -> None:
@@ -74,6 +77,7 @@ class SessionModel(QObject):
         self._run: Comparison | None = None
         self._job = 0
         self._is_accepted = False
+        self._folder: Path | None = None
         # What a run that waits stands behind: the load of its model, or another job.
         self._load: LoadModel | None = None
         self._behind = 0
@@ -183,7 +187,7 @@ class SessionModel(QObject):
 
     def _ask(self, run: Comparison) -> None:
         # What is on screen stays until the engine takes the prompt: it may refuse it.
-        self._run, self._is_accepted = run, False
+        self._run, self._is_accepted, self._folder = run, False, None
         self._load, self._behind = self.engine.loading, 0
         # Before it is asked for, since the answer may come before the number of the job.
         self._set_state(RunState.RUNNING if self._load is None else RunState.WAITING)
@@ -216,6 +220,8 @@ class SessionModel(QObject):
                 self._set_state(RunState.WAITING)
             case Progress():
                 self._accept(run)
+            case KeptIn(folder):
+                self._folder = folder
             case Notice(text):
                 _log.info("%s", text)
                 self._runs.notice(text)
@@ -234,6 +240,8 @@ class SessionModel(QObject):
                 self._lose()
                 _log.info("Failed: %s", event.message)
                 self.failed.emit(event)
+                if self._folder is not None:
+                    self.run_broken_off.emit(self._folder)
 
     def _accept(self, run: Comparison) -> None:
         """The first step of a run says that its prompt was accepted."""

@@ -12,9 +12,10 @@ from bh_studio.engine.protocol.experiments import Comparison, kind_of
 from bh_studio.engine.protocol.requests import (
     DTYPES,
     Body,
+    FindCutOff,
     InspectModel,
     JudgeNull,
-    KeepSession,
+    ListRuns,
     LoadModel,
     ReadSession,
     RunKept,
@@ -121,7 +122,7 @@ def waiting_words(awaited: Body | None) -> str:
             when = "the other model has been looked at"
         case SaveCalibration():
             when = "the calibration is saved"
-        case UnloadModel() | ReadSession() | WriteSession() | KeepSession() | None:
+        case UnloadModel() | ReadSession() | WriteSession() | ListRuns() | FindCutOff() | None:
             when = "the engine is free"
         case Comparison():
             when = "the run before has ended"

@@ -14,7 +14,7 @@ from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.execution import clerk
 from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.protocol.events import Event, Failed, SessionRead, SessionWritten
-from bh_studio.engine.protocol.requests import KeepSession, ModelFree, ReadSession, WriteSession
+from bh_studio.engine.protocol.requests import ModelFree, ReadSession, WriteSession
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
 
@@ -54,13 +54,6 @@ def test_the_form_decides_what_is_written_and_folders_are_made(
         assert "sides" in json.loads(path.read_text())
 
 
-def test_a_kept_session_lies_in_its_folder(session: Session, tmp_path: Path) -> None:
-    written = answer(KeepSession(session, tmp_path / "kept"))
-    assert isinstance(written, SessionWritten)
-    assert list((tmp_path / "kept").iterdir()) == [written.path]
-    assert load_session(written.path).prompt == session.prompt
-
-
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "No such file or directory."), (b"", "(not a zip file).")]
 )
@@ -81,19 +74,16 @@ def test_what_was_not_foreseen_is_told_with_its_trace(monkeypatch: pytest.Monkey
     def fail(_: Path) -> Session:
         raise OverflowError("Too large")
 
-    monkeypatch.setattr(clerk, "load_session", fail)
+    monkeypatch.setattr(clerk, "open_session", fail)
     failed = answer(ReadSession(SAVED))
     assert isinstance(failed, Failed)
     assert failed.advice == "Too large. Nothing was changed."
     assert "OverflowError: Too large" in failed.details
 
 
-@pytest.mark.parametrize("is_kept", [False, True])
-def test_a_disk_that_refuses_is_told(session: Session, tmp_path: Path, is_kept: bool) -> None:
+def test_a_disk_that_refuses_is_told(session: Session, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    folder = tmp_path / "file"
-    body = KeepSession(session, folder) if is_kept else WriteSession(session, folder / "a", ".csv")
-    failed = answer(body)
+    failed = answer(WriteSession(session, tmp_path / "file" / "a", ".csv"))
     assert isinstance(failed, Failed)
     assert failed.message.endswith(" could not be written.")
     assert failed.advice.endswith(". The run stays on screen; save it elsewhere.")
@@ -114,16 +104,19 @@ def test_a_service_reads_and_writes_without_torch(tmp_path: Path) -> None:
     code = """
 import pathlib, queue, sys
 from bh_studio.engine.execution.service import Service
-from bh_studio.engine.protocol.requests import KeepSession, ReadSession, Request, WriteSession
+from bh_studio.engine.protocol.requests import ListRuns, ReadSession, Request, WriteSession
 source, folder = map(pathlib.Path, sys.argv[1:])
 reports = queue.SimpleQueue()
 service = Service(reports.put)
 service.submit(Request(1, ReadSession(source)))
 session = reports.get(timeout=30).event.session
 service.submit(Request(2, WriteSession(session, folder / "run.csv", ".csv")))
-service.submit(Request(3, KeepSession(session, folder / "kept")))
+service.submit(Request(3, ListRuns(folder / "none", source.parent)))
+reports.get(timeout=30)
+runs = reports.get(timeout=30).event.runs
 service.close()
-assert len(list(folder.rglob("*.*"))) == 2
+assert source in [run.path for run in runs]
+assert len(list(folder.iterdir())) == 1
 heavy = {"torch", "transformers", "tokenizers", "safetensors", "PySide6"}
 assert heavy.isdisjoint(sys.modules), heavy & set(sys.modules)
 """

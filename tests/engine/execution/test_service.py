@@ -32,7 +32,6 @@ from bh_studio.engine.protocol.experiments import Comparison, Evaluation, Sweep
 from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
-    KeepSession,
     LoadModel,
     ReadSession,
     Request,
@@ -337,7 +336,7 @@ def test_closing_lets_what_is_to_be_written_be_written(
     read = desk.ask(ReadSession(SAVED))
     cancelled = desk.ask(WriteSession(session, tmp_path / "cancelled.csv", ".csv"))
     desk.service.cancel(cancelled)
-    desk.ask(KeepSession(session, tmp_path / "kept"))
+    desk.ask(WriteSession(session, tmp_path / "kept" / "one.bhsession", ".bhsession"))
     # What `close` begins with; it would wait for the gate.
     desk.service._model_free.close()
     assert not list(tmp_path.iterdir())

@@ -103,8 +103,9 @@ def test_a_run_that_nobody_listens_to_gives_its_buffers_back(
 
         monkeypatch.setattr(StockStep, name, noted)
     with closing(run(loaded, comparison())) as events:
-        for _ in range(1 + tokens):
-            next(events)
+        said = 0
+        while said < tokens:
+            said += isinstance(next(events), TokenGenerated)
         assert len(open_now) == min(tokens, 2)
     assert not open_now
 
@@ -129,7 +130,7 @@ def test_the_model_is_restored_whatever_happens(loaded: LoadedModel) -> None:
     handle.remove()
     assert "forward" not in vars(router)
     assert router.weight is original
-    assert len(list(run(loaded, comparison(tokens=3)))) == 1 + 2 * 3 + 2 + 2
+    assert len(list(run(loaded, comparison(tokens=3)))) == 2 + 2 * (1 + 3 + 1) + 2
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])

@@ -1,0 +1,135 @@
+"""Keeps each comparison in a folder of its own while it goes on, whoever asked for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bh_studio.engine.errors import Cancelled, EngineError, as_sentence
+from bh_studio.engine.protocol.events import (
+    Event,
+    Finished,
+    KeptIn,
+    Notice,
+    PromptRead,
+    RunBegan,
+    SideFinished,
+    TokenGenerated,
+)
+from bh_studio.engine.records.result_document import now
+from bh_studio.engine.records.runs.kept import new_run_folder
+from bh_studio.engine.records.runs.lines import (
+    EndLine,
+    Line,
+    NoticeLine,
+    PromptLine,
+    RunEnd,
+    SideLine,
+    TokenLine,
+)
+from bh_studio.engine.records.runs.writer import RunWriter
+
+if TYPE_CHECKING:
+    from bh_studio.engine.records.runs.lines import RunHeader
+
+Events = Generator[Event, None, None]
+
+_log = logging.getLogger(__name__)
+
+
+def kept(events: Events, history: Path) -> Events:
+    """`events` of a comparison, each of which is in a folder of `history` soon after it is told.
+
+    A run of which no prompt was read leaves none. What the disk refuses is told as a Notice, and
+    the run goes on. Raises what `events` raise.
+    """
+    keeper = RunKeeper(history)
+    with closing(events):
+        try:
+            for event in events:
+                yield from keeper.take(event)
+                yield event
+        except (Cancelled, GeneratorExit):
+            keeper.end(RunEnd.STOPPED)
+            raise
+        except BaseException as error:
+            message = error.message if isinstance(error, EngineError) else str(error)
+            keeper.end(RunEnd.FAILED, message)
+            raise
+
+
+class RunKeeper:
+    """Writes what one comparison says into a new folder of `history`."""
+
+    def __init__(self, history: Path) -> None:
+        self._history = history
+        self._header: RunHeader | None = None
+        self._writer: RunWriter | None = None
+        self._early: list[Line] = []
+        self._has_told = self._has_ended = False
+
+    def take(self, event: Event) -> Iterator[Event]:
+        """Keep `event`; what has to be told before it."""
+        match event:
+            case RunBegan(header):
+                self._header = header
+            case PromptRead(side, counts, raw):
+                if self._header is not None:
+                    yield from self._open(self._header)
+                self._add(PromptLine(side, counts.tolist(), raw.tolist()))
+            case TokenGenerated():
+                self._add(
+                    TokenLine(
+                        event.side,
+                        event.token_id,
+                        event.text,
+                        event.expert_counts.tolist(),
+                        event.raw_counts.tolist(),
+                        event.seconds,
+                    )
+                )
+            case SideFinished(side, tail, record):
+                self._add(SideLine(side, tail, record.finish_reason))
+            case Notice(text):
+                self._add(NoticeLine(text))
+            case Finished(session, is_complete):
+                how = RunEnd.COMPLETE if is_complete else RunEnd.STOPPED
+                self.end(how, at=session.finished_at)
+        if not self._has_told and (problem := self._problem()):
+            self._has_told = True
+            yield Notice(f"The run is not kept to its end: {problem}")
+
+    def end(self, how: RunEnd, message: str = "", at: str | None = None) -> None:
+        """Say in the folder how the run ended, if it does not say so yet; all is on the disk then.
+
+        at: ISO 8601, by default now.
+        """
+        if self._writer is not None and not self._has_ended:
+            self._has_ended = True
+            self._writer.close(EndLine(how, at or now(), message))
+
+    def _open(self, header: RunHeader) -> Iterator[Event]:
+        """Begin the folder, with the first prompt that was read."""
+        self._header = None
+        try:
+            self._writer = RunWriter(new_run_folder(self._history), header)
+        except OSError as error:
+            _log.warning("The run is not kept: %s", error)
+            self._has_told = True
+            yield Notice(f"This run is not kept: {as_sentence(error)}")
+            return
+        for line in self._early:
+            self._writer.add(line)
+        yield KeptIn(self._writer.folder)
+
+    def _problem(self) -> str:
+        return self._writer.problem if self._writer is not None else ""
+
+    def _add(self, line: Line) -> None:
+        if self._writer is not None:
+            self._writer.add(line)
+        elif self._header is not None:
+            self._early.append(line)

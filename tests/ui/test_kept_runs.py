@@ -1,0 +1,196 @@
+"""Every run is kept: the window lists them, offers one that was cut off, shows one that failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from pytestqt.qtbot import QtBot
+
+from bh_studio import paths
+from bh_studio.engine.records.runs.lines import EVENTS
+from bh_studio.engine.records.runs.reader import load_run
+from bh_studio.engine.records.session_file import load_session, save_session
+from bh_studio.engine.records.terms import Conversation, FinishReason
+from bh_studio.ui.kept_runs_dialog import KeptRunsDialog
+from tests.fake_engine import CHAT_MODEL
+from tests.ui.conftest import Desk
+
+
+@pytest.fixture
+def keeping(desk: Desk) -> Desk:
+    desk.engine.history = paths.history_dir()
+    return desk
+
+
+def the_folder() -> Path:
+    (folder,) = paths.history_dir().glob("*/*/*")
+    return folder
+
+
+def cut_off(folder: Path) -> None:
+    """Leave `folder` as a program that was killed does."""
+    lines = (folder / EVENTS).read_bytes().splitlines(keepends=True)
+    (folder / EVENTS).write_bytes(b"".join(lines[:-4]) + lines[-4][:20])
+    (folder / f".{EVENTS}.lock").write_bytes(b"")
+
+
+def test_a_run_that_fails_can_be_saved_and_exported(keeping: Desk, tmp_path: Path) -> None:
+    desk = keeping
+    desk.start("Once")
+    desk.say([" upon", " a", " time"])
+    failure = desk.engine.fail()
+    desk.settle()
+    assert desk.window.errors.failure == failure
+    assert desk.page.bh.ended.text == "Broken off"
+    assert desk.page.bh.text.toPlainText() == "Once upon a time"
+    assert desk.page.prompt.prompt == "Once"
+    assert desk.window.files.can_save
+    assert desk.save(tmp_path / "a.bhsession")
+    record = load_session(tmp_path / "a.bhsession").records[1]
+    assert record.finish_reason is FinishReason.BROKEN_OFF
+    assert record.text == " upon a time"
+    desk.finished_run(3)
+    assert desk.window.errors.failure is None
+
+
+def test_a_run_that_fails_before_its_first_token_leaves_nothing(keeping: Desk) -> None:
+    keeping.start("Once")
+    keeping.engine.begin()
+    keeping.engine.fail()
+    keeping.settle()
+    assert keeping.session.session is None
+    assert not paths.history_dir().exists()
+
+
+def test_a_message_whose_answer_broke_off_is_to_be_asked_again(
+    make_desk: Callable[..., Desk],
+) -> None:
+    desk = make_desk(answering=CHAT_MODEL)
+    desk.engine.history = paths.history_dir()
+    desk.load()
+    desk.page.prompt.set_prompt("Who are you?")
+    desk.page.start()
+    desk.say([" I", " am"])
+    desk.engine.fail()
+    desk.settle()
+    assert desk.page.prompt.prompt == "Who are you?"
+    assert desk.page.conversation.turns == ()
+    session = desk.session.session
+    assert session is not None
+    assert session.conversation == Conversation()
+    assert desk.open(the_folder())
+    assert desk.page.prompt.prompt == "Who are you?"
+
+
+def look_for_cut_off(desk: Desk) -> None:
+    """Have the window look, and wait for the answer."""
+    desk.window.kept.look_for_cut_off()
+    desk.qtbot.waitUntil(lambda: not desk.engine.has_files_left)
+
+
+def shown(dialog: KeptRunsDialog) -> list[list[str]]:
+    model = dialog.table.model()
+    return [
+        [model.index(row, column).data() for column in range(model.columnCount())]
+        for row in range(model.rowCount())
+    ]
+
+
+def listed(desk: Desk) -> None:
+    desk.qtbot.waitUntil(lambda: not desk.window.kept.is_listing)
+
+
+def open_dialog(desk: Desk) -> KeptRunsDialog:
+    desk.window.actions_.kept_runs.trigger()
+    listed(desk)
+    dialog = desk.window.kept_dialog
+    assert dialog is not None
+    assert dialog.isVisible()
+    return dialog
+
+
+def test_the_kept_runs_are_listed_found_and_opened(keeping: Desk, qtbot: QtBot) -> None:
+    desk = keeping
+    desk.start("Once upon\na time")
+    desk.say([" there"])
+    former = desk.engine.finish()
+    desk.start("Another prompt")
+    desk.say([" a"])
+    desk.engine.finish(FinishReason.STOPPED)
+    paths.autosave_dir().mkdir(parents=True)
+    older = dataclasses.replace(former, prompt="Older", started_at="2020-01-02T03:04:05+00:00")
+    save_session(older, paths.autosave_dir() / "2020-01-02 03-04-05-006.bhsession")
+    dialog = open_dialog(desk)
+    rows = shown(dialog)
+    assert sorted(row[1] for row in rows[:2]) == ["Another prompt", "Once upon↵a time"]
+    assert rows[2][1:] == ["Older", "bh:0.05", "olmoe-nano", "Complete"]
+    assert {row[4] for row in rows} == {"Complete", "Stopped"}
+    assert dialog.count.text() == f"3 runs in {paths.history_dir()}"
+    qtbot.keyClicks(dialog.wanted, "UPON")
+    ((_, prompt, *_),) = shown(dialog)
+    assert prompt == "Once upon↵a time"
+    qtbot.keyClick(dialog.wanted, Qt.Key.Key_Return)
+    desk.settle()
+    assert desk.session.session is not None
+    assert desk.session.session.to_json() == former.to_json()
+    assert desk.window.files.can_save
+    dialog.wanted.clear()
+    assert len(shown(dialog)) == 3
+    desk.start("A third")
+    assert not dialog.open_button.isEnabled()
+    desk.say([" a"])
+    desk.engine.finish()
+    listed(desk)
+    assert len(shown(dialog)) == 4
+    assert dialog.open_button.isEnabled()
+
+
+def test_without_runs_the_list_says_so(desk: Desk) -> None:
+    dialog = open_dialog(desk)
+    assert dialog.count.text() == "No run has been kept yet."
+    assert not dialog.open_button.isEnabled()
+
+
+def test_a_run_that_was_cut_off_is_offered_once(
+    keeping: Desk, make_desk: Callable[..., Desk], qtbot: QtBot
+) -> None:
+    keeping.start("Once upon\na time")
+    keeping.say([" there", " was", " a", " cat"])
+    keeping.engine.finish()
+    cut_off(the_folder())
+    desk = make_desk(show=True)
+    look_for_cut_off(desk)
+    strip = desk.window.cut_off
+    assert strip.failure is not None
+    assert strip.failure.message.endswith(
+        " was cut off by the end of the program: “Once upon↵a time”"
+    )
+    # A load says nothing against it.
+    desk.load()
+    assert strip.isVisible()
+    qtbot.mouseClick(strip.remedy_button, Qt.MouseButton.LeftButton)
+    desk.settle()
+    assert not strip.isVisible()
+    session = desk.session.session
+    assert session is not None
+    assert session.to_json() == load_run(the_folder()).to_json()
+    assert session.records[0].finish_reason is FinishReason.BROKEN_OFF
+    assert desk.page.prompt.prompt == "Once upon\na time"
+    again = make_desk()
+    look_for_cut_off(again)
+    assert again.window.cut_off.failure is None
+
+
+def test_escape_takes_the_offer_away(desk: Desk, qtbot: QtBot) -> None:
+    desk.engine.history = paths.history_dir()
+    desk.finished_run(4)
+    cut_off(the_folder())
+    desk.window.show()
+    look_for_cut_off(desk)
+    assert desk.window.cut_off.isVisible()
+    qtbot.keyClick(desk.window, Qt.Key.Key_Escape)
+    assert desk.window.cut_off.failure is None
