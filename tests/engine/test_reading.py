@@ -206,7 +206,7 @@ def test_a_missing_file_is_named_and_a_begun_one_too(tmp_path: Path) -> None:
     refused(
         tmp_path / "no.json", "no.json.rows.jsonl beside it holds the rows of a run that is not"
     )
-    refused(tmp_path, f"{tmp_path} cannot be read: Is a directory.")
+    refused(tmp_path, f"{tmp_path} is no folder of a run: it has no run.json.")
 
 
 def test_the_export_of_a_session_lacks_too_much(tmp_path: Path) -> None:

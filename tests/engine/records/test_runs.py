@@ -188,7 +188,7 @@ def swapped(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (lambda folder: (folder / HEADER).unlink(), "is no run of BH Studio"),
+        (lambda folder: (folder / HEADER).unlink(), "is no folder of a run: it has no run.json"),
         (lambda folder: (folder / EVENTS).unlink(), "cannot be read"),
         (lambda folder: (folder / HEADER).write_bytes(b"{"), "its run.json is not valid JSON"),
         (lambda folder: (folder / HEADER).write_bytes(b"[1]"), "has format None"),

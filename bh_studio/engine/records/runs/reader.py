@@ -87,10 +87,12 @@ def load_run(folder: Path) -> Session:
 
 def read_header(folder: Path) -> RunHeader:
     """What was asked in the run in `folder`. Raises SessionError for one that holds no run."""
+    if not (folder / HEADER).exists():
+        raise SessionError(f"{folder} is no folder of a run: it has no {HEADER}.")
     try:
         data = read_bytes(folder / HEADER, _MOST_HEADER_BYTES, "the header of a run")
     except InputError as error:
-        raise SessionError(f"{folder.name} is no run of BH Studio: {error.message}") from error
+        raise SessionError(error.message) from error
     try:
         document = parsed(data, f"its {HEADER}")
         # What is opened can be saved again.
