@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bh_studio import cli
+from bh_studio import cli, paths
 from bh_studio.__main__ import build_parser
+from bh_studio.engine.experiments.side_run import SideRun
+from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.rules import CATALOGUE, RuleName, format_rule, parse_rule
 from tests.cli.conftest import Start
@@ -55,6 +57,36 @@ def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_pa
     document = json.loads((tmp_path / "a.json").read_text())
     assert document["sides"]["bh"]["text"] == session.records[1].text
     assert (tmp_path / "a.csv").read_text().count("\n") == 1 + 2 * 5 * LAYERS
+
+
+def kept_folders() -> list[Path]:
+    return list(paths.history_dir().glob("*/*/*"))
+
+
+def test_an_answer_is_kept_unless_that_is_not_wanted(checkpoint: str, tmp_path: Path) -> None:
+    common = ("--model", checkpoint, "--max-new-tokens", "5")
+    assert compare(*common, "--no-history") == 0
+    assert kept_folders() == []
+    assert compare(*common, "--out", str(tmp_path / "a.bhsession")) == 0
+    (folder,) = kept_folders()
+    assert load_run(folder).to_json() == load_session(tmp_path / "a.bhsession").to_json()
+
+
+def test_of_an_answer_that_breaks_off_it_is_said_where_the_rest_is(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step, calls = SideRun.step, iter(range(100))
+
+    def failing(side: SideRun) -> object:
+        if next(calls) == 6:
+            raise RuntimeError("CUDA out of memory")
+        return step(side)
+
+    monkeypatch.setattr(SideRun, "step", failing)
+    assert compare("--model", checkpoint, "--max-new-tokens", "9") == 1
+    (folder,) = kept_folders()
+    assert f"What was answered by then is kept in {folder}" in capsys.readouterr().err
+    assert [len(record.token_ids) for record in load_run(folder).records] == [3, 3]
 
 
 def test_the_prompt_can_come_from_standard_input(
