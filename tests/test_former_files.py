@@ -28,6 +28,7 @@ from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.hub.status import HubState, hub_folder, hub_status
 from bh_studio.engine.protocol.prompts_file import read_prompts
 from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
+from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.terms import (
     Conversation,
@@ -195,6 +196,35 @@ def test_a_session_says_what_its_file_says_also_when_it_is_saved_again(
         assert document["sides"][side] | record == document["sides"][side]
     if written["schema_version"] == 3:
         assert json.loads(json.dumps(document)) == written
+
+
+def test_the_folder_of_a_run_says_what_the_session_of_the_same_command_says() -> None:
+    run = load_run(FORMER / "runs" / "format_1")
+    session = load_session(SESSIONS / "schema_3.bhsession")
+    assert (run.model, run.sides, run.generation, run.prompt, run.conversation) == (
+        session.model, session.sides, session.generation, session.prompt, session.conversation,
+    )  # fmt: skip
+    for one, other in zip(run.records, session.records, strict=True):
+        timed = {"tokens_per_second", "time_to_first_token_s"}
+        found, expected = (
+            {name: value for name, value in record.to_json().items() if name not in timed}
+            for record in (one, other)
+        )
+        assert found == expected
+    assert (run.started_at, run.finished_at) == (
+        "2026-11-27T09:50:15.583+00:00", "2026-11-27T09:50:15.661+00:00",
+    )  # fmt: skip
+
+
+def test_a_run_that_was_cut_off_is_read_as_far_as_it_came() -> None:
+    run = load_run(FORMER / "runs" / "format_1_cut_off")
+    assert run.prompt == "Warum 👑?"
+    assert run.conversation is not None
+    assert [turn.prompt for turn in run.conversation.turns] == ["Who mends the net?"]
+    assert [record.text for record in run.records] == ["Z�^N", "Z�^"]
+    assert run.records[1].raw_counts.tolist() == [[1, 2], [1, 2], [3, 3]]
+    assert {record.finish_reason for record in run.records} == {FinishReason.BROKEN_OFF}
+    assert run.continued == run.conversation
 
 
 def test_a_conversation_is_read_and_continued(

@@ -25,7 +25,13 @@ from bh_studio.engine.execution.host import Host
 from bh_studio.engine.protocol import events
 from bh_studio.engine.protocol.definition_file import load_definition
 from bh_studio.engine.protocol.prompts_file import read_prompts
-from bh_studio.engine.protocol.requests import InspectModel, LoadModel, ReadSession, WriteSession
+from bh_studio.engine.protocol.requests import (
+    InspectModel,
+    ListRuns,
+    LoadModel,
+    ReadSession,
+    WriteSession,
+)
 from bh_studio.engine.reading import Result
 from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.recording import RecordingError
@@ -94,6 +100,15 @@ def cases(fresh: Path) -> tuple[Case, ...]:
         for path in sorted((FORMER / "sessions").glob("*.bhsession"))
         for reader in ("session", "read")
     ]
+    month = "runs/2026/11"
+    found += [
+        Case(
+            "run", folder / name, form, f"{month}/run/{name}", {f"{month}/run": folder},
+            (f"{month}/again.bhsession",),
+        )
+        for folder in sorted((FORMER / "runs").iterdir())
+        for name, form in (("run.json", "json"), ("events.jsonl", "lines"))
+    ]  # fmt: skip
     calibrations = [*sorted((FORMER / "calibrations").glob("*.npz")), fresh / "calibration.npz"]
     logits = ROOT / "tests" / "data" / "olmoe_router_logits_160.npz"
     found += [
@@ -250,6 +265,12 @@ def _session(path: Path) -> None:
     _answer(Clerk(), ReadSession(again), events.SessionRead)
 
 
+def _run_folder(path: Path) -> None:
+    history = path.parents[3]
+    _answer(Clerk(), ListRuns(history, history), events.RunsListed)
+    _session(path.parent)
+
+
 def _answer(owner: Clerk, body: Any, wanted: type[Any]) -> Any:
     (event,) = owner.answer(body, CancelToken())
     if isinstance(event, events.Failed):
@@ -325,6 +346,7 @@ def _inspection(path: Path) -> None:
 
 
 READERS: dict[str, Callable[[Path], None]] = {
+    "run": _run_folder,
     "session": _session,
     "read": _read,
     "calibration": _calibration,
