@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QEvent, QObject, QSize, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QLabel, QProgressBar
 from pytestqt.qtbot import QtBot
@@ -23,6 +23,18 @@ SCREENS = [(1280, 720), (1366, 768), (1024, 640)]
 def events() -> None:
     for _ in range(5):
         QApplication.processEvents()
+
+
+class LayoutRequests(QObject):
+    """Counts how often a widget is asked to lay itself out anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        self.count += event.type() is QEvent.Type.LayoutRequest
+        return super().eventFilter(watched, event)
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -62,6 +74,24 @@ def test_the_window_keeps_its_size(size: tuple[int, int], desk: Desk) -> None:
     events()
     assert window.size() == QSize(*size)
     assert page.statistics.experts.isVisible()
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (900, 600)])
+def test_a_window_comes_to_rest(
+    size: tuple[int, int], desk: Desk, qapp: QApplication, qtbot: QtBot
+) -> None:
+    desk.window.resize(*size)
+    desk.finished_run()
+    requests = LayoutRequests()
+    qapp.installEventFilter(requests)
+
+    def is_at_rest() -> bool:
+        before = requests.count
+        qtbot.wait(50)
+        return requests.count == before
+
+    qtbot.waitUntil(is_at_rest)
+    qapp.removeEventFilter(requests)
 
 
 def test_long_numbers_are_cut_and_told_on_hovering(qtbot: QtBot) -> None:

@@ -70,7 +70,9 @@ class FigureRow(QWidget):
     def _set_least(self, widths: list[int]) -> None:
         for column in range(len(self._figures)):
             least = widths[column] if column < len(widths) else 0
-            self._grid.setColumnMinimumWidth(column, least)
+            # Each time it is set, even to what it is, the grid asks for a layout, which leads here.
+            if self._grid.columnMinimumWidth(column) != least:
+                self._grid.setColumnMinimumWidth(column, least)
 
     def _arrange(self, columns: int) -> None:
         if columns == self._columns:
