@@ -6,6 +6,7 @@ Imports nothing heavy at its top, so that --help and --version answer at once.
 from __future__ import annotations
 
 import argparse
+import atexit
 import faulthandler
 import gc
 import logging
@@ -72,7 +73,11 @@ def _run(argv: Sequence[str] | None) -> int:
     except ValueError as error:
         parser.error(str(error))
     _start_logging()
-    return cli.run(arguments) if arguments.command is not None else _open_window(window, rule)
+    if arguments.command is None:
+        return _open_window(window, rule)
+    # Python's own end would look through all modules for garbage, in vain and for half a second.
+    atexit.register(gc.freeze)
+    return cli.run(arguments)
 
 
 def build_parser() -> argparse.ArgumentParser:

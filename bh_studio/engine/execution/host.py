@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.execution.imports import without_collection
 from bh_studio.engine.execution.run_keeping import Events, kept
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
@@ -79,9 +80,10 @@ class Host:
 
     def _load(self, request: LoadModel, cancel: CancelToken) -> Events:
         yield LoadProgress("Starting PyTorch")
-        from bh_studio.engine.loading import load_prepared, prepare_load
-        from bh_studio.engine.models.memory import release_memory
-        from bh_studio.engine.models.plan import MemoryShortageError, plan_load
+        with without_collection():
+            from bh_studio.engine.loading import load_prepared, prepare_load
+            from bh_studio.engine.models.memory import release_memory
+            from bh_studio.engine.models.plan import MemoryShortageError, plan_load
 
         plan = plan_load(request.source, request.device, request.dtype, self._reusable())
         try:
@@ -114,7 +116,8 @@ class Host:
         yield ModelUnloaded()
 
     def _inspect(self, request: InspectModel) -> ModelInspected:
-        from bh_studio.engine.models.plan import inspect_model
+        with without_collection():
+            from bh_studio.engine.models.plan import inspect_model
 
         return inspect_model(request, self._reusable())
 
