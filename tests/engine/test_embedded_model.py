@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeForCausalLM
 
@@ -15,7 +17,7 @@ from bh_studio.engine.decoding.paths import CPU
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.notebook import BHRoutingIntegration
-from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.experiments import Sweep
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from tests.engine.experiments.running import result_of
@@ -50,15 +52,31 @@ def loaded() -> LoadedModel:
     return load_model()
 
 
-def generated(loaded: LoadedModel, model: OlmoeForCausalLM, token_ids: Tensor) -> list[int]:
+def generated(
+    loaded: LoadedModel, model: OlmoeForCausalLM, prompts: Sequence[Tensor]
+) -> list[list[int]]:
+    """The model's own answer to each of `prompts`, of shape [1, tokens]: all in one batch."""
+    longest = max(token_ids.shape[1] for token_ids in prompts)
+    before = [longest - token_ids.shape[1] for token_ids in prompts]
     output = model.generate(
-        token_ids,
-        attention_mask=torch.ones_like(token_ids),
+        torch.cat([F.pad(ids, (count, 0)) for ids, count in zip(prompts, before, strict=True)]),
+        attention_mask=torch.cat(
+            [
+                F.pad(torch.ones_like(ids), (count, 0))
+                for ids, count in zip(prompts, before, strict=True)
+            ]
+        ),
         do_sample=False,
         max_new_tokens=NEW_TOKENS,
         pad_token_id=0,
     )
-    return output[0, token_ids.shape[1] :].tolist()
+    return [up_to_its_end(answer, loaded.end_token_ids) for answer in output[:, longest:].tolist()]
+
+
+def up_to_its_end(answer: list[int], end_token_ids: Collection[int]) -> list[int]:
+    """`answer` without what fills it up to the longest of its batch."""
+    ends = [number for number, token_id in enumerate(answer) if token_id in end_token_ids]
+    return answer[: ends[0] + 1] if ends else answer
 
 
 def own_loop(loaded: LoadedModel, model: OlmoeForCausalLM, token_ids: Tensor) -> list[int]:
@@ -93,9 +111,9 @@ def test_bfloat16_answers_part_from_generate_only_where_it_hardly_decides(
     loaded: LoadedModel,
 ) -> None:
     model = load_model(dtype="bfloat16").model
-    for prompt in PROMPTS[::3]:
-        token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
-        found, expected = own_loop(loaded, model, token_ids), generated(loaded, model, token_ids)
+    prompts = [loaded.tokenizer(prompt, return_tensors="pt").input_ids for prompt in PROMPTS[::3]]
+    for token_ids, expected in zip(prompts, generated(loaded, model, prompts), strict=True):
+        found = own_loop(loaded, model, token_ids)
         same = next((n for n in range(len(found)) if found[n] != expected[n]), None)
         if same is None:
             continue
@@ -103,16 +121,16 @@ def test_bfloat16_answers_part_from_generate_only_where_it_hardly_decides(
         with torch.inference_mode():
             logits = model(text).logits[0, -1].float()
         # Logits here are 6 to 10, where bfloat16 has steps of 0.03 and 0.06.
-        assert logits[expected[same]] - logits[found[same]] < 0.25, prompt
+        assert logits[expected[same]] - logits[found[same]] < 0.25, loaded.tokenizer.decode(text[0])
 
 
 def test_greedy_answers_equal_those_of_the_untouched_model(loaded: LoadedModel) -> None:
     folder = paths.resource("models/olmoe-nano")
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert loaded.info.decode_path == CPU
-    for prompt in PROMPTS:
-        token_ids = loaded.tokenizer(prompt, return_tensors="pt").input_ids
-        assert own_loop(loaded, loaded.model, token_ids) == generated(loaded, stock, token_ids)
+    prompts = [loaded.tokenizer(prompt, return_tensors="pt").input_ids for prompt in PROMPTS]
+    expected = generated(loaded, stock, prompts)
+    assert [own_loop(loaded, loaded.model, token_ids) for token_ids in prompts] == expected
 
 
 def test_analyze_and_the_identity_rule_change_no_bit(loaded: LoadedModel) -> None:
@@ -126,17 +144,15 @@ def test_analyze_and_the_identity_rule_change_no_bit(loaded: LoadedModel) -> Non
 
 
 def test_alpha_gives_the_expert_counts_that_the_manual_promises(loaded: LoadedModel) -> None:
-    means = {}
-    for alpha in (0.05, 0.005):
-        counts = []
-        for prompt in PROMPTS[:6]:
-            definition = Comparison(
-                prompt=prompt,
-                sides=(None, RuleParameters(level=alpha)),
-                generation=GenerationParameters(NEW_TOKENS, sampling=False),
-            )
-            counts.append(result_of(loaded, definition).records[1].expert_counts.mean())
-        means[alpha] = sum(counts) / len(counts)
+    definition = Sweep(
+        prompts=tuple(PROMPTS[:6]),
+        sides=(None, RuleParameters(level=0.05), RuleParameters(level=0.005)),
+        generation=GenerationParameters(NEW_TOKENS, sampling=False),
+    )
+    counts: dict[float | None, list[float]] = {}
+    for row in result_of(loaded, definition).rows():
+        counts.setdefault(row.alpha, []).append(row.answer.statistics.mean)
+    means = {alpha: sum(found) / len(PROMPTS[:6]) for alpha, found in counts.items()}
     assert 4 < means[0.05] < 7
     assert means[0.005] < means[0.05] - 0.3
 
