@@ -43,3 +43,24 @@ def test_a_huge_temperature_takes_any_token(temperature: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_dtype_has_the_same_range(dtype: torch.dtype) -> None:
     assert drawn(LOGITS.to(dtype)[:, 3:], SMALLEST, 1.0) == {1}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_logits_are_drawn_from_as_the_float32_that_they_are(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 500, generator=generator).to(dtype)
+    parameters = GenerationParameters(temperature=0.7, top_p=0.9, seed=1)
+    narrow, wide = (SampledToken(parameters, torch.device("cpu")) for _ in range(2))
+    draws = [(int(narrow(logits)), int(wide(logits.float()))) for _ in range(60)]
+    assert [draw for draw, _ in draws] == [draw for _, draw in draws]
+
+
+def test_the_seed_alone_decides_what_is_drawn() -> None:
+    logits = torch.zeros(1, 1000)
+    drawn_of = {}
+    for seed in (1, 1, 2):
+        torch.manual_seed(len(drawn_of))
+        choose = SampledToken(GenerationParameters(seed=seed), torch.device("cpu"))
+        draws = [int(choose(logits)) for _ in range(10)]
+        assert drawn_of.setdefault(seed, draws) == draws
+    assert drawn_of[1] != drawn_of[2]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,10 +16,11 @@ from bh_studio.engine.decoding.sampling import SampledToken
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.decoding.step import DecodedToken
 from bh_studio.engine.errors import EngineError
+from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.notebook import BHRoutingIntegration
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
 from bh_studio.engine.routing.recordings import Recording
-from bh_studio.engine.rules.parameters import RouterShape
+from bh_studio.engine.rules.parameters import OnEmpty, RouterShape, RuleParameters
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, tiny_model, tiny_tokenizer
 
 SHAPE = RouterShape(LAYERS, EXPERTS, TOP_K, norm_topk_prob=False)
@@ -114,6 +118,8 @@ def test_counts_have_one_row_a_position_that_was_read(
         first, second = decoder.step(), decoder.step()
         assert first.expert_counts.shape == (token_ids.shape[1], LAYERS)
         assert second.expert_counts.shape == (1, LAYERS)
+        for step in (first, second):
+            assert step.expert_counts.dtype == step.raw_counts.dtype == np.uint8
         if integration is None:
             assert (first.expert_counts == TOP_K).all()
         else:
@@ -162,6 +168,38 @@ def test_ends_when_the_context_is_full(model: OlmoeForCausalLM) -> None:
     )
     assert len(found) == 3
     assert reason is FinishReason.CONTEXT_LENGTH
+
+
+def test_a_token_in_which_the_rule_finds_nothing_is_counted_as_what_it_then_gets(
+    model: OlmoeForCausalLM, recording: Recording
+) -> None:
+    # A level that no score of this null reaches.
+    rule = RuleParameters(level=1e-9, max_k=TOP_K, on_empty=OnEmpty.TOP_K)
+    routing = RoutingIntegration(model, rule, recording=recording)
+    parameters = GenerationParameters(3, sampling=False)
+    decoder = SideDecoder(model, encode("Once"), parameters, frozenset(), SHAPE, routing)
+    for step in (decoder.step(), decoder.step()):
+        assert (step.raw_counts == 0).all()
+        assert (step.expert_counts == TOP_K).all()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "wanted", "expected"),
+    [
+        (CONTEXT - 3, 3, (3, FinishReason.MAX_NEW_TOKENS)),
+        (CONTEXT - 3, 4, (3, FinishReason.CONTEXT_LENGTH)),
+        (CONTEXT - 1, 4, (1, FinishReason.CONTEXT_LENGTH)),
+        (CONTEXT, 4, (1, FinishReason.CONTEXT_LENGTH)),
+    ],
+)
+def test_what_ends_an_answer_at_the_end_of_the_context(
+    tokens: int, wanted: int, expected: tuple[int, FinishReason], model: OlmoeForCausalLM
+) -> None:
+    parameters = GenerationParameters(wanted, sampling=False)
+    prompt = encode("x" * tokens)
+    assert prompt.shape[1] == tokens
+    found, reason = run(SideDecoder(model, prompt, parameters, frozenset(), SHAPE))
+    assert (len(found), reason) == expected
 
 
 # Steps that run ahead
@@ -257,7 +295,9 @@ def test_no_step_is_opened_for_a_single_token(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_seconds_of_a_token_are_those_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = decoder_on(FakeStep([11, 12], runs_ahead=True), monkeypatch)
-    assert decoder.step().seconds > 0
+    start = time.perf_counter()
+    first = decoder.step()
+    assert 0 < first.seconds <= time.perf_counter() - start
     assert decoder.step().seconds == 0.25
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -204,6 +205,31 @@ def test_nothing_depends_on_torchs_default_dtype(dtype: torch.dtype) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+def test_nothing_depends_on_torchs_default_device() -> None:
+    null = torch.arange(1000.0)
+    p_values = torch.tensor([[0.03, 0.9, 0.02, 0.036]])
+    # On this device there are shapes and no numbers.
+    with torch.device("meta"):
+        assert harmonic_number(4) == pytest.approx(25 / 12)
+        assert step_up_rejections(p_values, 0.05).tolist() == [3]
+        assert higher_criticism_counts(p_values, 1.0).tolist() == [3]
+        thresholds = score_thresholds(null, 0.5, 4)
+        assert step_up_counts(torch.full_like(null[None, :4], 999.0), thresholds).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [lambda p: step_up_rejections(p, 0.3), lambda p: higher_criticism_counts(p, 0.5)],
+    ids=["step-up", "higher criticism"],
+)
+def test_p_values_may_have_any_number_of_axes(count: Callable[[Tensor], Tensor]) -> None:
+    p_values = torch.rand(2, 3, EXPERTS, generator=torch.Generator().manual_seed(5)) ** 3
+    expected = count(p_values.view(6, EXPERTS)).view(2, 3)
+    assert len(expected.unique()) > 1
+    assert torch.equal(count(p_values), expected)
+    assert torch.equal(count(p_values[1, 2]), expected[1, 2])
+
+
 # The step-up rule on scores
 
 
@@ -350,6 +376,8 @@ def test_higher_criticism_by_hand() -> None:
     assert higher_criticism_counts(p_values, 0.5).tolist() == [2]
     assert higher_criticism_counts(p_values, 0.49).tolist() == [1]
     assert higher_criticism_counts(p_values, 1e-9).tolist() == [1]
+    # Just what uniform p-values would be: each deviation is 0, and none is positive.
+    assert higher_criticism_counts(torch.tensor([[0.5, 0.25, 1.0, 0.75]]), 1.0).tolist() == [0]
 
 
 @pytest.mark.parametrize("alpha0", [1e-6, 0.05, 0.25, 0.5, 1.0])
