@@ -5,6 +5,7 @@ Scores are given as they are: where they come from is the business of other test
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -350,20 +351,29 @@ def test_with_all_scores_as_null_a_share_of_alpha_has_a_discovery_whatever_the_r
 
 
 @pytest.mark.parametrize("rule", [RuleName.BH, RuleName.BY, RuleName.STOREY])
-@pytest.mark.parametrize("name", [NullName.DISCARDED, NullName.POOLED, NullName.ALL])
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [*((name, ScoreName.PROBABILITY) for name in NullName),
+     (NullName.DISCARDED, ScoreName.OUTPUT), (NullName.PER_EXPERT, ScoreName.OUTPUT)],
+)  # fmt: skip
 def test_step_up_counts_are_those_of_the_p_values(
-    rule: RuleName, name: NullName, recording: Recording
+    rule: RuleName, name: NullName, score: ScoreName, recording: Recording
 ) -> None:
-    model = null_model(name, recording, Scorer(ScoreName.PROBABILITY))
+    factors = 1 + torch.rand(LAYERS, EXPERTS, generator=torch.Generator().manual_seed(4))
+    recording = dataclasses.replace(recording, factors={ScoreName.OUTPUT: factors})
+    scorer = Scorer(score, 1.0, recording.factors)
+    model = null_model(name, recording, scorer)
     harmonic = sum(1 / k for k in range(1, EXPERTS + 1))
     for layer in range(LAYERS):
-        recorded_scores = recording.logits[layer].softmax(-1)
+        recorded_scores = scorer(layer, recording.logits[layer])
         above = int((model.p_values(layer, recorded_scores) > 0.5).sum())
         pi0 = min(1.0, (1 + above) / (0.5 * recorded_scores.numel()))
         factor = {RuleName.BH: 1.0, RuleName.BY: harmonic, RuleName.STOREY: pi0}[rule]
         largest = 0.5 if rule is RuleName.STOREY else 1.0
+        p_values = model.p_values(layer, rows())
         for alpha in (0.01, 0.3, 0.9):
-            count = counter(RuleParameters(rule, alpha, null=name), EXPERTS, recording)
-            p_values = model.p_values(layer, rows())
-            expected = step_up_rejections(p_values, alpha, factor, largest)
+            levels = tuple(alpha / (1 + n) for n in range(LAYERS))
+            parameters = RuleParameters(rule, levels, score=score, null=name)
+            count = counter(parameters, EXPERTS, recording)
+            expected = step_up_rejections(p_values, levels[layer], factor, largest)
             assert torch.equal(count(layer, rows()), expected)
