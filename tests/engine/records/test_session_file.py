@@ -17,7 +17,12 @@ import numpy as np
 import pytest
 
 from bh_studio.engine.records import session_file
-from bh_studio.engine.records.session import Session, SessionError, SideRecord
+from bh_studio.engine.records.session import (
+    SCHEMA_VERSION,
+    Session,
+    SessionError,
+    SideRecord,
+)
 from bh_studio.engine.records.session_file import (
     export_csv,
     export_json,
@@ -138,6 +143,36 @@ def test_a_conversation_survives_with_sides_that_read_differently(
     )
 
 
+def test_a_long_session_survives_its_file(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Less room beside the arrays, so that their size counts as it does in sessions of megabytes.
+    monkeypatch.setattr(session_file, "_ROOM", 2**12)
+    side = record((5,) * 2000, ("x",) * 2000, 0)
+    counts = np.random.default_rng(0).integers(0, 256, (2000, LAYERS), dtype=np.uint8)
+    side = dataclasses.replace(side, expert_counts=counts, raw_counts=counts[::-1])
+    model = dataclasses.replace(session.model, experts=255, context_length=4000)
+    session = dataclasses.replace(session, model=model, records=(side, side))
+    save_session(session, tmp_path / "a.bhsession")
+    assert load_session(tmp_path / "a.bhsession").to_json() == session.to_json()
+
+
+def test_a_session_is_packed_and_its_text_can_be_read_by_people(
+    session: Session, tmp_path: Path
+) -> None:
+    save_session(session, tmp_path / "a.bhsession")
+    with zipfile.ZipFile(tmp_path / "a.bhsession") as bundle:
+        assert {info.compress_type for info in bundle.infolist()} == {zipfile.ZIP_DEFLATED}
+        assert "“upon” a time 😀" in bundle.read("session.json").decode()
+
+
+def test_what_could_not_be_opened_again_is_not_saved(session: Session, tmp_path: Path) -> None:
+    session = dataclasses.replace(session, environment={"load": float("inf")})
+    with pytest.raises(ValueError, match="JSON"):
+        save_session(session, tmp_path / "a.bhsession")
+    assert not list(tmp_path.iterdir())
+
+
 def to_version_2(document: dict[str, Any]) -> None:
     """As the program wrote it before there were conversations."""
     document["schema_version"] = 2
@@ -241,7 +276,9 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(schema_version=99), "schema version 99"),
+        (lambda d: d.update(schema_version=99), r"^a\.bhsession has schema version 99;"),
+        (lambda d: d.update(schema_version=SCHEMA_VERSION + 1), "reads 1 to 3"),
+        (lambda d: d.update(schema_version=0), "schema version 0"),
         (lambda d: d.pop("prompt"), "'prompt' is missing"),
         (lambda d: d["model"].pop("layers"), "layers"),
         (lambda d: d["model"].update(layers=7), r"\(3, 7\)"),
@@ -478,6 +515,11 @@ def test_exports(session: Session, tmp_path: Path) -> None:
     export_csv(session, tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "side", "token", "token_id", "layer", "experts", "experts_before_clamp",
+    ]  # fmt: skip
+    assert [row["side"] for row in rows] == ["baseline"] * 9 + ["bh"] * 6
+    assert (rows[4]["token"], rows[4]["token_id"]) == ("1", "6")
     assert len(rows) == (3 + 2) * LAYERS
     assert rows[4]["layer"] == "1"
     assert int(rows[4]["experts"]) == session.records[0].expert_counts[1, 1]
