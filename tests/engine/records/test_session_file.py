@@ -157,6 +157,18 @@ def test_a_long_session_survives_its_file(
     assert load_session(tmp_path / "a.bhsession").to_json() == session.to_json()
 
 
+def test_the_smallest_session_survives_its_file(session: Session, tmp_path: Path) -> None:
+    """One of everything, all of the context read, and a clock that did not move."""
+    ones, none = np.ones((1, 1), np.uint8), np.ones((0, 1), np.uint8)
+    side = SideRecord((1,), "x", (2,), ("x",), ones, ones, none, none, np.zeros(1),
+                      FinishReason.CONTEXT_LENGTH)  # fmt: skip
+    model = dataclasses.replace(session.model, layers=1, experts=1, top_k=1, context_length=2)
+    rule = RuleParameters(max_k=1)
+    session = dataclasses.replace(session, model=model, sides=(None, rule), records=(side, side))
+    save_session(session, tmp_path / "a.bhsession")
+    assert load_session(tmp_path / "a.bhsession").to_json() == session.to_json()
+
+
 def test_a_session_is_packed_and_its_text_can_be_read_by_people(
     session: Session, tmp_path: Path
 ) -> None:
@@ -294,6 +306,9 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d["sides"].pop("bh"), "'bh' is missing"),
         (lambda d: d["sides"]["bh"].update(finish_reason="bored"), "bored"),
         (lambda d: d["model"].update(layers=10**9), "layers is"),
+        (lambda d: d["model"].update(layers=0), r"layers is 0\."),
+        (lambda d: d["model"].update(context_length=0), r"context_length is 0\."),
+        (lambda d: d["model"].update(top_k=0), "top_k is 0 of 16"),
         (lambda d: d["model"].update(top_k=10**400), "top_k is"),
         (lambda d: d["model"].update(experts=2), "top_k is 8 of 2"),
         (lambda d: d["parameters"]["rule"].update(max_k=10**9), "16 experts"),
@@ -347,6 +362,7 @@ def test_damaged_documents_are_named(
     [
         ("token_seconds", lambda a: a * np.nan, "times of bh"),
         ("token_seconds", lambda a: a[::-1].copy(), "times of bh"),
+        ("token_seconds", lambda a: a - 10, "times of bh"),
         ("prompt_raw_counts", lambda a: a + 100, "16 there are"),
     ],
 )
