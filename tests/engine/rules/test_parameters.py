@@ -212,3 +212,25 @@ def test_the_level_goes_by_the_name_it_has_in_the_literature(rule: RuleName) -> 
     assert of(rule).level_symbol == symbol
     assert of(rule).level_text == f"{symbol} {level:g}"
     assert of(rule, level=(level,) * 3).level_text == f"{symbol} of each layer"
+
+
+@pytest.mark.parametrize("rule", RuleName)
+def test_a_level_can_be_searched_where_it_says_how_many_are_selected(rule: RuleName) -> None:
+    if rule in (RuleName.HIGHER_CRITICISM, RuleName.TOP_K, RuleName.ENTROPY):
+        with pytest.raises(
+            ValueError,
+            match=rf"how many experts the rule {rule} selects; use one of bh, by, storey, top-p, "
+            r"min-p, cut\.$",
+        ):
+            of(rule).check_searchable()
+        return
+    of(rule).check_searchable()
+    with pytest.raises(ValueError, match=r"^A rule that only analyzes changes no mean"):
+        of(rule, mode=Mode.ANALYZE).check_searchable()
+
+
+def test_a_level_on_logits_can_be_searched_by_tests_alone() -> None:
+    of(RuleName.BH, score=ScoreName.LOGIT).check_searchable()
+    of(RuleName.CUT, score=ScoreName.OUTPUT).check_searchable()
+    with pytest.raises(ValueError, match=r"^A cut on logits has no level between 0 and 1"):
+        of(RuleName.CUT, score=ScoreName.LOGIT).check_searchable()
