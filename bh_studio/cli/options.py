@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bh_studio import paths
+from bh_studio.cli.terminal.interrupt import put_off_interrupts
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.files.atomic import check_writable, write_atomically
@@ -178,11 +179,13 @@ def write_and_show(
     """Call `write` with `out`, if there is one, and `show`; what `write` was refused is raised once
     the result is shown.
 
-    In this order, for standard output may be a pipe whose reader has gone.
+    In this order, for standard output may be a pipe whose reader has gone. A Ctrl+C takes effect
+    after `write`.
     """
     try:
         if out is not None:
-            write(out)
+            with put_off_interrupts():
+                write(out)
     except (CommandError, EngineError):
         show()
         raise

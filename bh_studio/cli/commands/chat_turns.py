@@ -12,6 +12,7 @@ from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import analyze_note, turn_line
 from bh_studio.cli.terminal.chat_lines import is_typed
 from bh_studio.cli.terminal.columns import shorten, wrap
+from bh_studio.cli.terminal.interrupt import put_off_interrupts
 from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.streams import (
     EXIT_FAILED,
@@ -97,7 +98,8 @@ class Chat:
         records = session.records
         if any(record.token_ids for record in records):
             self._session, self._conversation = session, session.continued or self._conversation
-            self._keep(session)
+            with put_off_interrupts():
+                self._keep(session)
         else:
             say("Stopped before the first token; the message is forgotten.")
         # A pipe goes on by itself, so there the interrupt is for all of it.

@@ -113,13 +113,18 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
     loaded = load(arguments, arguments.calibration, history_folder(arguments))
     definition = settled(arguments, definition, loaded.info)
     session = run_side_by_side(loaded, definition, Notices(), quiet=arguments.json)
-    # ASCII with escapes is valid whatever the encoding of standard output.
-    text = json.dumps(session.to_json(), allow_nan=False) if arguments.json else summary(session)
 
     def write(out: Path) -> None:
         write_session(session, out)
         say(f"Saved {out}")
 
-    write_and_show(arguments.out, write, lambda: print_result(text))
+    def show() -> None:
+        # ASCII with escapes is valid whatever the encoding of standard output.
+        as_json = arguments.json
+        print_result(
+            json.dumps(session.to_json(), allow_nan=False) if as_json else summary(session)
+        )
+
+    write_and_show(arguments.out, write, show)
     stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.records)
     return EXIT_INTERRUPTED if stopped else EXIT_OK

@@ -65,3 +65,30 @@ def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def put_off_interrupts() -> Iterator[None]:
+    """Let what is written in here be written to its end; a Ctrl+C takes effect after it.
+
+    So do the other signals that ask the program to end. A second one is not waited for.
+    """
+    former: dict[int, Any] = {number: signal.getsignal(number) for number in ending_signals()}
+    came: list[int] = []
+
+    def give_back() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        give_back()
+
+    for number in former:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        give_back()
+    for number in came:
+        signal.raise_signal(number)

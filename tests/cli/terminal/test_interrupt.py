@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from bh_studio.cli.terminal.interrupt import remember_interrupts, stop_on_interrupt
+from bh_studio.cli.options import write_and_show
+from bh_studio.cli.terminal.interrupt import (
+    put_off_interrupts,
+    remember_interrupts,
+    stop_on_interrupt,
+)
 from bh_studio.engine.errors import CancelToken
 
 
@@ -43,3 +49,33 @@ def test_an_interrupt_that_a_library_has_caught_is_not_lost() -> None:
     cancel = CancelToken()
     with stop_on_interrupt(cancel):
         assert not cancel.is_cancelled
+
+
+def test_what_is_being_written_is_written_before_an_interrupt_takes_effect(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+
+    def write(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        path.write_text("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_and_show(out, write, lambda: None)
+    assert out.read_text() == "whole"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_is_put_off_and_the_next_is_not(number: signal.Signals) -> None:
+    came: list[int] = []
+    before = signal.signal(number, lambda *_: came.append(number))
+    try:
+        with put_off_interrupts():
+            os.kill(os.getpid(), number)
+            assert came == []
+            os.kill(os.getpid(), number)
+            assert came == [number]
+        assert came == [number, number]
+        with put_off_interrupts():
+            pass
+        assert len(came) == 2
+    finally:
+        signal.signal(number, before)
