@@ -57,7 +57,7 @@ def test_narrow_logits_are_drawn_from_as_the_float32_that_they_are(dtype: torch.
 
 def test_the_seed_alone_decides_what_is_drawn() -> None:
     logits = torch.zeros(1, 1000)
-    drawn_of = {}
+    drawn_of: dict[int, list[int]] = {}
     for seed in (1, 1, 2):
         torch.manual_seed(len(drawn_of))
         choose = SampledToken(GenerationParameters(seed=seed), torch.device("cpu"))
