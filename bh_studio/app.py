@@ -145,7 +145,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     keeper = None
     if not options.quit:
         keeper = SettingsKeeper(window, settings)
-        window.kept.look_for_cut_off()
+        window.kept.look_through()
     try:
         code = app.exec()
         if interrupts.exit_code is not None:

@@ -39,6 +39,7 @@ class Settings:
 
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
+    most_history_gb: what kept runs may take before the oldest are offered for removal.
     model_device, model_dtype: what the models dialog chose last. recent_models: folders and hub
     names, the newest first.
     """
@@ -54,6 +55,7 @@ class Settings:
     splitters: dict[str, list[int]] = field(default_factory=dict)
     recent_sessions: tuple[str, ...] = ()
     session_folder: str = ""
+    most_history_gb: float = 5.0
     model_device: str = "auto"
     model_dtype: str = "auto"
     recent_models: tuple[str, ...] = ()
@@ -140,7 +142,7 @@ def _settings_from(document: dict[str, Any]) -> Settings:
             _log.warning("Unknown setting %r ignored.", name)
             continue
         try:
-            values[name] = _for_qt(name, convert(types[name], value, name))
+            values[name] = _usable(name, convert(types[name], value, name))
         except JsonError as error:
             _log.warning("Setting %r has a wrong value; using its default. %s", name, error)
     return Settings(**values)
@@ -179,8 +181,10 @@ def _keep_aside(path: Path) -> str:
     return f"What was there is kept in {aside}."
 
 
-def _for_qt(name: str, value: Any) -> Any:
-    """`value`, if it is none that Qt would stumble over. Raises JsonError."""
+def _usable(name: str, value: Any) -> Any:
+    """`value`, if it is none that the window would stumble over. Raises JsonError."""
+    if name == "most_history_gb" and not 0 <= value <= 1e6:
+        raise JsonError("most_history_gb is not 0 to 1,000,000.")
     if name == "geometry" and not value.isascii():
         raise JsonError("geometry is not base 64.")
     if name == "splitters":

@@ -158,6 +158,13 @@ def test_two_windows_leave_each_other_what_they_have_changed(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("room", ["-1", "1e300", "1e999", '"5"'])
+def test_room_for_runs_that_there_cannot_be_is_the_default(tmp_path: Path, room: str) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(f'{{"most_history_gb": {room}, "chat": false}}')
+    assert load_settings(path) == Settings(chat=False)
+
+
 def test_half_a_character_costs_its_setting_only(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     path.write_text(r'{"rule": "\ud800", "splitters": "\ud800", "chat": false}')

@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLineEdit,
+    QMessageBox,
     QPushButton,
     QTableView,
     QVBoxLayout,
@@ -33,7 +34,7 @@ from PySide6.QtWidgets import (
 from bh_studio.engine.records.runs.kept import KeptRun
 from bh_studio.engine.records.runs.lines import RunEnd
 from bh_studio.engine.rules.text import format_rule
-from bh_studio.engine.units import counted
+from bh_studio.engine.units import counted, format_bytes
 from bh_studio.ui.state.kept_runs import KeptRuns
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.form_rows import describe
@@ -82,6 +83,9 @@ class KeptRunsDialog(QDialog):
         describe(self.folder_button, "Show the folder", "Show where the kept runs lie on the disk")
         self.open_button = QPushButton("Open")
         describe(self.open_button, "Open the run", "Show the selected run in the window (Return)")
+        self.surplus = ElidedLabel("muted")
+        self.remove_button = QPushButton()
+        self.question: QMessageBox | None = None
         self.close_button = QPushButton("Close")
         describe(self.close_button, "Close", "Close this window (Esc)")
         self._set_up_table()
@@ -91,6 +95,7 @@ class KeptRunsDialog(QDialog):
         self.table.selectionModel().selectionChanged.connect(self._sync)
         self.open_button.clicked.connect(self._choose)
         self.folder_button.clicked.connect(self._show_folder)
+        self.remove_button.clicked.connect(self._ask_to_remove)
         self.close_button.clicked.connect(self.close)
         kept.changed.connect(self._take)
         self._take()
@@ -140,6 +145,10 @@ class KeptRunsDialog(QDialog):
         layout.setSpacing(GAP_SMALL)
         layout.addWidget(self.wanted)
         layout.addWidget(self.table, 1)
+        room = QHBoxLayout()
+        room.addWidget(self.surplus, 1)
+        room.addWidget(self.remove_button)
+        layout.addLayout(room)
         layout.addLayout(buttons)
 
     @Slot()
@@ -163,6 +172,15 @@ class KeptRunsDialog(QDialog):
         else:
             words = f"{counted(self._shown.rowCount(), 'run')} in {self._kept.history}"
         self.count.setText(words)
+        size = self._kept.size
+        surplus = size.surplus if size is not None else 0
+        for widget in (self.surplus, self.remove_button):
+            widget.setVisible(surplus > 0)
+        if surplus:
+            self.surplus.setText(surplus_words(self._kept))
+            oldest = f"the {surplus} oldest" if surplus > 1 else "the oldest"
+            self.remove_button.setText(f"Remove {oldest}…")
+            describe(self.remove_button, f"Remove {oldest} runs", "Asks first; removed is removed")
 
     @Slot(str)
     def _search(self, text: str) -> None:
@@ -177,11 +195,33 @@ class KeptRunsDialog(QDialog):
             self.chosen.emit(self.selected)
 
     @Slot()
+    def _ask_to_remove(self) -> None:
+        question = QMessageBox(self)
+        question.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        question.setWindowTitle("Remove runs")
+        question.setTextFormat(Qt.TextFormat.PlainText)
+        question.setText(f"{self.remove_button.text().removesuffix('…')}?")
+        question.setInformativeText(
+            "They cannot be brought back. Sessions that you have saved are not touched."
+        )
+        remove = question.addButton("Remove", QMessageBox.ButtonRole.DestructiveRole)
+        remove.clicked.connect(self._kept.remove_surplus)
+        question.setDefaultButton(question.addButton(QMessageBox.StandardButton.Cancel))
+        self.question = question
+        question.open()
+
+    @Slot()
     def _show_folder(self) -> None:
         history = self._kept.history
         folder = self.selected or history
         there = folder if folder.is_dir() else folder.parent
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(there)))
+
+
+def surplus_words(kept: KeptRuns) -> str:
+    """That the runs take more than is wanted, a sentence."""
+    taken = format_bytes(kept.size.bytes) if kept.size is not None else "much"
+    return f"Kept runs take {taken}; the settings want at most {format_bytes(kept.most_bytes)}."
 
 
 def cut_off_words(runs: tuple[KeptRun, ...]) -> str:

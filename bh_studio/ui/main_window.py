@@ -17,7 +17,7 @@ from bh_studio.ui.actions import Actions
 from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
-from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, cut_off_words
+from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, cut_off_words, surplus_words
 from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.place import Place
 from bh_studio.ui.session_files import SessionFiles
@@ -58,8 +58,14 @@ class MainWindow(QMainWindow):
         self.models = ModelCommands(engine, theme, settings, self, downloads, statuses)
         self.actions_ = Actions(self)
         self.errors = ErrorStrip(theme)
-        self.cut_off = ErrorStrip(theme)
-        self.kept = KeptRuns(engine.jobs, paths.history_dir(), paths.autosave_dir(), self)
+        self.kept_strip = ErrorStrip(theme)
+        self.kept = KeptRuns(
+            engine.jobs,
+            paths.history_dir(),
+            paths.autosave_dir(),
+            int(settings.most_history_gb * 1e9),
+            self,
+        )
         self.kept_dialog: KeptRunsDialog | None = None
         self.compare = ComparePage(engine, session, self.files, theme)
         self.place: Place = self.compare
@@ -70,7 +76,7 @@ class MainWindow(QMainWindow):
         self.setCentralWidget(self._stack)
         self._keep_size()
         theme.changed.connect(self._keep_size)
-        self.place.messages.addWidget(self.cut_off)
+        self.place.messages.addWidget(self.kept_strip)
         self.place.messages.addWidget(self.errors)
         self.place.take_focus()
         self._connect_models()
@@ -102,6 +108,7 @@ class MainWindow(QMainWindow):
         self.files.notified.connect(self.status.notify)
         self.kept.failed.connect(self.errors.show_failure)
         self.kept.cut_off.connect(self._offer_cut_off)
+        self.kept.exceeded.connect(self._offer_room)
 
     def _connect_place(self, place: Place) -> None:
         place.changed.connect(self._sync)
@@ -186,12 +193,21 @@ class MainWindow(QMainWindow):
     @Slot(object)
     def _offer_cut_off(self, runs: tuple[KeptRun, ...]) -> None:
         newest = runs[0]
-        self.cut_off.show_failure(
+        self.kept_strip.show_failure(
             Failed(cut_off_words(runs), "What had been answered by then is kept.", ""),
             Remedy(
                 "Show it", "Show the run as far as it came", partial(self._open_cut_off, newest)
             ),
         )
+
+    @Slot()
+    def _offer_room(self) -> None:
+        # What was cut off goes first, and who looks at the runs is told there.
+        if self.kept_strip.failure is None and self.kept_dialog is None:
+            self.kept_strip.show_failure(
+                Failed(surplus_words(self.kept), "Nothing is removed unless you say so.", ""),
+                Remedy("Look at them", "Open the list of kept runs", self._show_kept_runs),
+            )
 
     def _open_cut_off(self, run: KeptRun) -> None:
         self.files.open_path(run.path)
@@ -206,7 +222,7 @@ class MainWindow(QMainWindow):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         # While there is something to stop, the key is the menu's.
-        strips = (strip for strip in (self.errors, self.cut_off) if strip.failure is not None)
+        strips = (strip for strip in (self.errors, self.kept_strip) if strip.failure is not None)
         if event.key() == Qt.Key.Key_Escape and (strip := next(strips, None)) is not None:
             strip.dismiss()
             return

@@ -15,7 +15,8 @@ from bh_studio.engine.records.runs.lines import EVENTS
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.terms import Conversation, FinishReason
-from bh_studio.ui.kept_runs_dialog import KeptRunsDialog
+from bh_studio.settings import Settings
+from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, surplus_words
 from tests.fake_engine import CHAT_MODEL
 from tests.ui.conftest import Desk
 
@@ -86,9 +87,9 @@ def test_a_message_whose_answer_broke_off_is_to_be_asked_again(
     assert desk.page.prompt.prompt == "Who are you?"
 
 
-def look_for_cut_off(desk: Desk) -> None:
+def look_through(desk: Desk) -> None:
     """Have the window look, and wait for the answer."""
-    desk.window.kept.look_for_cut_off()
+    desk.window.kept.look_through()
     desk.qtbot.waitUntil(lambda: not desk.engine.has_files_left)
 
 
@@ -163,8 +164,8 @@ def test_a_run_that_was_cut_off_is_offered_once(
     keeping.engine.finish()
     cut_off(the_folder())
     desk = make_desk(show=True)
-    look_for_cut_off(desk)
-    strip = desk.window.cut_off
+    look_through(desk)
+    strip = desk.window.kept_strip
     assert strip.failure is not None
     assert strip.failure.message.endswith(
         " was cut off by the end of the program: “Once upon↵a time”"
@@ -181,8 +182,8 @@ def test_a_run_that_was_cut_off_is_offered_once(
     assert session.records[0].finish_reason is FinishReason.BROKEN_OFF
     assert desk.page.prompt.prompt == "Once upon\na time"
     again = make_desk()
-    look_for_cut_off(again)
-    assert again.window.cut_off.failure is None
+    look_through(again)
+    assert again.window.kept_strip.failure is None
 
 
 def test_escape_takes_the_offer_away(desk: Desk, qtbot: QtBot) -> None:
@@ -190,7 +191,41 @@ def test_escape_takes_the_offer_away(desk: Desk, qtbot: QtBot) -> None:
     desk.finished_run(4)
     cut_off(the_folder())
     desk.window.show()
-    look_for_cut_off(desk)
-    assert desk.window.cut_off.isVisible()
+    look_through(desk)
+    assert desk.window.kept_strip.isVisible()
     qtbot.keyClick(desk.window, Qt.Key.Key_Escape)
-    assert desk.window.cut_off.failure is None
+    assert desk.window.kept_strip.failure is None
+
+
+def test_more_than_is_wanted_is_told_and_removed_when_a_person_says_so(
+    make_desk: Callable[..., Desk], qtbot: QtBot
+) -> None:
+    desk = make_desk(Settings(most_history_gb=5e-6), show=True)
+    desk.engine.history = paths.history_dir()
+    desk.load()
+    for tokens in (8, 9, 10):
+        desk.finished_run(tokens)
+    look_through(desk)
+    strip = desk.window.kept_strip
+    assert strip.failure is not None
+    assert strip.failure.message.startswith("Kept runs take ")
+    assert strip.failure.message.endswith(" kB; the settings want at most 5.0 kB.")
+    qtbot.mouseClick(strip.remedy_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: not desk.engine.has_files_left)
+    dialog = desk.window.kept_dialog
+    assert dialog is not None
+    assert dialog.surplus.text() == surplus_words(desk.window.kept)
+    size = desk.window.kept.size
+    assert size is not None
+    assert 1 <= size.surplus <= 3
+    for answer in ("Cancel", "Remove"):
+        assert len(list(paths.history_dir().glob("*/*/*"))) == 3
+        qtbot.mouseClick(dialog.remove_button, Qt.MouseButton.LeftButton)
+        assert dialog.question is not None
+        (button,) = (b for b in dialog.question.buttons() if b.text().replace("&", "") == answer)
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+        qtbot.waitUntil(lambda: not desk.engine.has_files_left)
+    listed(desk)
+    assert len(shown(dialog)) == 3 - size.surplus
+    assert not dialog.remove_button.isVisible()
+    assert not strip.isVisible()

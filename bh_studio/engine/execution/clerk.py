@@ -15,7 +15,9 @@ from bh_studio.engine.protocol.events import (
     CutOffFound,
     Event,
     Failed,
+    HistoryMeasured,
     RunsListed,
+    RunsRemoved,
     SessionRead,
     SessionWritten,
 )
@@ -23,12 +25,15 @@ from bh_studio.engine.protocol.experiments import Replay
 from bh_studio.engine.protocol.requests import (
     FindCutOff,
     ListRuns,
+    MeasureHistory,
     ModelFree,
     ReadSession,
+    RemoveOldestRuns,
     WriteSession,
 )
 from bh_studio.engine.records.runs.kept import kept_runs, take_cut_off
 from bh_studio.engine.records.runs.reader import open_session
+from bh_studio.engine.records.runs.size import history_size, remove_oldest
 from bh_studio.engine.records.session import Session, SessionError
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 
@@ -56,6 +61,10 @@ class Clerk:
                 yield RunsListed(kept_runs(history, former))
             case FindCutOff(history):
                 yield CutOffFound(take_cut_off(history))
+            case MeasureHistory(history, most_bytes):
+                yield HistoryMeasured(history_size(history, most_bytes))
+            case RemoveOldestRuns(history, runs):
+                yield _remove(history, runs)
             case Replay():
                 # Not at the top: a replay takes torch, files do not.
                 from bh_studio.engine.experiments.runner import run
@@ -69,6 +78,13 @@ def _read(path: Path) -> SessionRead | Failed:
     except (OSError, ValueError, TypeError, OverflowError) as error:
         advice = f"{as_sentence(error)} Nothing was changed."
         return _failed(f"{path.name} could not be opened.", advice, error)
+
+
+def _remove(history: Path, runs: int) -> RunsRemoved | Failed:
+    try:
+        return RunsRemoved(remove_oldest(history, runs))
+    except OSError as error:
+        return _failed("The oldest runs could not all be removed.", as_sentence(error), error)
 
 
 def _write(session: Session, path: Path, form: str) -> SessionWritten | Failed:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bh_studio.engine.records.recording import RecordedLogits
     from bh_studio.engine.records.runs.kept import KeptRun
     from bh_studio.engine.records.runs.lines import RunHeader
+    from bh_studio.engine.records.runs.size import HistorySize
     from bh_studio.engine.records.session import Session, SideRecord
 
 
@@ -117,6 +118,20 @@ class CutOffFound:
     """The answer to FindCutOff: the newest first."""
 
     runs: tuple[KeptRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryMeasured:
+    """The answer to MeasureHistory."""
+
+    size: HistorySize
+
+
+@dataclass(frozen=True, slots=True)
+class RunsRemoved:
+    """The answer to RemoveOldestRuns. runs: how many are gone."""
+
+    runs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +280,8 @@ Event = (
     | SessionWritten
     | RunsListed
     | CutOffFound
+    | HistoryMeasured
+    | RunsRemoved
     | KeptIn
     | ExperimentEvent
     | Waiting

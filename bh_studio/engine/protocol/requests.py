@@ -114,6 +114,22 @@ class ListRuns:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureHistory:
+    """Say what the runs in `history` take, of which `most_bytes` are wanted."""
+
+    history: Path
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOldestRuns:
+    """Remove the oldest `runs` in `history`, but for what is being written."""
+
+    history: Path
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
 class FindCutOff:
     """Say which runs in `history` were cut off; from then on their folders say so themselves."""
 
@@ -121,7 +137,9 @@ class FindCutOff:
 
 
 # Needs no model, so it is answered also while one loads or works, and while there is none.
-ModelFree = ReadSession | WriteSession | ListRuns | FindCutOff | Replay
+ModelFree = (
+    ReadSession | WriteSession | ListRuns | FindCutOff | MeasureHistory | RemoveOldestRuns | Replay
+)
 ModelBound = (
     LoadModel | UnloadModel | InspectModel | SaveCalibration | JudgeNull | RunKept | ModelExperiment
 )

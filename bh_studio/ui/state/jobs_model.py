@@ -14,6 +14,7 @@ from bh_studio.engine.protocol.events import (
     Event,
     Failed,
     Finished,
+    HistoryMeasured,
     JobCancelled,
     LoadRefused,
     ModelInspected,
@@ -21,6 +22,7 @@ from bh_studio.engine.protocol.events import (
     ModelUnloaded,
     Report,
     RunsListed,
+    RunsRemoved,
     SessionRead,
     SessionWritten,
 )
@@ -33,11 +35,13 @@ _ENDS = (
     | CutOffFound
     | Failed
     | Finished
+    | HistoryMeasured
     | JobCancelled
     | LoadRefused
     | ModelInspected
     | ModelLoaded
     | RunsListed
+    | RunsRemoved
     | SessionRead
     | SessionWritten
 )

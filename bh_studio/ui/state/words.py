@@ -8,20 +8,15 @@ import sys
 from pathlib import Path
 
 from bh_studio.engine.protocol.events import ModelInspected
-from bh_studio.engine.protocol.experiments import Comparison, kind_of
+from bh_studio.engine.protocol.experiments import Comparison, Experiment, kind_of
 from bh_studio.engine.protocol.requests import (
     DTYPES,
     Body,
-    FindCutOff,
     InspectModel,
     JudgeNull,
-    ListRuns,
     LoadModel,
-    ReadSession,
     RunKept,
     SaveCalibration,
-    UnloadModel,
-    WriteSession,
 )
 from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 from bh_studio.engine.rules import RuleName, RuleParameters
@@ -122,16 +117,16 @@ def waiting_words(awaited: Body | None) -> str:
             when = "the other model has been looked at"
         case SaveCalibration():
             when = "the calibration is saved"
-        case UnloadModel() | ReadSession() | WriteSession() | ListRuns() | FindCutOff() | None:
-            when = "the engine is free"
         case Comparison():
             when = "the run before has ended"
         case JudgeNull():
             when = "the null has been judged"
         case RunKept(experiment):
             when = f"the {kind_of(experiment)} gives way"
-        case _:
+        case _ if isinstance(awaited, Experiment):
             when = f"the {kind_of(awaited)} gives way"
+        case _:
+            when = "the engine is free"
     return f"The run begins when {when}."
 
 

@@ -35,6 +35,7 @@ from bh_studio.engine.records.runs.lines import (
     TokenLine,
 )
 from bh_studio.engine.records.runs.reader import load_run, open_session, read_end
+from bh_studio.engine.records.runs.size import HistorySize, history_size, remove_oldest
 from bh_studio.engine.records.runs.writer import RunWriter
 from bh_studio.engine.records.session import Session, SessionError, SideRecord
 from bh_studio.engine.records.session_file import load_session, save_session
@@ -324,3 +325,29 @@ def test_lines_are_what_is_promised_of_their_format(session: Session, folder: Pa
         session.records[0].raw_counts[0].tolist(),
         float(session.records[0].token_seconds[0]),
     )
+
+
+def test_the_oldest_make_room_but_for_what_is_being_written(
+    session: Session, tmp_path: Path
+) -> None:
+    history = tmp_path / "runs"
+    assert history_size(history, 0) == HistorySize(0, 0)
+    names = [f"2030-01-02T0{hour}-00-00_0a0b" for hour in range(1, 6)]
+    for name in reversed(names):
+        written(session, history / "2030" / "01" / name)
+    (history / "2030" / "01" / "2030-01-02T00-00-00_0a0b").symlink_to(FORMER)
+    (history / "2030" / "01" / "2029-of-another-program").mkdir()
+    (one,) = {
+        sum(path.stat().st_size for path in (history / "2030" / "01" / name).iterdir())
+        for name in names
+    }
+    for wanted, surplus in ((5 * one, 0), (5 * one - 1, 1), (2 * one, 3), (0, 5)):
+        assert history_size(history, wanted) == HistorySize(5 * one, surplus)
+    with locked(history / "2030" / "01" / names[0] / EVENTS):
+        assert remove_oldest(history, 3) == 2
+    left = {path.name for path in (history / "2030" / "01").iterdir()}
+    assert left == {
+        names[0], names[3], names[4], "2030-01-02T00-00-00_0a0b", "2029-of-another-program",
+    }  # fmt: skip
+    assert remove_oldest(history, 9) == 3
+    assert FORMER.is_dir()
