@@ -42,6 +42,8 @@ for _name in (
 # Two threads that wait for each other crawl where another test holds a core. torch reads this, here
 # and in child processes.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Where a test asks for two all the same, they sleep while they wait.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # One cache for the whole run: what is in it (nulls) is named by its content and slow to make.
 os.environ["XDG_CACHE_HOME"] = str(Path(_HOME.name, "cache"))
 
@@ -50,6 +52,11 @@ hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, print_blob=True
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # At the end a long one would keep a single process busy while the others have nothing to do.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collection_finish() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PySide6.QtGui import QImage
 
 from bh_studio.engine.records.session_file import load_session
@@ -16,6 +17,8 @@ from tests.tiny_olmoe import save_tiny_chat_checkpoint
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Once upon a time there was a fox who"
 TOKENS = 24
+
+pytestmark = pytest.mark.slow
 
 
 def run_program(*arguments: str | Path, lines: str = "") -> subprocess.CompletedProcess[str]:

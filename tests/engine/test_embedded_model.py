@@ -22,6 +22,8 @@ from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from tests.engine.experiments.running import result_of
 
+pytestmark = pytest.mark.slow
+
 NEW_TOKENS = 32
 PROMPTS = [
     "Once upon a time there was a little girl who",
