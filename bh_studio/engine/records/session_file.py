@@ -196,9 +196,9 @@ def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
         prompt=_text(document["prompt"]),
         conversation=_conversation_from(document["conversation"]),
         records=tuple(_side_from(sides[side], arrays, side, model) for side in SIDE_NAMES),
-        environment=dict(document["environment"]),
-        started_at=str(document["started_at"]),
-        finished_at=str(document["finished_at"]),
+        environment=convert(dict[str, Any], document["environment"], "environment"),
+        started_at=_text(document["started_at"]),
+        finished_at=_text(document["finished_at"]),
     )
 
 
@@ -228,8 +228,10 @@ def _side_from(
     side: str,
     model: ModelInfo,
 ) -> SideRecord:
-    prompt_token_ids = tuple(int(token) for token in document["prompt_token_ids"])
-    token_ids = tuple(int(token) for token in document["token_ids"])
+    prompt_token_ids, token_ids = (
+        convert(tuple[int, ...], document[name], f"{side}.{name}")
+        for name in ("prompt_token_ids", "token_ids")
+    )
     check_length(len(prompt_token_ids) + len(token_ids), side, model)
     read = prompt_rows(len(prompt_token_ids), len(token_ids))
     shapes = {
@@ -249,7 +251,7 @@ def _side_from(
         prompt_token_ids=prompt_token_ids,
         text=_text(document["text"]),
         token_ids=token_ids,
-        token_texts=tuple(str(piece) for piece in document["token_texts"]),
+        token_texts=convert(tuple[str, ...], document["token_texts"], f"{side}.token_texts"),
         finish_reason=convert(FinishReason, document["finish_reason"], "finish_reason"),
         **columns,
     )

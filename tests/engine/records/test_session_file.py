@@ -344,6 +344,21 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
             lambda d: d["sides"]["bh"]["token_ids"].__setitem__(0, float("inf")),
             "a number or a character that is no JSON",
         ),
+        (
+            lambda d: d["sides"]["bh"]["token_ids"].__setitem__(1, 9.7),
+            r"bh\.token_ids\[1\] is 9\.7, not a whole number",
+        ),
+        (lambda d: d["sides"]["bh"].update(token_ids="59"), "the string '59', not a list"),
+        (
+            lambda d: d["sides"]["bh"]["prompt_token_ids"].__setitem__(0, "1"),
+            r"bh\.prompt_token_ids\[0\] is the string '1', not a whole number",
+        ),
+        (
+            lambda d: d["sides"]["bh"].update(token_texts=["", 12], text="12"),
+            r"bh\.token_texts\[1\] is wrong: a text is 12",
+        ),
+        (lambda d: d.update(finished_at=None), "a text is None"),
+        (lambda d: d.update(environment=[["a", 1]]), "environment is a list, not an object"),
         (lambda d: d.update(sides=0.5), "a value in it is not"),
         (lambda d: d.pop("started_at"), r"'started_at' is missing\.$"),
     ],
