@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 from transformers import OlmoeForCausalLM
 
+from bh_studio.engine.routing.fdr import step_up_counts
 from bh_studio.engine.routing.nulls import NullError, null_model
 from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.scores import Scorer
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import (
     MixingWeights,
+    Mode,
     NullName,
     OnEmpty,
     RouterShape,
@@ -106,6 +109,7 @@ def test_one_token_alone_is_treated_as_among_many(
         indices, weights, raw = rule.select_one(2, logits[token : token + 1])
         used = int(many.counts[token])
         assert raw == int(many.raw_counts[token])
+        assert rule.count_one(2, logits[token : token + 1]) == raw
         assert torch.equal(indices[0], many.indices[token, :used])
         assert torch.equal(weights[0], many.weights[token, :used])
 
@@ -438,6 +442,82 @@ def test_top_k_with_slots_to_spare_is_the_models_own_router_too(
     assert torch.equal(selection.indices[:, :TOP_K], own_indices)
     assert torch.equal(selection.weights[:, :TOP_K], own_weights)
     assert (selection.weights[:, TOP_K:] == 0).all()
+
+
+# Tables
+
+
+@pytest.mark.parametrize(
+    ("weights", "normalizes", "scale"),
+    [
+        (MixingWeights.MODEL, False, 0),
+        (MixingWeights.RENORMALIZE, False, 1),
+        (MixingWeights.MATCH, False, 2),
+        (MixingWeights.MODEL, True, 1),
+        (MixingWeights.MATCH, True, 1),
+    ],
+)
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize(
+    ("score", "temperature"), [(ScoreName.LOGIT, 0.5), (ScoreName.PROBABILITY, 2.0)]
+)
+def test_tables_hold_all_that_a_step_up_rule_decides_by(
+    score: ScoreName, temperature: float, mode: Mode, weights: MixingWeights, normalizes: bool,
+    scale: int, recording: Recording,
+) -> None:  # fmt: skip
+    shape = dataclasses.replace(SHAPE, norm_topk_prob=normalizes)
+    parameters = of(
+        RuleName.BH, score=score, temperature=temperature, min_k=2, max_k=5, mode=mode,
+        weights=weights,
+    )  # fmt: skip
+    rule = rule_of(parameters, recording, shape)
+    tables = rule.tables()
+    assert tables is not None
+    assert (tables.thresholds.dtype, tables.used_of_raw.dtype) == (torch.float32, torch.int32)
+    logits = token_logits(recording)
+    scores = Scorer(score, temperature)(1, logits)
+    assert torch.equal(step_up_counts(scores, tables.thresholds[1]), rule.counts(1, logits)[1])
+    # Where the rule only counts, experts and weights are the model's own.
+    used = parameters.used_counts(EXPERTS, TOP_K)
+    if mode is Mode.ANALYZE:
+        used, scale = [TOP_K] * (EXPERTS + 1), int(normalizes)
+    assert tables.used_of_raw.tolist() == [used] * LAYERS
+    assert tables.settings.tolist() == [temperature, score is ScoreName.LOGIT, scale]
+
+
+def test_tables_without_thresholds_leave_the_counting_to_the_rule(recording: Recording) -> None:
+    analyze = Mode.ANALYZE
+    for parameters in (
+        of(RuleName.TOP_P, temperature=2.0),
+        of(RuleName.BH, null=NullName.ROBUST),
+        of(RuleName.BH, score=ScoreName.OUTPUT, mode=analyze),
+        of(RuleName.BH, null=NullName.PER_EXPERT, mode=analyze),
+    ):
+        rule = rule_of(parameters, recording)
+        tables = rule.tables()
+        assert not rule.is_step_up
+        assert tables is not None
+        assert tables.thresholds.tolist() == [[math.inf] * EXPERTS] * LAYERS
+        assert tables.settings.tolist() == [1, 0, 0]
+    # Nor can they say which experts are taken in another order than that of the probabilities.
+    for parameters in (
+        of(RuleName.BH, score=ScoreName.OUTPUT),
+        of(RuleName.BH, null=NullName.PER_EXPERT),
+    ):
+        assert rule_of(parameters, recording).tables() is None
+
+
+def test_a_rule_that_counts_in_its_own_way_is_no_step_up_rule(recording: Recording) -> None:
+    class Doubled(RoutingRule):
+        def _raw_counts(self, layer: int, scores: Tensor) -> Tensor:
+            return 2 * super()._raw_counts(layer, scores)
+
+    assert rule_of(of(RuleName.BH), recording).is_step_up
+    doubled = Doubled(of(RuleName.BH), recording, SHAPE)
+    assert not doubled.is_step_up
+    tables = doubled.tables()
+    assert tables is not None
+    assert tables.thresholds.isinf().all()
 
 
 # What does not fit
