@@ -22,7 +22,6 @@ gc.disable()
 
 # All of this is read when Qt and huggingface_hub are imported, hence before any test module is.
 _GUARD = Path(__file__).parent / "network_guard"
-_HOME = tempfile.TemporaryDirectory(prefix="bh-studio-tests-")
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -44,8 +43,11 @@ for _name in (
 os.environ["OMP_NUM_THREADS"] = "1"
 # Where a test asks for two all the same, they sleep while they wait.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-# One cache for the whole run: what is in it (nulls) is named by its content and slow to make.
-os.environ["XDG_CACHE_HOME"] = str(Path(_HOME.name, "cache"))
+# One cache for the whole run, whose processes take it over from the first: what is in it (nulls) is
+# named by its content and slow to make.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _home = tempfile.TemporaryDirectory(prefix="bh-studio-tests-")
+    os.environ["XDG_CACHE_HOME"] = str(Path(_home.name, "cache"))
 
 # The same examples in every run, however busy the machine is.
 hypothesis.settings.register_profile(

@@ -24,7 +24,7 @@ from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import Control, EvaluationResult, Scores
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import parse_rule
-from tests.engine.experiments.running import result_of, rows_of
+from tests.engine.experiments.running import Rows, result_of, rows_of
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K, save_tiny_checkpoint, tiny_model
 
 TEXT = Text("tale", calibration_text()[:900])
@@ -32,6 +32,9 @@ NOTE = Text("note", calibration_text()[4000:4300])
 # Whole windows, a byte a token: without overlap every position that is read is scored.
 WHOLE = Text("whole", calibration_text()[: 6 * CONTEXT + 1])
 BH = RuleParameters(level=0.3, max_k=6)
+GONE_ON = Evaluation(
+    texts=(TEXT, NOTE), rules=(BH, parse_rule("top-p:0.5")), with_controls=True, stride=32, batch=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 @pytest.fixture
 def loaded(tiny: LoadedModel) -> LoadedModel:
     return dataclasses.replace(tiny, model=copy.deepcopy(tiny.model))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: LoadedModel) -> tuple[dict[str, Any], Rows]:
+    """What GONE_ON says at its end, and its rows."""
+    return result_of(tiny, GONE_ON).to_json(), rows_of(tiny, GONE_ON)
 
 
 def run(loaded: LoadedModel, *rules: RuleParameters, **options: Any) -> EvaluationResult:
@@ -190,19 +199,21 @@ def test_a_cancelled_evaluation_keeps_windows_that_all_have_read(loaded: LoadedM
 
 @pytest.mark.parametrize("known", [0, 1, 4, 9, 14])
 def test_going_on_gives_the_very_numbers_of_an_undisturbed_run(
-    known: int, loaded: LoadedModel
+    known: int, loaded: LoadedModel, undisturbed: tuple[dict[str, Any], Rows]
 ) -> None:
-    definition = Evaluation(
-        texts=(TEXT, NOTE), rules=(BH, parse_rule("top-p:0.5")), with_controls=True, stride=32,
-        batch=3,
-    )  # fmt: skip
-    whole = result_of(loaded, definition)
-    rows = rows_of(loaded, definition)
+    whole, rows = undisturbed
     assert len(rows) > 14
     # Rows may have come in any order, from several workers.
     some = dict(list(reversed(rows.items()))[:known] if known % 2 else list(rows.items())[:known])
-    assert result_of(loaded, definition, some).to_json() == whole.to_json()
-    assert rows_of(loaded, definition) == rows
+    assert result_of(loaded, GONE_ON, some).to_json() == whole
+
+
+def test_going_on_leaves_the_rows_what_they_were(
+    loaded: LoadedModel, undisturbed: tuple[dict[str, Any], Rows]
+) -> None:
+    _, rows = undisturbed
+    result_of(loaded, GONE_ON, dict(list(rows.items())[:4]))
+    assert rows_of(loaded, GONE_ON) == rows
 
 
 def test_what_is_drawn_depends_on_the_window_and_not_on_how_windows_are_read(
