@@ -18,7 +18,7 @@ from bh_studio.engine.files.arrays import (
     NotAnArchiveError,
     WrongTypeError,
 )
-from tests.damaged_arrays import WAYS, bomb, little_memory, unpacks_to_more_than_it_says
+from tests.damaged_arrays import WAYS, bomb, little_memory, member_of, unpacks_to_more_than_it_says
 
 VALUES = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -66,6 +66,7 @@ def test_large_arrays_come_in_pieces() -> None:
     for packed in (npz(a=large), npz(a=np.zeros(6 * 10**6, np.uint16))):
         with Archive(packed) as opened:
             found = opened.array("a", (np.uint16,))
+            assert opened.member("a.npy", 2**24) == member_of(packed, "a.npy")
         assert found.shape in ((3_000_000,), (6 * 10**6,))
         assert found.sum() in (large.sum(), 0)
 
@@ -112,8 +113,11 @@ def test_what_would_fill_the_memory_from_next_to_nothing_stays_packed(archive: P
 
 def test_other_types_and_shapes_are_named(archive: Path) -> None:
     with Archive(archive) as opened:
-        with pytest.raises(WrongTypeError, match=r"^values is float32, not uint8 or float64\.$"):
+        with pytest.raises(
+            WrongTypeError, match=r"^values is float32, not uint8 or float64\.$"
+        ) as refused:
             opened.array("values", (np.uint8, np.float64))
+        assert refused.value.dtype == "float32"
         with pytest.raises(ArchiveError, match=r"^values is \(2, 3, 4\), not \(3, 4\)\.$"):
             opened.array("values", (np.float32,), (3, 4))
         with pytest.raises(WrongTypeError, match=r"^values is float32, not a text\.$"):
@@ -124,11 +128,23 @@ def test_other_types_and_shapes_are_named(archive: Path) -> None:
             opened.member("values.npy", 223)
 
 
+def test_a_text_keeps_the_blanks_at_its_ends_and_no_filling() -> None:
+    with Archive(
+        npz(filled=np.array(" ab \n", dtype="<U9"), swapped=np.array("é ", ">U2"))
+    ) as opened:
+        assert opened.text("filled") == " ab \n"
+        assert opened.text("swapped") == "é "
+
+
 def test_a_text_that_is_none_is_refused() -> None:
     beyond = np.array(["xy"]).view(np.uint32)
     beyond[1] = 0x110000
-    texts = npz(beyond=beyond.view("<U2").reshape(()), long=np.array("x" * 2**19))
+    texts = npz(
+        beyond=beyond.view("<U2").reshape(()), long=np.array("x" * 2**19), two=np.array(["a", "b"])
+    )
     with Archive(texts) as opened:
+        with pytest.raises(ArchiveError, match=r"^two is \(2,\), not \(\)\.$"):
+            opened.text("two")
         with pytest.raises(ArchiveError, match="characters that do not exist"):
             opened.text("beyond")
         with little_memory(), pytest.raises(ArchiveError, match="more than is allowed"):
