@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bh_studio.engine.files import arrays
 from bh_studio.engine.files.arrays import (
     Archive,
     ArchiveError,
@@ -162,6 +163,44 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
         Archive(tmp_path / "none.npz")
     with pytest.raises(IsADirectoryError):
         Archive(tmp_path)
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+@pytest.mark.parametrize("comment", [b"", b"by hand", b"zeros at its end\0\0", b"x" * 65_535])
+def test_a_directory_of_very_many_members_is_not_read(
+    comment: bytes, as_bytes: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.npz"
+    for members, is_read in ((2, True), (20, False)):
+        with zipfile.ZipFile(path, "w") as bundle:
+            for number in range(members):
+                # With the mark in it by which the end of a directory is found.
+                bundle.writestr(f"{number} PK\x05\x06" + "x" * 60_000, b"")
+            bundle.comment = comment
+        file = path.read_bytes() if as_bytes else path
+        if is_read:
+            with Archive(file) as opened:
+                assert len(opened.sizes) == members
+        else:
+            with pytest.raises(ArchiveError, match=r"^it holds far more members than"):
+                Archive(file)
+
+
+def test_an_array_of_any_size_is_read_if_it_is_packed_as_numbers_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(arrays, "_LITTLE", 1000)
+    drawn = np.random.default_rng(0).random(1000)
+    with Archive(npz(a=drawn)) as opened:
+        assert opened.array("a", (np.float64,)).tolist() == drawn.tolist()
+
+
+def test_a_shape_can_be_judged_by_whoever_asks(archive: Path) -> None:
+    def judged(shape: tuple[int, ...]) -> None:
+        raise ArchiveError(f"{shape} will not do.")
+
+    with Archive(archive) as opened, pytest.raises(ArchiveError, match=r"^\(2, 3, 4\) will not"):
+        opened.array("values", (np.float32,), judged)
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
