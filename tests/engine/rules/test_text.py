@@ -43,6 +43,7 @@ from bh_studio.engine.rules.text import (
         ("top-k:3/", RuleParameters(RuleName.TOP_K, (3,))),
         ("top-p:0.45,max_k=16", RuleParameters(RuleName.TOP_P, 0.45, max_k=16)),
         ("cut:-1.5,score=logit", RuleParameters(RuleName.CUT, -1.5, score=ScoreName.LOGIT)),
+        ("cut:12,score=logit", RuleParameters(RuleName.CUT, 12, score=ScoreName.LOGIT, max_k=8)),
         ("hc:1,mode=analyze", RuleParameters(RuleName.HIGHER_CRITICISM, 1, mode=Mode.ANALYZE)),
         (
             "bh:0.01,score=output,null=pooled,on_empty=top_k,weights=match,min_k=2,temperature=1.5",
@@ -136,7 +137,17 @@ def test_bh_goes_by_its_name_and_others_by_their_text() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["bh:0.05", "top-k:5", "top-k:12", "top-k:12,max_k=8", "top-k:8/7/9", "top-k:3/", "by:1e-05"],
+    [
+        "bh:0.05",
+        "top-k:5",
+        "top-k:12",
+        "top-k:12,max_k=8",
+        "top-k:8/7/9",
+        "top-k:3/",
+        "by:1e-05",
+        "bh:0.05,score=logit,null=all,temperature=2,max_k=10",
+        "bh:0.05,temperature=0.1",
+    ],
 )
 def test_writes_nothing_that_goes_without_saying(text: str) -> None:
     assert format_rule(parse_rule(text)) == text
