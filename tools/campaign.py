@@ -1,12 +1,17 @@
 """Campaigns against the program: what it does with what it was not made for.
 
     python -m tools.campaign mutations --seed 0 --count 6000 --out FILE.json [--case N ...]
+    python -m tools.campaign interruptions --seed 0 --out FILE.json [--only SCENARIO ...]
 
 `mutations` damages whole files in ways that are drawn, and has every reader read them, each in a
 process of its own with a bound on memory and time. A damaged file is accepted or refused in a
 sentence; all else is a fault: an error in Python's own words, more memory than 100 MB and four
 times what was unpacked, more than five seconds, a file that was left where none belongs. The same
-seed gives the same damage; --case does one again and shows what was raised. Linux only.
+seed gives the same damage; --case does one again and shows what was raised.
+
+`interruptions` stops commands and the window at moments that are drawn, and refuses them the disk;
+what was there must be kept, and the same command again must come to the result of an undisturbed
+run. tools/interruptions has the scenarios. Linux only.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.interruptions import schedule
 from tools.mutations import mutated
 
 SECONDS = 5.0
@@ -52,15 +58,23 @@ def main() -> None:
     mutations.add_argument("--count", type=int, default=6000)
     mutations.add_argument("--case", type=int, nargs="*", help="only these, with what was raised")
     mutations.add_argument("--out", type=Path)
+    mutations.set_defaults(run=_mutations)
+    stops = campaigns.add_parser("interruptions", help="programs that are stopped or refused")
+    schedule.add_arguments(stops)
+    stops.set_defaults(run=schedule.interruptions)
     arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+def _mutations(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
-        document = _mutations(arguments, Path(folder))
+        document = _mutated(arguments, Path(folder))
     print(json.dumps({name: document[name] for name in ("outcomes", "worst")}, indent=1))
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _mutations(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def _mutated(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     _use_own_folders(folder)
     # The programs' own folders are read from the environment when these are imported.
     from tools.campaign_readers import cases
