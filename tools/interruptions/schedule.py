@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import time
 import traceback
@@ -34,11 +35,12 @@ Trial = Callable[[Ground, int], Found]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """what: is tried, and what is wanted. count: trials of a whole campaign."""
+    """what: is tried, and what is wanted. count: trials of a whole campaign. commands: it needs."""
 
     trial: Trial
     count: int
     what: str
+    commands: tuple[Command, ...] = COMMANDS
 
 
 SCENARIOS = {
@@ -54,8 +56,11 @@ SCENARIOS = {
         interrupted, 300,
         "SIGINT at a drawn moment of compare, from the first import on: it ends with 130 or by the "
         "signal, what was on the screen is in --out, and no signal is lost",
+        COMMANDS[:1],
     ),
-    "terminations": Scenario(terminated, 40, "the same with SIGTERM and SIGHUP"),
+    "terminations": Scenario(
+        terminated, 40, "the same with SIGTERM and SIGHUP", COMMANDS[:1]
+    ),
     "disks": Scenario(
         refused, 70,
         "--out on a disk that is full, read-only or gone: a sentence and an exit code, what was "
@@ -71,9 +76,12 @@ SCENARIOS = {
         "SIGKILL, SIGTERM, SIGHUP and SIGINT at a drawn moment of a window in which an answer "
         "streams while a person types: what was typed is kept, no more than two seconds of the "
         "answer are missing, and the next start offers it",
+        COMMANDS[:1],
     ),
     "settings": Scenario(
-        two_windows, 10, "two windows with one settings file: each leaves what the other changed"
+        two_windows, 10,
+        "two windows with one settings file: each leaves what the other changed",
+        COMMANDS[:1],
     ),
 }  # fmt: skip
 
@@ -81,9 +89,9 @@ SCENARIOS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this campaign."""
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", choices=SCENARIOS, default=[*SCENARIOS])
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=[*SCENARIOS])
     parser.add_argument("--count", type=int, help="trials of each scenario")
-    parser.add_argument("--case", type=int, nargs="*", help="only these of each scenario")
+    parser.add_argument("--case", type=int, nargs="+", help="only these, shown and not written")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, help="scenarios that are there and not tried now stay")
 
@@ -93,17 +101,20 @@ def interruptions(arguments: argparse.Namespace) -> None:
     # Imported late: it brings torch, which mutations weighs.
     from bh_studio.engine.experiments.environment import describe_environment
 
+    # Asked to end, this too leaves neither processes nor folders behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scenarios = _former(arguments)
     with (
         tempfile.TemporaryDirectory(prefix="interruptions-") as folder,
         Workers(arguments.jobs) as workers,
     ):
-        ground = grounded(workers, Ground(Path(folder), arguments.seed), COMMANDS)
+        needed = max((SCENARIOS[name].commands for name in arguments.only), key=len)
+        ground = grounded(workers, Ground(Path(folder), arguments.seed), needed)
         for name in arguments.only:
             of = _scenario(name, workers, ground, arguments)
             print(name, json.dumps(of["outcomes"]), flush=True)
             scenarios[name] = {**of, "environment": describe_environment()}
-            if arguments.out is not None:
+            if arguments.out is not None and not arguments.case:
                 document = {"what": _WHAT, "seed": arguments.seed, "scenarios": scenarios}
                 arguments.out.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -141,6 +152,8 @@ def _scenario(
     scenario, started = SCENARIOS[name], time.time()
     numbers = arguments.case or range(arguments.count or scenario.count)
     found = workers.all(partial(_tried, name, ground), numbers)
+    if arguments.case:
+        print(json.dumps([asdict(one) for one in found], indent=1), flush=True)
     return {
         "what": scenario.what,
         **summary(found),
