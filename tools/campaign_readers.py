@@ -81,7 +81,7 @@ class Case:
 
     reader: of READERS. file: the whole one. form: of mutations. name: its own in the folder where
     it is read. beside: what must lie there too, by its name there; a folder is copied with all.
-    may_write: names of what the reader may leave there.
+    may_write: patterns of names that the reader may leave there.
     """
 
     reader: str
@@ -148,7 +148,7 @@ def cases(fresh: Path) -> tuple[Case, ...]:
         )
     ]  # fmt: skip
     found += [
-        Case("settings", path, "json", "settings.json", {})
+        Case("settings", path, "json", "settings.json", {}, ("settings unreadable *.json",))
         for path in sorted((FORMER / "settings").glob("*.json"))
     ]
     for folder in (MODEL, fresh / "sharded"):
@@ -294,7 +294,7 @@ def _read(path: Path) -> None:
 
 def _calibration(path: Path) -> None:
     _run("compare", "Once", *PLACE, "--calibration", str(path), "--max-new-tokens", "2",
-         "--max-k", "5")  # fmt: skip
+         "--max-k", "5", "--no-history")  # fmt: skip
 
 
 def _replay(path: Path) -> None:
@@ -335,7 +335,7 @@ def _model(path: Path) -> None:
             raise AssertionError(f"Refused after the weights: {error}") from error
         raise
     _run("compare", "Once", "--model", str(path.parent), *LOADING[2:], "--max-new-tokens", "2",
-         "--max-k", "2", "--no-chat")  # fmt: skip
+         "--max-k", "2", "--no-chat", "--no-history")  # fmt: skip
 
 
 def _inspection(path: Path) -> None:
