@@ -79,6 +79,9 @@ def test_answers_of_another_shape(
         lambda row: row["contenders"][0]["quality"].append([0.0, 0.0, 0.0]),
         lambda row: row["contenders"][0]["counts"][0].pop(),
         lambda row: row["contenders"][0].update(rows_read=0),
+        lambda row: row["contenders"][0].update(rows_read=10**300, expert_rows=10**300),
+        lambda row: row["contenders"][0].update(expert_rows=10**40),
+        lambda row: row["contenders"][0].update(expert_rows=-1),
         lambda row: row.update(contenders={"x": 1}),
     ],
 )

@@ -167,6 +167,14 @@ def with_config(checkpoint: Path, folder: Path, **values: object) -> Path:
         ("special_tokens_map.json", '{"eos_token": {"x": 1}}', "eos_token is no token"),
         ("special_tokens_map.json", json.dumps({"eos_token": "e" * 10**6}), "_token is no token"),
         ("tokenizer_config.json", '{"eos_token": 3}', "eos_token is no token"),
+        (
+            "tokenizer_config.json", json.dumps({"extra_special_tokens": ["a", "e" * 10**6]}),
+            "extra_special_tokens is no token",
+        ),
+        (
+            "tokenizer_config.json", json.dumps({"extra_special_tokens": {"a": "e" * 10**6}}),
+            "extra_special_tokens is no token",
+        ),
         ("tokenizer_config.json", '{"model_max_length": [1]}', "a value is not what it should be"),
         ("tokenizer.json", '{"model": 3}', "tokenizer in .* could not be read"),
         ("tokenizer.json", "[" + "[]," * 10**6 + "0]", "MiB of memory"),

@@ -29,7 +29,7 @@ from bh_studio.engine.models.layout import empty_model
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer.json"
 _OF_SPECIAL_TOKENS = ("tokenizer_config.json", "special_tokens_map.json")
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
-                   "mask_token", "additional_special_tokens")  # fmt: skip
+                   "mask_token", "additional_special_tokens", "extra_special_tokens")  # fmt: skip
 _COMPLETE = "Check that all files of the checkpoint are there and complete."
 # Numbers that every configuration has, after transformers has filled in what is left out.
 _SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
@@ -125,6 +125,9 @@ def _check_special_tokens(checkpoint: Checkpoint, name: str) -> None:
     for key in _SPECIAL_TOKENS:
         value = values.get(key)
         tokens = value if isinstance(value, list) else [value]
+        if key == "extra_special_tokens" and isinstance(value, dict):
+            # By the names under which a tokenizer has them.
+            tokens = list(value.values())
         if not all(token is None or _is_token(token) for token in tokens):
             raise _damaged(checkpoint, name, f"{key} is no token.")
 

@@ -80,7 +80,7 @@ class CurveRow:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
-        return cls(finite_array(values["curves"], 3), int(values["tokens"]))
+        return cls(finite_array(values["curves"], 3), convert(int, values["tokens"], "tokens"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

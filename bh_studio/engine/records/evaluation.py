@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from bh_studio.engine.architectures import MOST_EXPERTS
 from bh_studio.engine.files.lists import counted_array, finite_array
 from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.estimates import LEVEL, RESAMPLES, Estimate, PairedBootstrap, on_front
@@ -22,6 +23,8 @@ from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule
 
 SCHEMA_VERSION = 2
+# Beyond it sums of whole numbers are not exact.
+_MOST_ROWS = 2**53
 
 
 class Control(StrEnum):
@@ -107,12 +110,13 @@ class WindowSums:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The sums that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
-        return cls(
-            finite_array(values["quality"], 2),
-            finite_array(values["counts"], 3),
-            int(values["rows_read"]),
-            int(values["expert_rows"]),
+        rows_read, expert_rows = (
+            convert(int, values[name], name) for name in ("rows_read", "expert_rows")
         )
+        if not 0 <= expert_rows <= MOST_EXPERTS * rows_read <= _MOST_ROWS:
+            raise ValueError(f"expert_rows is {expert_rows} of {rows_read} rows.")
+        quality, counts = finite_array(values["quality"], 2), finite_array(values["counts"], 3)
+        return cls(quality, counts, rows_read, expert_rows)
 
 
 @dataclass(frozen=True, slots=True)
