@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,10 @@ for _name in (
 os.environ["OMP_NUM_THREADS"] = "1"
 # Where a test asks for two all the same, they sleep while they wait.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+# A shell that starts the tests in the background has them ignore Ctrl+C, and so does all that they
+# start; a test that waits for what comes of it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # One cache for the whole run, whose processes take it over from the first: what is in it (nulls) is
 # named by its content and slow to make.
 if "PYTEST_XDIST_WORKER" not in os.environ:
