@@ -12,9 +12,11 @@ import gc
 import logging
 import logging.handlers
 import re
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -74,7 +76,8 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.error(str(error))
     _start_logging()
     if arguments.command is None:
-        return _open_window(window, rule)
+        with _ended_by_interrupts():
+            return _open_window(window, rule)
     # Python's own end would look through all modules for garbage, in vain and for half a second.
     atexit.register(gc.freeze)
     return cli.run(arguments)
@@ -181,6 +184,22 @@ def _open_window(given: dict[str, Any], rule: dict[str, Any]) -> int:
         **given,
     )
     return run_window(window)
+
+
+@contextmanager
+def _ended_by_interrupts() -> Iterator[None]:
+    """Let Ctrl+C end the process at once while there is nothing to lose.
+
+    What Python raises for it in the middle of Qt's imports makes Qt abort with a dump. The window
+    takes interrupts over as soon as it is there.
+    """
+    former = signal.getsignal(signal.SIGINT)
+    if former is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,24 @@ def test_a_log_is_kept() -> None:
     # In a process of its own, for logging and fault handling are the process's.
     bh_studio_program(QT_QPA_PLATFORM="wayland")
     assert (paths.log_dir() / "bh-studio.log").exists()
+
+
+def test_an_interrupt_while_the_window_is_imported_ends_the_program() -> None:
+    code = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        # In the middle of Qt, where what Python raises for Ctrl+C can make Qt abort.
+        if name == "PySide6.QtWidgets":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from bh_studio.__main__ import main
+sys.exit(main([]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
