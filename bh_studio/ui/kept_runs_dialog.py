@@ -43,6 +43,8 @@ from bh_studio.ui.widgets.visible_text import plain_tooltip, visible
 
 _LETTERS, _LINES = 120, 30
 _LONGEST, _SHORT = 400, 60
+# Rows that decide how wide a column is: to measure all of them would hold up the window.
+_MEASURED = 50
 _TITLES = ("Begun", "Prompt", "Rule", "Model", "Ended")
 _PROMPT = _TITLES.index("Prompt")
 _ENDS = {
@@ -130,6 +132,7 @@ class KeptRunsDialog(QDialog):
         table.verticalHeader().hide()
         header = table.horizontalHeader()
         header.setHighlightSections(False)
+        header.setResizeContentsPrecision(_MEASURED)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_PROMPT, QHeaderView.ResizeMode.Stretch)
 
@@ -240,11 +243,13 @@ class _Rows(QAbstractTableModel):
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.runs: tuple[KeptRun, ...] = ()
+        # Made once: to sort or to search asks for each of them many times.
+        self._cells: list[tuple[str, ...]] = []
 
     def show_runs(self, runs: tuple[KeptRun, ...]) -> None:
         """Hold `runs` in place of what there is."""
         self.beginResetModel()
-        self.runs = runs
+        self.runs, self._cells = runs, [_cells(run) for run in runs]
         self.endResetModel()
 
     def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: B008 - Qt's own signature
@@ -265,10 +270,10 @@ class _Rows(QAbstractTableModel):
     def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         run, column = self.runs[index.row()], index.column()
         if role == Qt.ItemDataRole.DisplayRole:
-            return _cells(run)[column]
+            return self._cells[index.row()][column]
         if role == _SORTED_BY:
             begun = datetime.fromisoformat(run.started_at).timestamp()
-            return begun if column == 0 else _cells(run)[column]
+            return begun if column == 0 else self._cells[index.row()][column]
         if role == Qt.ItemDataRole.ToolTipRole:
             return plain_tooltip(run.prompt[:_LONGEST] if column == _PROMPT else str(run.path))
         return None

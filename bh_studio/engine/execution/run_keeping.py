@@ -117,9 +117,9 @@ class RunKeeper:
         try:
             self._writer = RunWriter(new_run_folder(self._history), header)
         except OSError as error:
-            _log.warning("The run is not kept: %s", error)
+            _log.info("The run is not kept: %s", error)
             self._has_told = True
-            yield Notice(f"This run is not kept: {as_sentence(error)}")
+            yield Notice(f"This run is not kept in {self._history}: {as_sentence(error)}")
             return
         for line in self._early:
             self._writer.add(line)

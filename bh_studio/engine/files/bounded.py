@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -38,6 +39,16 @@ def read_bytes(path: Path, most_bytes: int, kind: str) -> bytes:
         room = f"{most_bytes >> 30} GiB" if most_bytes >> 30 else f"{most_bytes >> 20} MiB"
         raise InputError(f"{path} is longer than the {room} that {kind} may have.")
     return data
+
+
+def read_last_bytes(path: Path, most_bytes: int) -> bytes:
+    """The last `most_bytes` of `path`, or all of it. Raises OSError, also for what is no file."""
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        file.seek(max(0, status.st_size - most_bytes))
+        return file.read(most_bytes)
 
 
 def _open_at_once(path: str, flags: int) -> int:

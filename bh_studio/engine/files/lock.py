@@ -43,8 +43,8 @@ class LockedError(InputError):
 
 
 @contextmanager
-def locked(path: Path, seconds: float = _MOMENT) -> Iterator[None]:
-    """Hold the lock of `path`, whatever link leads there; neither need exist.
+def locked(path: Path, seconds: float = _MOMENT) -> Iterator[bool]:
+    """Hold the lock of `path`, whatever link leads there; neither need exist. Whether it is held.
 
     seconds: how long to wait for another process, or another place of this one. Where there can be
     no lock, such as in a folder that cannot be written to or on a file system without them, the
@@ -65,13 +65,13 @@ def locked(path: Path, seconds: float = _MOMENT) -> Iterator[None]:
     except OSError:
         pass
     if not lock.is_locked:
-        yield
+        yield False
         return
     try:
         # On Windows a file that is locked cannot be written by another handle.
         with suppress(OSError):
             file.write_bytes(_myself())
-        yield
+        yield True
     finally:
         # First, so that nobody can have locked what is removed; who has opened it already sees that
         # it is gone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,13 +159,15 @@ def test_a_run_of_which_no_prompt_was_read_leaves_nothing(host: Host, tmp_path: 
 
 
 def test_a_folder_that_cannot_be_made_is_told_and_the_answer_comes(
-    host: Host, tmp_path: Path
+    host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "runs").write_text("a file in the way")
     events = list(host.answer(comparison(), CancelToken()))
     notices = [event.text for event in events if isinstance(event, Notice)]
-    assert notices[-1] == "This run is not kept: Not a directory."
+    assert notices[-1] == f"This run is not kept in {tmp_path / 'runs'}: Not a directory."
     assert len(session_of(events).records[1].token_ids) == 8
+    # A warning would say it once more on standard error.
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
 
 
 @pytest.mark.parametrize("at_the_end", [False, True])

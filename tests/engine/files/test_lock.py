@@ -56,7 +56,8 @@ def test_the_second_process_is_told_who_is_first(tmp_path: Path) -> None:
 
 def test_nothing_stays_behind(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    with locked(path):
+    with locked(path) as is_held:
+        assert is_held
         assert [file.name for file in tmp_path.iterdir()] == [".result.json.lock"]
     with pytest.raises(ZeroDivisionError), locked(path):
         raise ZeroDivisionError
@@ -143,9 +144,10 @@ def test_where_there_are_no_locks_the_work_is_done_all_the_same(
         raise refusal
 
     monkeypatch.setattr(filelock.FileLock, "_acquire", refuse)
-    with locked(tmp_path / "result.json"):
+    with locked(tmp_path / "result.json") as is_held:
         is_done = True
     assert is_done
+    assert not is_held
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:

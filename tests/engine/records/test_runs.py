@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from itertools import chain, zip_longest
@@ -12,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
 import msgspec
 import numpy as np
 import pytest
@@ -21,7 +25,7 @@ from bh_studio.engine.errors import InputError
 from bh_studio.engine.files.lock import locked
 from bh_studio.engine.records.runs import kept
 from bh_studio.engine.records.runs import writer as writer_module
-from bh_studio.engine.records.runs.kept import kept_runs, new_run_folder, take_cut_off
+from bh_studio.engine.records.runs.kept import KeptRun, kept_runs, new_run_folder, take_cut_off
 from bh_studio.engine.records.runs.lines import (
     EVENTS,
     HEADER,
@@ -257,6 +261,41 @@ def test_a_disk_that_refuses_stops_the_writing_alone(
     assert sorted(path.name for path in writer.folder.iterdir()) == [EVENTS, HEADER]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_what_a_full_disk_refuses_is_said_in_a_sentence(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open = Path.open
+
+    def open_full(path: Path, *given: Any, **named: Any) -> Any:
+        is_run = path.name == EVENTS
+        return real_open(Path("/dev/full"), "wb") if is_run else real_open(path, *given, **named)
+
+    uncaught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", uncaught.append)
+    monkeypatch.setattr(Path, "open", open_full)
+    writer = RunWriter(tmp_path / "run", header_of(session))
+    writer.add(lines_of(0, session.records[0])[0])
+    writer.close(EndLine(RunEnd.COMPLETE, session.finished_at))
+    assert writer.problem == "No space left on device."
+    assert uncaught == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="what is open cannot be removed there")
+def test_a_folder_that_is_removed_while_its_run_goes_on_is_told(
+    session: Session, tmp_path: Path
+) -> None:
+    writer = RunWriter(tmp_path / "run", header_of(session))
+    lines = lines_of(0, session.records[0])
+    writer.add(lines[0])
+    while not (writer.folder / HEADER).exists():
+        time.sleep(0.01)
+    shutil.rmtree(writer.folder)
+    writer.add(lines[1])
+    writer.close(EndLine(RunEnd.COMPLETE, session.finished_at))
+    assert writer.problem == "Its folder was removed."
+
+
 def cut_off(folder: Path) -> None:
     """Leave `folder` as a program that was killed does."""
     data = (folder / EVENTS).read_bytes()
@@ -282,6 +321,79 @@ def test_a_run_that_was_cut_off_is_found_once(session: Session, tmp_path: Path) 
     assert take_cut_off(history) == ()
     assert load_run(folders[2]).is_broken_off
     assert not list(history.rglob("*.lock"))
+
+
+def test_a_run_whose_program_was_killed_is_listed_as_cut_off(
+    session: Session, tmp_path: Path
+) -> None:
+    history = tmp_path / "runs"
+    killed, moved, going_on = (written(session, new_run_folder(history)) for _ in range(3))
+    for folder in (killed, moved, going_on):
+        cut_off(folder)
+    # Not everybody who copies a folder copies what is hidden in it.
+    (moved / f".{EVENTS}.lock").unlink()
+    with locked(going_on / EVENTS):
+        found = {run.path: run.end for run in kept_runs(history, tmp_path)}
+    assert found == {killed: RunEnd.CUT_OFF, moved: RunEnd.CUT_OFF, going_on: None}
+    assert load_run(killed).is_broken_off
+
+
+def test_where_there_are_no_locks_a_run_may_go_on(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(session, new_run_folder(tmp_path))
+    cut_off(folder)
+    before = (folder / EVENTS).read_bytes()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    assert take_cut_off(tmp_path) == ()
+    assert [run.end for run in kept_runs(tmp_path, tmp_path)] == [None]
+    assert (folder / EVENTS).read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_what_is_no_file_in_a_folder_is_not_waited_for(session: Session, tmp_path: Path) -> None:
+    good, bad = (written(session, new_run_folder(tmp_path)) for _ in range(2))
+    cut_off(bad)
+    (bad / EVENTS).unlink()
+    os.mkfifo(bad / EVENTS)
+    assert take_cut_off(tmp_path) == ()
+    found: list[KeptRun] = []
+    looks = threading.Thread(target=lambda: found.extend(kept_runs(tmp_path, tmp_path)))
+    looks.daemon = True
+    looks.start()
+    looks.join(30)
+    assert [run.path for run in found] == [good]
+
+
+def test_what_a_link_leads_to_is_not_written_to(session: Session, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("the first line\nand a last one that has no end")
+    folder = written(session, new_run_folder(tmp_path))
+    cut_off(folder)
+    (folder / EVENTS).unlink()
+    (folder / EVENTS).symlink_to(notes)
+    assert take_cut_off(tmp_path) == ()
+    kept_runs(tmp_path, tmp_path)
+    assert notes.read_text() == "the first line\nand a last one that has no end"
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["0001-01-01T00:00:00", "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "soon"],
+)
+def test_a_run_of_a_time_that_cannot_be_takes_no_other_from_the_list(
+    session: Session, tmp_path: Path, time: str
+) -> None:
+    good, bad = (written(session, new_run_folder(tmp_path / "runs")) for _ in range(2))
+    changed_header(lambda d: d.update(started_at=time))(bad)
+    former = tmp_path / "autosave"
+    former.mkdir()
+    save_session(dataclasses.replace(session, started_at=time), former / "a.bhsession")
+    assert [run.path for run in kept_runs(tmp_path / "runs", former)] == [good]
 
 
 def test_the_kept_runs_are_listed_newest_first_with_those_of_earlier_versions(

@@ -5,7 +5,6 @@ Folders come from anyone, as sessions do: sizes are bounded and every number is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bh_studio.engine.errors import DAMAGE, InputError, damage
-from bh_studio.engine.files.bounded import read_bytes
+from bh_studio.engine.files.bounded import read_bytes, read_last_bytes
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
 from bh_studio.engine.records.runs.lines import (
     EVENTS,
@@ -36,7 +35,7 @@ from bh_studio.engine.records.terms import FinishReason
 
 _MOST_HEADER_BYTES = 64 * 2**20
 # A million tokens of two sides.
-_MOST_EVENT_BYTES = 2**29
+MOST_EVENT_BYTES = 2**29
 # The line that says how a run ended, with the message of an error.
 _MOST_END_BYTES = 2**16
 
@@ -112,9 +111,7 @@ def read_header(folder: Path) -> RunHeader:
 
 def read_end(folder: Path) -> EndLine | None:
     """How the run in `folder` has ended; None if nothing says so. Raises OSError."""
-    with (folder / EVENTS).open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _MOST_END_BYTES))
-        lines = file.read(_MOST_END_BYTES).split(b"\n")
+    lines = read_last_bytes(folder / EVENTS, _MOST_END_BYTES).split(b"\n")
     try:
         last = _decoded(lines[-2]) if len(lines) > 1 else None
     except ValueError:
@@ -147,7 +144,7 @@ def _checked(header: RunHeader) -> RunHeader:
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines of `path`; a last one that was cut short is left out. Raises SessionError."""
     try:
-        data = read_bytes(path, _MOST_EVENT_BYTES, "a run")
+        data = read_bytes(path, MOST_EVENT_BYTES, "a run")
     except InputError as error:
         raise SessionError(error.message) from error
     start = 0

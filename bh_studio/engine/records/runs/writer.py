@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -64,13 +65,14 @@ class RunWriter:
         self._lock.close()
 
     def _write(self) -> None:
-        with self._file as file:
-            try:
+        try:
+            # To close it may fail as well, with what is still to be written.
+            with self._file as file:
                 self._write_header()
                 self._write_lines(file)
-            except (OSError, ValueError) as error:
-                self.problem = as_sentence(error)
-                _log.warning("The run in %s is not written further: %s", self.folder, error)
+        except (OSError, ValueError) as error:
+            self.problem = as_sentence(error)
+            _log.info("The run in %s is not written further: %s", self.folder, error)
 
     def _write_header(self) -> None:
         document = {"format": FORMAT, "kind": "comparison", **asdict(self._header)}
@@ -90,5 +92,7 @@ class RunWriter:
                 file.flush()
                 is_synced = False
             if not is_synced and (is_last or time.monotonic() - synced >= _SYNC_SECONDS):
+                if not (self.folder / EVENTS).exists():
+                    raise FileNotFoundError(errno.ENOENT, "Its folder was removed")
                 os.fsync(file.fileno())
                 synced, is_synced = time.monotonic(), True
