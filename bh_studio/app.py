@@ -24,7 +24,7 @@ from bh_studio.settings import load_settings
 from bh_studio.ui.errand import Errand
 from bh_studio.ui.interrupt import InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.remembered import restore
+from bh_studio.ui.remembered import remember, restore
 from bh_studio.ui.settings_keeper import SettingsKeeper
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import EnginePort, JobsModel
@@ -102,6 +102,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     with theme.put_on_at_end():
         window = MainWindow(engine, session, theme, settings)
     restore(window, settings)
+    # With what was left open filled in: what the person has not changed is another window's to say.
+    restored = remember(window)
     uncaught = UncaughtErrors()
     uncaught.caught.connect(window.report)
     uncaught.install()
@@ -144,7 +146,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     # An errand says nothing of what a person wants the next time.
     keeper = None
     if not options.quit:
-        keeper = SettingsKeeper(window, settings)
+        keeper = SettingsKeeper(window, restored)
         window.kept.look_through()
     try:
         code = app.exec()

@@ -14,7 +14,7 @@ _DELAY_MS = 1000
 class SettingsKeeper(QObject):
     """Keeps the settings file in step with `window` until it is closed.
 
-    settings: what was read when the window was made. The disk is waited for in another thread.
+    settings: what `window` was set up with. The disk is waited for in another thread.
     """
 
     def __init__(self, window: MainWindow, settings: Settings) -> None:

@@ -23,7 +23,7 @@ from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason
 from bh_studio.engine.rules.parameters import RuleParameters
-from bh_studio.settings import load_settings, settings_path
+from bh_studio.settings import Settings, load_settings, save_settings, settings_path
 from bh_studio.ui.main_window import MainWindow
 from tests.fake_download import FakeHub
 from tests.fake_engine import FakeEngine
@@ -340,6 +340,21 @@ def test_who_types_on_and_on_loses_no_more_than_a_second(engine: FakeEngine) -> 
     latest.timeout.connect(lambda: QApplication.exit(3))
     latest.start(20_000)
     assert run_window(WindowOptions(), lambda: engine) == 0
+
+
+def test_what_another_window_has_set_first_stays_though_no_file_was_there(
+    engine: FakeEngine,
+) -> None:
+    def set_elsewhere() -> None:
+        save_settings(Settings(generation={"max_new_tokens": 33}))
+        window().compare.prompt.editor.setPlainText("Typed here")
+        window().close()
+
+    _waiting = when(lambda: engine.is_started, set_elsewhere)
+    run_window(WindowOptions(), lambda: engine)
+    kept = load_settings()
+    assert kept.prompt == "Typed here"
+    assert kept.generation["max_new_tokens"] == 33
 
 
 def test_unreadable_settings_are_kept_aside_and_told(engine: FakeEngine) -> None:
