@@ -12,16 +12,20 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any
 
-from PySide6.QtCore import QObject, QTimer, Slot
-from PySide6.QtGui import QTextCursor
-from PySide6.QtWidgets import QApplication
+# As the program has it while Qt is imported.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from bh_studio import __main__ as program
-from bh_studio.ui.main_window import MainWindow
+from PySide6.QtCore import QObject, QTimer, Slot  # noqa: E402
+from PySide6.QtGui import QTextCursor  # noqa: E402
+from PySide6.QtWidgets import QApplication  # noqa: E402
+
+from bh_studio import __main__ as program  # noqa: E402
+from bh_studio.ui.main_window import MainWindow  # noqa: E402
 
 _LOOK_MS = 20
 _TYPE_MS = 333
