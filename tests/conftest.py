@@ -44,10 +44,12 @@ for _name in (
 os.environ["OMP_NUM_THREADS"] = "1"
 # Where a test asks for two all the same, they sleep while they wait.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-# A shell that starts the tests in the background has them ignore Ctrl+C, and so does all that they
-# start; a test that waits for what comes of it would wait for ever.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that starts tests in the background, or nohup, has them ignore these, and all that they
+# start; a test that waits for what comes of one would wait for ever.
+for _name, _usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    _number = getattr(signal, _name, None)
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 # One cache for the whole run, whose processes take it over from the first: what is in it (nulls) is
 # named by its content and slow to make.
 if "PYTEST_XDIST_WORKER" not in os.environ:
