@@ -184,11 +184,17 @@ class MainWindow(QMainWindow):
         if self.kept_dialog is None:
             self.kept_dialog = KeptRunsDialog(self.kept, self)
             self.kept_dialog.chosen.connect(self._open_recent)
-            self.session.run_finished.connect(self.kept.refresh)
+            self.session.run_finished.connect(self._refresh_kept_runs)
+            self.session.run_lost.connect(self._refresh_kept_runs)
         self.kept_dialog.show_busy(self.place.is_busy)
         self.kept.refresh()
         self.kept_dialog.show()
         self.kept_dialog.activateWindow()
+
+    @Slot()
+    def _refresh_kept_runs(self) -> None:
+        if self.kept_dialog is not None and self.kept_dialog.isVisible():
+            self.kept.refresh()
 
     @Slot(object)
     def _offer_cut_off(self, runs: tuple[KeptRun, ...]) -> None:
