@@ -310,9 +310,9 @@ class SessionFiles(QObject):
 
 
 def _is_kept(path: Path) -> bool:
-    """Whether `path` is where runs are kept that nobody has saved."""
-    kept = (paths.history_dir(), paths.autosave_dir())
-    return any(path.absolute().is_relative_to(folder) for folder in kept)
+    """Whether `path` is a run that nobody has saved: a folder, which is no session file wherever it
+    lies, or one of the files of earlier versions."""
+    return path.is_dir() or path.resolve().is_relative_to(paths.autosave_dir().resolve())
 
 
 def _is_missing(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from bh_studio import paths
+from bh_studio.engine.records.runs.kept import KeptRun
 from bh_studio.engine.records.runs.lines import EVENTS
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.terms import Conversation, FinishReason
 from bh_studio.settings import Settings
+from bh_studio.ui import kept_runs_dialog
 from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, surplus_words
 from tests.fake_engine import CHAT_MODEL
 from tests.ui.conftest import Desk
@@ -148,6 +151,58 @@ def test_the_kept_runs_are_listed_found_and_opened(keeping: Desk, qtbot: QtBot) 
     listed(desk)
     assert len(shown(dialog)) == 4
     assert dialog.open_button.isEnabled()
+
+
+def test_the_list_follows_each_run_while_it_is_on_screen(keeping: Desk) -> None:
+    desk = keeping
+    desk.finished_run(3)
+    dialog = open_dialog(desk)
+    desk.start("Once")
+    desk.say([" upon"])
+    desk.engine.fail()
+    listed(desk)
+    assert sorted(row[4] for row in shown(dialog)) == ["Complete", "Failed"]
+    dialog.close()
+    desk.finished_run(3)
+    # Nobody sees it, and to list a thousand runs takes a while.
+    assert not desk.window.kept.is_listing
+    assert len(shown(open_dialog(desk))) == 3
+
+
+def test_the_words_of_a_row_are_made_once(keeping: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(5):
+        keeping.finished_run(3)
+    made: list[KeptRun] = []
+
+    def counted(run: KeptRun) -> tuple[str, ...]:
+        made.append(run)
+        return real(run)
+
+    real = kept_runs_dialog._cells
+    monkeypatch.setattr(kept_runs_dialog, "_cells", counted)
+    dialog = open_dialog(keeping)
+    dialog.wanted.setText("o")
+    dialog.table.sortByColumn(1, Qt.SortOrder.AscendingOrder)
+    dialog.wanted.clear()
+    assert len(shown(dialog)) == len(made) == 5
+
+
+@pytest.mark.parametrize("way", ["copied", "linked"])
+def test_the_folder_of_a_run_is_nobodys_file_wherever_it_lies(
+    keeping: Desk, tmp_path: Path, way: str
+) -> None:
+    keeping.finished_run(3)
+    folder = tmp_path / "elsewhere"
+    if way == "copied":
+        shutil.copytree(the_folder(), folder)
+    else:
+        folder.symlink_to(the_folder())
+    assert keeping.open(folder)
+    files = keeping.window.files
+    assert files.path is None
+    assert files.can_save
+    assert files.title == "Unsaved run"
+    assert folder.absolute() not in map(Path, files.settings.recent_sessions)
 
 
 def test_without_runs_the_list_says_so(desk: Desk) -> None:
