@@ -66,17 +66,7 @@ class ComparisonLaboratory:
         records = yield from answer_in_turns(
             self._loaded, self._prompt_ids, self._routings, header.generation, cancel
         )
-        self._session = Session(
-            model=header.model,
-            sides=header.sides,
-            generation=header.generation,
-            prompt=header.prompt,
-            conversation=header.conversation,
-            records=records,
-            environment=header.environment,
-            started_at=header.started_at,
-            finished_at=now(),
-        )
+        self._session = header.session(records, now())
         if any(record.finish_reason is FinishReason.STOPPED for record in records):
             raise Cancelled
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
@@ -51,6 +52,20 @@ class RunHeader:
     prompt_token_ids: tuple[tuple[int, ...], ...]
     environment: dict[str, Any]
     started_at: str
+
+    def session(self, records: tuple[SideRecord, ...], finished_at: str) -> Session:
+        """The session that came of it. finished_at: ISO 8601."""
+        return Session(
+            model=self.model,
+            sides=self.sides,
+            generation=self.generation,
+            prompt=self.prompt,
+            conversation=self.conversation,
+            records=records,
+            environment=self.environment,
+            started_at=self.started_at,
+            finished_at=finished_at,
+        )
 
 
 class PromptLine(msgspec.Struct, frozen=True, tag_field="event", tag="prompt"):

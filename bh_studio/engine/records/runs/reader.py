@@ -71,17 +71,7 @@ def load_run(folder: Path) -> Session:
             check_record(record, f"side {number}", model)
     except DAMAGE as error:
         raise SessionError(f"{folder.name} is damaged: {damage(error)}") from error
-    return Session(
-        model=model,
-        sides=header.sides,
-        generation=header.generation,
-        prompt=header.prompt,
-        conversation=header.conversation,
-        records=records,
-        environment=header.environment,
-        started_at=header.started_at,
-        finished_at=end.at if end else changed_at(folder),
-    )
+    return header.session(records, end.at if end else changed_at(folder))
 
 
 def read_header(folder: Path) -> RunHeader:
@@ -121,7 +111,8 @@ def read_end(folder: Path) -> EndLine | None:
 
 def changed_at(folder: Path) -> str:
     """When something was written last about the run in `folder`: ISO 8601. Raises OSError."""
-    return _time_of((folder / EVENTS).stat().st_mtime)
+    changed = datetime.fromtimestamp((folder / EVENTS).stat().st_mtime).astimezone()
+    return changed.isoformat(timespec="milliseconds")
 
 
 def _checked(header: RunHeader) -> RunHeader:
@@ -177,10 +168,6 @@ def _take(line: Line, sides: Sequence[_Side]) -> EndLine | None:
         case _:
             raise ValueError(f"there is no side {line.side}.")
     return None
-
-
-def _time_of(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
 
 
 class _Side:
