@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from bh_studio.engine.errors import CancelToken
 from bh_studio.signals import ending_signals
+
+_Handlers = dict[int, Any]
 
 _was_interrupted = False
 
@@ -50,21 +52,15 @@ def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
 
     So do the other signals that ask the program to end.
     """
-    former: dict[int, Any] = {number: signal.getsignal(number) for number in ending_signals()}
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, former: _Handlers) -> None:
         cancel.cancel()
         signal.signal(number, former[number])
 
-    for number in former:
-        signal.signal(number, stop)
-    if _was_interrupted:
-        cancel.cancel()
-    try:
+    with _handled_by(stop):
+        if _was_interrupted:
+            cancel.cancel()
         yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -73,22 +69,37 @@ def put_off_interrupts() -> Iterator[None]:
 
     So do the other signals that ask the program to end. A second one is not waited for.
     """
-    former: dict[int, Any] = {number: signal.getsignal(number) for number in ending_signals()}
     came: list[int] = []
 
-    def give_back() -> None:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-    def note(number: int, _frame: FrameType | None) -> None:
+    def note(number: int, former: _Handlers) -> None:
         came.append(number)
-        give_back()
+        _give_back(former)
+
+    with _handled_by(note):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int, _Handlers], None]) -> Iterator[None]:
+    """Have `handle` called in here for the signals that ask the program to end.
+
+    It is given the number, and who had the signals before and has them again after.
+    """
+    former: _Handlers = {number: signal.getsignal(number) for number in ending_signals()}
+
+    def take(number: int, _frame: FrameType | None) -> None:
+        handle(number, former)
 
     for number in former:
-        signal.signal(number, note)
+        signal.signal(number, take)
     try:
         yield
     finally:
-        give_back()
-    for number in came:
-        signal.raise_signal(number)
+        _give_back(former)
+
+
+def _give_back(former: _Handlers) -> None:
+    for number, handler in former.items():
+        signal.signal(number, handler)
