@@ -30,8 +30,8 @@ def load(
     """Load the model that --model names as --device, --dtype and --load-anyway say.
 
     calibration: file with the recording to take nulls from. history: folder that keeps every
-    comparison; None for none. Raises EngineError with what to do
-    about it, CommandError after Ctrl+C.
+    comparison; None for none. Raises EngineError with what to do about it, CommandError after
+    Ctrl+C.
     """
     say("Loading the model ...")
     host, progress, cancel = Host(history), StageProgress(), CancelToken()

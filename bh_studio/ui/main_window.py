@@ -198,12 +198,10 @@ class MainWindow(QMainWindow):
 
     @Slot(object)
     def _offer_cut_off(self, runs: tuple[KeptRun, ...]) -> None:
-        newest = runs[0]
+        show = partial(self.files.open_path, runs[0].path)
         self.kept_strip.show_failure(
             Failed(cut_off_words(runs), "What had been answered by then is kept.", ""),
-            Remedy(
-                "Show it", "Show the run as far as it came", partial(self._open_cut_off, newest)
-            ),
+            Remedy("Show it", "Show the run as far as it came", show),
         )
 
     @Slot()
@@ -214,9 +212,6 @@ class MainWindow(QMainWindow):
                 Failed(surplus_words(self.kept), "Nothing is removed unless you say so.", ""),
                 Remedy("Look at them", "Open the list of kept runs", self._show_kept_runs),
             )
-
-    def _open_cut_off(self, run: KeptRun) -> None:
-        self.files.open_path(run.path)
 
     @Slot()
     def _show_reading(self) -> None:

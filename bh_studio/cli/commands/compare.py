@@ -119,11 +119,11 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
         say(f"Saved {out}")
 
     def show() -> None:
-        # ASCII with escapes is valid whatever the encoding of standard output.
-        as_json = arguments.json
-        print_result(
-            json.dumps(session.to_json(), allow_nan=False) if as_json else summary(session)
-        )
+        if arguments.json:
+            # ASCII with escapes is valid whatever the encoding of standard output.
+            print_result(json.dumps(session.to_json(), allow_nan=False))
+        else:
+            print_result(summary(session))
 
     write_and_show(arguments.out, write, show)
     stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.records)

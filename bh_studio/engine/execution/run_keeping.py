@@ -98,9 +98,10 @@ class RunKeeper:
             case Finished(session, is_complete):
                 how = RunEnd.COMPLETE if is_complete else RunEnd.STOPPED
                 self.end(how, at=session.finished_at)
-        if not self._has_told and (problem := self._problem()):
+        writer = self._writer
+        if writer is not None and writer.problem and not self._has_told:
             self._has_told = True
-            yield Notice(f"The run is not kept to its end: {problem}")
+            yield Notice(f"The run is not kept to its end: {writer.problem}")
 
     def end(self, how: RunEnd, message: str = "", at: str | None = None) -> None:
         """Say in the folder how the run ended, if it does not say so yet; all is on the disk then.
@@ -124,9 +125,6 @@ class RunKeeper:
         for line in self._early:
             self._writer.add(line)
         yield KeptIn(self._writer.folder)
-
-    def _problem(self) -> str:
-        return self._writer.problem if self._writer is not None else ""
 
     def _add(self, line: Line) -> None:
         if self._writer is not None:
