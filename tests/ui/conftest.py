@@ -89,12 +89,12 @@ class Desk:
         self.say(words, [" other" if word == " word5" else word for word in words])
         session = self.engine.finish()
         self.settle()
-        self.page.clock.flush()
         return session
 
     def settle(self) -> None:
-        """Let all files be read and written that were asked for."""
+        """Let all files be read and written that were asked for, and the owed frame be painted."""
         self.qtbot.waitUntil(lambda: not self.window.files.is_under_way)
+        self.page.clock.flush()
 
     def save(self, path: Path) -> bool:
         """Save what is on screen; whether it worked."""
