@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from tools.interruptions.commands import COMMANDS, Command, write_inputs
 from tools.interruptions.kills import killed
+from tools.interruptions.programs import Place, Running
 from tools.interruptions.schedule import Workers
 from tools.interruptions.trials import Found, Ground, reference_of
 
@@ -50,6 +52,16 @@ if how == "forgetful":
 def workers() -> Iterator[Workers]:
     with Workers(1) as workers:
         yield workers
+
+
+def test_a_signal_that_comes_before_the_program_listens_is_not_lost(tmp_path: Path) -> None:
+    script = tmp_path / "idle.py"
+    script.write_text("import time; time.sleep(1)")
+    place = Place(tmp_path, tmp_path / "home", tmp_path)
+    for _ in range(10):
+        running = Running([], place, program=str(script))
+        assert running.send(signal.SIGINT)
+        assert running.end().code == -signal.SIGINT
 
 
 def test_what_writers_do_wrong_is_found(workers: Workers, tmp_path: Path) -> None:

@@ -94,9 +94,13 @@ class Running:
         entering.write_text(given)
         with entering.open() as source, self._out.open("w") as out, self._err.open("w") as err:
             files = (source.fileno(), out.fileno(), err.fileno())
+            # What is sent before the program listens waits for it: Python forgets what comes
+            # between a fork and its first step in the child.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             self.pid = os.fork()
             if self.pid == 0:
                 _be_the_program(arguments, place, files, is_new, program, first)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def poll(self) -> int | None:
         """The code, once it has ended."""
@@ -166,6 +170,7 @@ def _be_the_program(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in ENDING[1:]:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         os.chdir(place.work)
         os.environ.clear()
         os.environ.update(place.environment())
