@@ -15,8 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from bh_studio.cli.options import output_locked
-from bh_studio.cli.terminal.interrupt import remember_interrupts
-from bh_studio.cli.terminal.streams import EXIT_FAILED, EXIT_USAGE, CommandError, say
+from bh_studio.cli.terminal.interrupt import remember_interrupts, was_interrupted
+from bh_studio.cli.terminal.streams import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandError,
+    say,
+)
 from bh_studio.engine.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -88,7 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         out = getattr(arguments, "out", None)
         with remember_interrupts(), _warnings_said_once(), output_locked(out):
-            return command(arguments)
+            code = command(arguments)
+            # It may have come when all was done, and who waits for the code is to know of it.
+            return EXIT_INTERRUPTED if code == EXIT_OK and was_interrupted() else code
     except CommandError as error:
         say(f"bh-studio: {error}")
         return error.exit_code

@@ -115,6 +115,19 @@ class Running:
         os.kill(self.pid, number)
         return True
 
+    def held(self) -> bool:
+        """Have it stand still until `go_on`; whether it was still running."""
+        if not self.send(signal.SIGSTOP):
+            return False
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.code = os.waitstatus_to_exitcode(status)
+        return self.code is None
+
+    def go_on(self) -> None:
+        """Let it run on after `held`; signals that were sent since take effect first."""
+        self.send(signal.SIGCONT)
+
     def after(self, seconds: float) -> bool:
         """Wait until `seconds` have passed since its start; whether it is still running then."""
         while self.poll() is None and time.monotonic() < self.began + seconds:

@@ -41,8 +41,10 @@ def _signalled(ground: Ground, scenario: str, number: int, sign: signal.Signals)
     arguments = command.line if has_out else [*command.arguments]
     running = Running(arguments, place, is_new=is_new)
     running.after(seconds)
-    printed = running.printed()
-    was_running, began = running.send(sign), time.monotonic()
+    was_running, printed = running.held(), running.printed()
+    running.send(sign)
+    running.go_on()
+    began = time.monotonic()
     ended = running.end(_LONGEST)
     try:
         found.outcome = _outcome(ended, printed, was_running, sign)

@@ -12,7 +12,7 @@ from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import analyze_note, turn_line
 from bh_studio.cli.terminal.chat_lines import is_typed
 from bh_studio.cli.terminal.columns import shorten, wrap
-from bh_studio.cli.terminal.interrupt import put_off_interrupts
+from bh_studio.cli.terminal.interrupt import forget_interrupt, put_off_interrupts
 from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.streams import (
     EXIT_FAILED,
@@ -103,7 +103,9 @@ class Chat:
         else:
             say("Stopped before the first token; the message is forgotten.")
         # A pipe goes on by itself, so there the interrupt is for all of it.
-        if not is_typed() and any(r.finish_reason is FinishReason.STOPPED for r in records):
+        if is_typed():
+            forget_interrupt()
+        elif any(r.finish_reason is FinishReason.STOPPED for r in records):
             self.is_over, self.exit_code = True, EXIT_INTERRUPTED
 
     def _keep(self, session: Session) -> None:

@@ -13,37 +13,49 @@ from bh_studio.signals import ending_signals
 
 _Handlers = dict[int, Any]
 
-_was_interrupted = False
+# What has come within remember_interrupts; None outside.
+_came: list[int] | None = None
 
 
 @contextmanager
 def remember_interrupts() -> Iterator[None]:
-    """Let no Ctrl+C be lost in here, though a library that is imported may catch what it raises.
+    """Let no Ctrl+C be lost in here, though a library that is imported may catch what it raises,
+    and though one may come when what it would stop is just done.
 
     `stop_on_interrupt` stops at once, then, what it is asked to run.
     """
-    global _was_interrupted
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
+    global _came
+    takes_over = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        global _was_interrupted
-        _was_interrupted = True
+        _remember(number)
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, interrupt)
+    _came = []
+    if takes_over:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _was_interrupted = False
+        if takes_over:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        _came = None
+
+
+def was_interrupted() -> bool:
+    """Whether the program was asked to end, within `remember_interrupts`."""
+    return bool(_came)
 
 
 def forget_interrupt() -> None:
     """The last Ctrl+C has done what it was for."""
-    global _was_interrupted
-    _was_interrupted = False
+    if _came is not None:
+        _came.clear()
+
+
+def _remember(number: int) -> None:
+    if _came is not None:
+        _came.append(number)
 
 
 @contextmanager
@@ -54,11 +66,12 @@ def stop_on_interrupt(cancel: CancelToken) -> Iterator[None]:
     """
 
     def stop(number: int, former: _Handlers) -> None:
+        _remember(number)
         cancel.cancel()
         signal.signal(number, former[number])
 
     with _handled_by(stop):
-        if _was_interrupted:
+        if was_interrupted():
             cancel.cancel()
         yield
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from bh_studio.cli import run
 from bh_studio.cli.options import write_and_show
 from bh_studio.cli.terminal.interrupt import (
     put_off_interrupts,
     remember_interrupts,
     stop_on_interrupt,
 )
+from bh_studio.cli.terminal.streams import EXIT_INTERRUPTED, EXIT_OK
 from bh_studio.engine.errors import CancelToken
 
 
@@ -49,6 +52,20 @@ def test_an_interrupt_that_a_library_has_caught_is_not_lost() -> None:
     cancel = CancelToken()
     with stop_on_interrupt(cancel):
         assert not cancel.is_cancelled
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_that_comes_when_all_is_done_is_not_lost(number: signal.Signals) -> None:
+    def load_and_run(_arguments: argparse.Namespace) -> int:
+        with stop_on_interrupt(CancelToken()):
+            os.kill(os.getpid(), number)
+        cancel = CancelToken()
+        with stop_on_interrupt(cancel):
+            assert cancel.is_cancelled
+        return EXIT_OK
+
+    assert run(argparse.Namespace(run=load_and_run)) == EXIT_INTERRUPTED
+    assert run(argparse.Namespace(run=lambda _: EXIT_OK)) == EXIT_OK
 
 
 def test_what_is_being_written_is_written_before_an_interrupt_takes_effect(tmp_path: Path) -> None:
