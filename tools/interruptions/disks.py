@@ -178,7 +178,8 @@ def _gone(trial: _Trial) -> str:
     """The folder is removed at any moment; it is not made again."""
     running = trial.start()
     running.after(trial.drawn.random() * trial.reference.seconds)
-    shutil.rmtree(trial.disk, ignore_errors=True)
+    # At once: what is written while files are removed one by one would keep the folder.
+    shutil.rmtree(trial.disk.rename(trial.disk.with_name(f"{_DISK} removed")))
     ended = running.end()
     if ended.code == 0:
         if trial.disk.exists():
