@@ -69,8 +69,9 @@ class _Watcher(QObject):
 
 
 def _window() -> MainWindow | None:
+    """The window that a person could look at; nobody types into one that is closed."""
     windows = (w for w in QApplication.topLevelWidgets() if isinstance(w, MainWindow))
-    return next(windows, None)
+    return next((window for window in windows if window.isVisible()), None)
 
 
 def main() -> int:
