@@ -231,7 +231,8 @@ class _Launcher(QObject):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() is QEvent.Type.Paint:
             watched.removeEventFilter(self)
-            QTimer.singleShot(0, self._launch)
+            # Not for a window that is closed before that.
+            QTimer.singleShot(0, self, self._launch)
         return False
 
     @Slot()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QEvent, QObject, QTimer
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
@@ -17,8 +17,8 @@ from pytestqt.qtbot import QtBot
 from bh_studio import paths
 from bh_studio.app import UncaughtErrors, WindowOptions, run_window
 from bh_studio.engine.hub.source import HubSource
-from bh_studio.engine.protocol.events import Failed, LoadRefused
-from bh_studio.engine.protocol.requests import FindCutOff, LoadModel
+from bh_studio.engine.protocol.events import Failed, LoadRefused, Report
+from bh_studio.engine.protocol.requests import FindCutOff, LoadModel, ReadSession
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason
@@ -279,6 +279,33 @@ def test_the_window_is_visible_before_the_engine_is_made(engine: FakeEngine) -> 
 
     assert run_window(WindowOptions(quit=True), make) == 0
     assert visible == [True]
+
+
+def test_a_window_that_is_closed_as_soon_as_it_is_painted_starts_no_engine(
+    engine: FakeEngine, qapp: QApplication
+) -> None:
+    class EndsWithPaint(QObject):
+        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+            if isinstance(watched, MainWindow) and event.type() is QEvent.Type.Paint:
+                QApplication.exit(0)
+            return False
+
+    ends = EndsWithPaint()
+    qapp.installEventFilter(ends)
+    assert run_window(WindowOptions(), lambda: engine) == 0
+    qapp.removeEventFilter(ends)
+    # What is still to be delivered is about a window that is gone.
+    QApplication.processEvents()
+    assert not engine.is_started
+
+
+def test_nobody_is_told_what_an_engine_says_that_was_taken_away(desk: Desk) -> None:
+    told: list[object] = []
+    job = desk.model.jobs.ask(ReadSession(Path("a.bhsession")), told.append)
+    desk.model.jobs.attach(None)
+    desk.model.jobs.apply(Report(job, Failed("a.bhsession could not be opened.", "", "")))
+    assert told == []
+    desk.model.jobs.attach(desk.engine)
 
 
 def test_the_start_window_is_laid_out_as_after_a_change_of_the_theme(engine: FakeEngine) -> None:

@@ -83,10 +83,12 @@ class JobsModel(QObject):
         self._last = 0
 
     def attach(self, engine: EnginePort | None) -> None:
-        """Ask `engine` from now on; None takes it away."""
+        """Ask `engine` from now on; None takes it away, and nobody is told any more."""
         self._engine = engine
         if engine is not None:
             self.attached.emit()
+        else:
+            self._asked.clear()
 
     @property
     def has_engine(self) -> bool:
