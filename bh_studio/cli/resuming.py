@@ -20,6 +20,7 @@ from bh_studio.cli.terminal.streams import (
     print_result,
     say,
 )
+from bh_studio.engine.errors import InputError
 from bh_studio.engine.protocol.events import Progress
 from bh_studio.engine.protocol.experiments import Experiment, kind_of
 from bh_studio.engine.records.journal import Journal
@@ -60,6 +61,9 @@ def open_journal(
     with journal:
         try:
             yield journal
+        except InputError:
+            # It will be refused the next time too.
+            raise
         except BaseException:
             if journal.unfinished_rows:
                 kept = counted(journal.unfinished_rows, "finished row")

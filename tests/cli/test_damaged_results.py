@@ -39,7 +39,9 @@ def refused(
     assert bh_studio(*command, "--out", str(out)) == 2
     assert out.read_bytes() == before
     assert [path.name for path in out.parent.iterdir()] == [out.name]
-    said = capsys.readouterr().err.rpartition("bh-studio: ")[2]
+    whole = capsys.readouterr().err
+    assert "goes on from there" not in whole
+    said = whole.rpartition("bh-studio: ")[2]
     assert "--restart" in said
     return said
 
@@ -56,6 +58,9 @@ def statistics(row: dict[str, Any]) -> dict[str, Any]:
         lambda row: statistics(row).update(mean={"x": 1}),
         lambda row: statistics(row)["per_layer_mean"].append(2.0),
         lambda row: statistics(row).update(per_layer_mean=[2.0] * 9, per_layer_std=[0.0] * 9),
+        lambda row: statistics(row).update(mean=-1.0),
+        lambda row: statistics(row).update(mean=1e30),
+        lambda row: statistics(row).update(share_clamped_max=1.5),
         lambda row: statistics(row).update(histogram=[]),
         lambda row: statistics(row).update(histogram=[10**20]),
         lambda row: statistics(row).update(tokens=10**6),
@@ -78,6 +83,10 @@ def test_answers_of_another_shape(
         lambda row: row["contenders"].pop(),
         lambda row: row["contenders"][0]["quality"].append([0.0, 0.0, 0.0]),
         lambda row: row["contenders"][0]["counts"][0].pop(),
+        lambda row: row["contenders"][0]["quality"][0].__setitem__(0, 1e300),
+        lambda row: row["contenders"][0]["quality"][0].__setitem__(0, -5.0),
+        lambda row: row["contenders"][0]["quality"][0].__setitem__(2, 1e6),
+        lambda row: row["contenders"][0]["counts"][0][0].__setitem__(0, 1e12),
         lambda row: row["contenders"][0].update(rows_read=0),
         lambda row: row["contenders"][0].update(rows_read=10**300, expert_rows=10**300),
         lambda row: row["contenders"][0].update(expert_rows=10**40),

@@ -34,6 +34,7 @@ from bh_studio.cli.resuming import (
 from bh_studio.cli.rule_options import add_rules_options, rules_from
 from bh_studio.cli.tables.answer_columns import legend
 from bh_studio.cli.tables.sweep import is_by_alpha, summary_lines, table_head, table_row, to_csv
+from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import (
     EXIT_OK,
     EXIT_USAGE,
@@ -125,6 +126,8 @@ def carry_out(arguments: argparse.Namespace, definition: Sweep) -> int:
             arguments, loaded, definition, journal, table_head(definition.sides),
             lambda rows: arguments.json or _show(definition, answers, rows),
         )  # fmt: skip
+        for number, reason in result.refused.items():
+            say(f'The prompt "{shorten(result.prompts[number], 40)}" is skipped. {reason}')
         write_and_print(
             arguments, journal, result, lambda: _explained(result),
             lambda: to_csv(list(result.rows())),

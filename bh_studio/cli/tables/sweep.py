@@ -52,8 +52,9 @@ def summary_lines(result: SweepResult) -> list[str]:
     found = result.summaries()
     if not all(summary.experts.has_interval for summary in found):
         return ["One prompt says nothing of others, so there are no intervals over prompts."]
+    answered = len(result.prompts) - len(result.refused)
     lines = [
-        f"Over {counted(len(result.prompts), 'prompt')}, {counted(result.seeds, 'seed')} each. "
+        f"Over {counted(answered, 'prompt')}, {counted(result.seeds, 'seed')} each. "
         f"In brackets: {LEVEL:.0%} intervals, a bootstrap over prompts."
     ]
     for summary in found:

@@ -54,7 +54,11 @@ class SweepLaboratory:
                     raise
                 self._refused[number] = error.message
         if not self._prompt_ids:
-            raise EngineError(f"None of the {len(definition.prompts)} prompts can be answered.")
+            (reason, *_) = self._refused.values()
+            raise EngineError(
+                f"None of the {len(definition.prompts)} prompts can be answered.",
+                f"Of the first one: {reason}",
+            )
 
     def stages(self, rows: Mapping[str, Answer]) -> Generator[Stage, None, None]:
         """All answers at once: none depends on another."""

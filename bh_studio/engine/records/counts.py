@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from bh_studio.engine.architectures import MOST_EXPERTS
+
 # Whole numbers up to here are the same in float64.
 _MOST_COUNTED = 2**53
 
@@ -52,6 +54,9 @@ class CountStatistics:
                 and all(map(math.isfinite, (*known, *self.per_layer_mean, *self.per_layer_std)))
                 and all(0 <= pairs < _MOST_COUNTED for pairs in self.histogram)
                 and sum(self.histogram) > 0
+                and min(*known, *self.per_layer_mean, *self.per_layer_std) >= 0
+                and max(*known[:2], *self.per_layer_mean, *self.per_layer_std) <= MOST_EXPERTS
+                and max(known[2:]) <= 1
             )
         if not is_whole:
             raise ValueError("statistics of counts do not fit together.")

@@ -25,6 +25,8 @@ from bh_studio.engine.rules.text import format_rule
 SCHEMA_VERSION = 2
 # Beyond it sums of whole numbers are not exact.
 _MOST_ROWS = 2**53
+# A token: e to the power of a little more is more than a number can be.
+_MOST_NATS = 700.0
 
 
 class Control(StrEnum):
@@ -83,10 +85,22 @@ class WindowSums:
         """(window,)"""
         return self.quality[:, 0]
 
-    def fits(self, windows: int, layers: int) -> bool:
-        """Whether these can be the sums of so many windows, by a model of so many layers."""
-        shapes = ((windows, 3), (windows, 5, layers))
-        return (self.quality.shape, self.counts.shape) == shapes and self.rows_read >= 1
+    def fits(self, tokens: np.ndarray, layers: int) -> bool:
+        """Whether these can be the sums of windows with so many tokens, (window,), by a model of so
+        many layers."""
+        shapes = ((len(tokens), 3), (len(tokens), 5, layers))
+        if (self.quality.shape, self.counts.shape) != shapes or self.rows_read < 1:
+            return False
+        nats, kl, agreements = self.quality.T
+        of_token = np.array([MOST_EXPERTS, MOST_EXPERTS**2, 1, 1, 1])
+        most = tokens[:, None, None] * of_token[:, None]
+        return bool(
+            ((nats >= 0) & (nats <= _MOST_NATS * tokens)).all()
+            # Rounded in float32, a divergence of nothing may lie a little below 0.
+            and ((kl >= -1e-3 * tokens) & (kl <= _MOST_NATS * tokens)).all()
+            and ((agreements >= 0) & (agreements <= tokens)).all()
+            and ((self.counts >= 0) & (self.counts <= most)).all()
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -247,7 +261,7 @@ class EvaluationResult:
             raise ValueError("its rows are not those of its contenders.")
         if not (len(tokens) and tokens.all()):
             raise ValueError("its windows have no tokens.")
-        if not all(one.fits(len(tokens), model.layers) for one in sums):
+        if not all(one.fits(tokens, model.layers) for one in sums):
             raise ValueError("its rows are not those of its windows.")
         return cls(
             model=model,

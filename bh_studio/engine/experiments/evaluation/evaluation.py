@@ -158,18 +158,19 @@ class EvaluationLaboratory:
                 self._key(name, numbers),
                 len(contenders) * len(numbers),
                 _Work(contenders, of_batch, numbers),
-                functools.partial(self._fits, len(contenders), len(numbers)),
+                functools.partial(self._fits, len(contenders), of_batch),
             )
             for numbers, of_batch in self._batches
         )
         return Stage(f"{self._prefix}{name}", units, later)
 
-    def _fits(self, contenders: int, windows: int, row: object) -> bool:
+    def _fits(self, contenders: int, windows: Sequence[Window], row: object) -> bool:
         layers = self._loaded.shape.layers
+        tokens = np.array([window.scored for window in windows])
         return (
             isinstance(row, BatchRow)
             and len(row.sums) == contenders
-            and all(sums.fits(windows, layers) for sums in row.sums)
+            and all(sums.fits(tokens, layers) for sums in row.sums)
         )
 
     def _key(self, stage: str, numbers: Sequence[int]) -> str:
