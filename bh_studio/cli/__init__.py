@@ -22,6 +22,7 @@ from bh_studio.cli.terminal.streams import (
     EXIT_OK,
     EXIT_USAGE,
     CommandError,
+    flush_results,
     say,
 )
 from bh_studio.engine.errors import InputError
@@ -112,3 +113,5 @@ def run(arguments: argparse.Namespace) -> int:
         log.info("%s", failed.details)
         say(f"bh-studio: {f'{failed.message} {failed.advice}'.strip()}")
         return EXIT_FAILED
+    finally:
+        flush_results()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +27,11 @@ def chat_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny_chat_checkpoint(tmp_path_factory.mktemp("tiny-chat")))
 
 
+def buffered_environment() -> dict[str, str]:
+    """The environment, in which Python keeps back what is printed for a while, as is usual."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts the program in a process of its own, where Ctrl+C does what it does in a terminal."""
@@ -40,6 +46,7 @@ def start() -> Iterator[Start]:
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
+            env=buffered_environment(),
             preexec_fn=_accept_interrupts if sys.platform != "win32" else None,
         )
         programs.append(program)

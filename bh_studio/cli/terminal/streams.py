@@ -30,14 +30,30 @@ def say(message: str) -> None:
 
 def print_result(text: str) -> bool:
     """Print `text` on standard output; False if its reader has just gone, which is no error."""
-    accept_any_character()
     try:
+        # This too gives out what was printed before.
+        accept_any_character()
         print(text, flush=True)
     except BrokenPipeError:
-        # From here on nobody reads; Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_unread()
         return False
     return True
+
+
+def flush_results() -> None:
+    """Give out what is left to be printed, if anybody still reads it.
+
+    Python does so at its end too, and turns any exit code into 120 if nobody does.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_unread()
+
+
+def _leave_unread() -> None:
+    """From here on nobody reads standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def accept_any_character() -> None:

@@ -179,8 +179,8 @@ def test_a_reader_that_leaves_costs_no_result(
     program.stdout.readline()
     program.stdout.close()
     messages = program.stderr.read()
-    assert program.wait(timeout=60) == 0
     assert messages.splitlines() == ["Loading the model ...", f"Saved {saved}"]
+    assert program.wait(timeout=60) == 0
     assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) == 90
 
 
