@@ -152,11 +152,11 @@ def test_a_session_of_each_schema_version(
     texts: tuple[str, str], counts: list[list[int]], raw: list[list[int]], path: str,
 ) -> None:  # fmt: skip
     session = load_session(SESSIONS / f"schema_{version}.bhsession")
-    assert session.rule == expected_rule
+    assert session.sides == (None, expected_rule)
     assert session.generation == expected_generation
     assert session.prompt == "Der König: “日本”"
     assert session.conversation is None
-    assert session.first_difference == {1: 3, 2: None, 3: 1}[version]
+    assert session.first_differences == (None, {1: 3, 2: None, 3: 1}[version])
     model = session.model
     assert (model.name, model.fingerprint, model.expert_path) == ("tiny", FINGERPRINT, path)
     assert (model.layers, model.experts, model.top_k) == (2, 8, 2)
@@ -189,13 +189,18 @@ def test_a_session_says_what_its_file_says_also_when_it_is_saved_again(
     with zipfile.ZipFile(path) as bundle:
         written = json.loads(bundle.read("session.json"))
     # What follows from the arrays is computed as it was then, and what was not renamed is kept.
-    for name in ("prompt", "started_at", "finished_at", "environment", "first_difference"):
+    for name in ("prompt", "started_at", "finished_at", "environment"):
         assert document[name] == written[name]
     assert document["model"] | written["model"] == document["model"]
-    for side, record in written["sides"].items():
-        assert document["sides"][side] | record == document["sides"][side]
-    if written["schema_version"] == 3:
+    if written["schema_version"] == 4:
         assert json.loads(json.dumps(document)) == written
+        return
+    assert document["sides"][1]["first_difference"] == written["first_difference"]
+    assert document["generation"] == written["parameters"]["generation"]
+    for number, name in enumerate(("baseline", "bh")):
+        side, record = document["sides"][number], written["sides"][name]
+        assert session.records[number].expert_counts.tolist() == record.pop("expert_counts")
+        assert side | record == side
 
 
 def test_the_folder_of_a_run_says_what_the_session_of_the_same_command_says() -> None:

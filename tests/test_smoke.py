@@ -11,7 +11,7 @@ import pytest
 from PySide6.QtGui import QImage
 
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import SIDE_NAMES
+from bh_studio.engine.rules.parameters import RuleParameters
 from tests.tiny_olmoe import save_tiny_chat_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ def test_window_runs_saves_and_ends(tmp_path: Path) -> None:
 
     session = load_session(saved)
     assert session.prompt == PROMPT
-    assert (session.model.id, session.rule.level) == ("embedded", 0.05)
+    assert (session.model.id, session.sides) == ("embedded", (None, RuleParameters(level=0.05)))
     baseline, bh = session.records[0], session.records[1]
     assert 0 < len(baseline.token_ids) <= TOKENS
     assert (baseline.expert_counts == session.model.top_k).all()
@@ -64,11 +64,10 @@ def test_terminal_and_window_give_the_same_session(tmp_path: Path) -> None:
     assert terminal.returncode == 0, terminal.stderr
 
     document = json.loads(terminal.stdout)
-    for name, record in zip(SIDE_NAMES, load_session(saved).records, strict=True):
-        said = document["sides"][name]
+    for said, record in zip(document["sides"], load_session(saved).records, strict=True):
         assert said["text"] == record.text
         assert tuple(said["token_ids"]) == record.token_ids
-        assert said["expert_counts"] == record.expert_counts.tolist()
+        assert said["statistics"] == record.statistics()
 
 
 def test_a_conversation_in_the_window_goes_on_in_the_terminal(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from bh_studio.engine.rules import (
     parse_rule,
     read_rule,
 )
+from bh_studio.engine.rules.sides import check_sides
 
 _DEFAULT = RuleParameters()
 # What a sweep runs if it is not told, and the room that it leaves for its levels.
@@ -103,14 +104,17 @@ def written_rule(text: str) -> WrittenRule:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that rule_from reads: --rule and its short forms."""
-    group = parser.add_argument_group("rule", _SHORT_FORMS_HELP)
+def add_sides_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that sides_from reads: --rule, which may be given again, and --no-own."""
+    group = parser.add_argument_group(
+        "rules", "The others are short forms for what a single --rule leaves out."
+    )
+    _add_rules(group, f" ({format_rule(_DEFAULT)})")
     group.add_argument(
-        "--rule",
-        type=written_rule,
-        metavar="RULE",
-        help=f"{_RULE_BELOW} ({format_rule(_DEFAULT)})",
+        "--no-own",
+        dest="own",
+        action="store_false",
+        help="leave out the model's own routing, which is the first of at most four sides",
     )
     add_short_forms(group, default=_DEFAULT)
     explain_rules(parser)
@@ -122,14 +126,7 @@ def add_rules_options(parser: argparse.ArgumentParser) -> None:
         "rules",
         f"{_SHORT_FORMS_HELP} With --alphas, --max-k is {_SWEPT.max_k} unless it is given.",
     )
-    group.add_argument(
-        "--rule",
-        dest="rules",
-        action="append",
-        type=written_rule,
-        metavar="RULE",
-        help=f"a rule, may be given again: {_RULE_BELOW}",
-    )
+    _add_rules(group)
     group.add_argument(
         "--alphas",
         nargs="+",
@@ -139,6 +136,17 @@ def add_rules_options(parser: argparse.ArgumentParser) -> None:
     )
     add_short_forms(group, default=_DEFAULT, has_alpha=False)
     explain_rules(parser)
+
+
+def _add_rules(group: argparse._ArgumentGroup, default: str = "") -> None:
+    group.add_argument(
+        "--rule",
+        dest="rules",
+        action="append",
+        type=written_rule,
+        metavar="RULE",
+        help=f"a rule, may be given again: {_RULE_BELOW}{default}",
+    )
 
 
 def add_short_forms(
@@ -199,18 +207,32 @@ def rule_values(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def rule_from(arguments: argparse.Namespace) -> RuleParameters:
-    """The rule that --rule and its short forms ask for.
+def sides_from(arguments: argparse.Namespace) -> tuple[RuleParameters | None, ...]:
+    """The sides that --rule, its short forms and --no-own ask for.
 
-    Raises ValueError for values out of range, and where the options contradict each other.
+    Raises ValueError for values out of range, for options that contradict each other, and for sides
+    that a comparison cannot have.
     """
-    return completed_rule(rule_values(vars(arguments)))
+    given = vars(arguments)
+    written: list[WrittenRule | None] = given["rules"] or [None]
+    if len(written) > 1:
+        for short in _SHORT_FORMS:
+            if given[short.name] is not None:
+                raise ValueError(
+                    f"{short.option} is for a single rule, and --rule is given {len(written)} "
+                    "times; say it in the text of each."
+                )
+    rules = [completed_rule(rule_values({**given, "rule": one})) for one in written]
+    sides = (None, *rules) if given["own"] else tuple(rules)
+    check_sides(sides)
+    return sides
 
 
 def rules_from(arguments: argparse.Namespace) -> tuple[RuleParameters, ...]:
     """The rules that --rule, given as often as one likes, or --alphas asks for, all different.
 
-    Raises ValueError as rule_from does, and for a rule that is given twice.
+    Raises ValueError for values out of range, for options that contradict each other, and for a
+    rule that is given twice.
     """
     given = vars(arguments)
     written: list[WrittenRule] | None = given["rules"]

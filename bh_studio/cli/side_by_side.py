@@ -1,10 +1,11 @@
-"""One comparison on the terminal: both answers in two columns as they grow."""
+"""One comparison on the terminal: the answers in columns as they grow."""
 
 from __future__ import annotations
 
 import sys
 
 from bh_studio.cli.loading import Loaded
+from bh_studio.cli.tables.side_titles import side_titles
 from bh_studio.cli.terminal.columns import ColumnPrinter
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.notices import Notices
@@ -20,22 +21,20 @@ from bh_studio.engine.protocol.events import (
 )
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import ModelInfo
-from bh_studio.engine.rules import RuleName, RuleParameters, rule_title
 
 
 def run_side_by_side(
     loaded: Loaded, definition: Comparison, notices: Notices, quiet: bool = False
 ) -> Session:
-    """Run `definition`, which Ctrl+C stops, and print both answers; `quiet` prints nothing.
+    """Run `definition`, which Ctrl+C stops, and print the answers; `quiet` prints nothing.
 
     Raises EngineError and ValueError as Host.answer does.
     """
     printer = None
     if not quiet:
         accept_any_character()
-        own, other = (_title(side, loaded.info) for side in definition.sides)
-        printer = ColumnPrinter(sys.stdout, terminal_width(), (own, other))
+        titles = side_titles(definition.sides, loaded.info.top_k)
+        printer = ColumnPrinter(sys.stdout, terminal_width(), titles)
     cancel, folder = CancelToken(), None
     with stop_on_interrupt(cancel):
         try:
@@ -67,11 +66,3 @@ def _show(printer: ColumnPrinter, event: Event) -> bool:
     except BrokenPipeError:
         return False
     return True
-
-
-def _title(side: RuleParameters | None, model: ModelInfo) -> str:
-    """What stands above a column; the text of a rule but BH has its level in it."""
-    if side is None:
-        return f"baseline (top {model.top_k})"
-    title = rule_title(side)
-    return f"{title} ({side.level_text})" if side.rule is RuleName.BH else title

@@ -97,7 +97,9 @@ def read(path: str | Path) -> Session | RecordedLogits | Result:
     A session (.bhsession):
 
         session = bh_studio.read("run.bhsession")
-        session.first_difference  # the first token in which the answers differ
+        session.sides  # the rule of each side; None for the model's own routing
+        session.records[1].expert_counts  # (token, layer), of the second side, B
+        session.first_differences[1]  # the first token in which B differs from A, the first side
 
     The folder of a kept run, also of one that goes on or was cut off, is read as a session too.
 
@@ -218,10 +220,9 @@ def _kind(path: Path, document: dict[str, Any]) -> str:
         return "replay"
     if isinstance(kind, str) and kind in _NEWEST:
         return kind
-    if {"prompt", "parameters", "sides"} <= document.keys():
+    if {"prompt", "started_at", "sides"} <= document.keys():
         raise InputError(
-            f"{path.name} is the export of a session, without times and the counts before the "
-            "limits.",
+            f"{path.name} is the export of a session, without its counts and times.",
             "Save the session as .bhsession; that can be read.",
         )
     raise InputError(f"{path.name} cannot be read: {_OTHER}")

@@ -282,5 +282,12 @@ class _Rows(QAbstractTableModel):
 def _cells(run: KeptRun) -> tuple[str, ...]:
     begun = datetime.fromisoformat(run.started_at).astimezone()
     prompt = visible(run.prompt[:_LONGEST], mark_newlines=True)
-    rule, model = format_rule(run.rule), visible(run.model[:_LONGEST], mark_newlines=True)
-    return (f"{begun:%Y-%m-%d %H:%M}", prompt, rule, model, _ENDS[run.end])
+    model = visible(run.model[:_LONGEST], mark_newlines=True)
+    return (f"{begun:%Y-%m-%d %H:%M}", prompt, _rules(run), model, _ENDS[run.end])
+
+
+def _rules(run: KeptRun) -> str:
+    """The rule beside the model's own routing; of other runs, what each side is."""
+    if len(run.sides) == 2 and run.sides[0] is None and run.sides[1] is not None:
+        return format_rule(run.sides[1])
+    return " | ".join("own" if side is None else format_rule(side) for side in run.sides)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from bh_studio import __main__ as program
-from bh_studio.cli.rule_options import add_rule_options, add_rules_options, rule_from, rules_from
-from bh_studio.engine.rules import CATALOGUE, Mode, RuleParameters, parse_rule
+from bh_studio.cli.rule_options import add_rules_options, add_sides_options, rules_from, sides_from
+from bh_studio.engine.rules import CATALOGUE, RuleParameters, parse_rule
 
 Add = Callable[[argparse.ArgumentParser], None]
 ALPHAS = (0.01, 0.05, 0.1, 0.2)
@@ -45,12 +45,12 @@ def parsed(add: Add, text: str) -> argparse.Namespace:
     ],
 )
 def test_short_forms_fill_in_what_a_text_leaves_out(options: str, rule: str) -> None:
-    assert rule_from(parsed(add_rule_options, options)) == parse_rule(rule)
+    assert sides_from(parsed(add_sides_options, options)) == (None, parse_rule(rule))
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_any_rule_can_be_named(text: str) -> None:
-    assert rule_from(parsed(add_rule_options, f"--rule {text}")) == parse_rule(text)
+    assert sides_from(parsed(add_sides_options, f"--rule {text}")) == (None, parse_rule(text))
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_any_rule_can_be_named(text: str) -> None:
 )
 def test_a_contradiction_names_both(options: str, first: str, second: str) -> None:
     with pytest.raises(ValueError, match="contradict each other; leave one of them out") as raised:
-        rule_from(parsed(add_rule_options, options))
+        sides_from(parsed(add_sides_options, options))
     assert first in str(raised.value)
     assert second in str(raised.value)
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_alpha_is_the_level_of_bh_alone(text: str) -> None:
-    arguments = parsed(add_rule_options, f"--rule {text} --alpha 0.05")
+    arguments = parsed(add_sides_options, f"--rule {text} --alpha 0.05")
     if text == "bh:0.05":
-        assert rule_from(arguments) == RuleParameters()
+        assert sides_from(arguments) == (None, RuleParameters())
         return
     with pytest.raises(ValueError, match=r"^--alpha is the level of bh, and --rule is ") as raised:
-        rule_from(arguments)
+        sides_from(arguments)
     assert str(raised.value).endswith(f'"{text}"; leave --alpha out.')
 
 
@@ -96,10 +96,10 @@ def test_alpha_is_the_level_of_bh_alone(text: str) -> None:
 )
 def test_what_they_come_to_is_checked(options: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        rule_from(parsed(add_rule_options, options))
+        sides_from(parsed(add_sides_options, options))
 
 
-@pytest.mark.parametrize("add", [add_rule_options, add_rules_options])
+@pytest.mark.parametrize("add", [add_sides_options, add_rules_options])
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -116,6 +116,44 @@ def test_a_text_that_is_wrong_is_a_wrong_argument(
         parsed(add, options)
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+# Sides
+
+
+@pytest.mark.parametrize(
+    ("options", "sides"),
+    [
+        ("--rule bh:0.01 --rule top-k:5 --rule cut:0.1", [None, "bh:0.01", "top-k:5", "cut:0.1"]),
+        ("--rule bh --rule bh:0.01,max_k=16 --no-own", ["bh:0.05", "bh:0.01,max_k=16"]),
+        ("--no-own", ["bh:0.05"]),
+        ("--no-own --max-k 6", ["bh:0.05,max_k=6"]),
+        (
+            "--no-own --rule top-k:1 --rule top-k:2 --rule top-k:3 --rule top-k:4",
+            ["top-k:1", "top-k:2", "top-k:3", "top-k:4"],
+        ),
+    ],
+)
+def test_sides_are_the_models_own_routing_and_the_rules_in_order(
+    options: str, sides: list[str | None]
+) -> None:
+    expected = tuple(side if side is None else parse_rule(side) for side in sides)
+    assert sides_from(parsed(add_sides_options, options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (" ".join(f"--rule top-k:{k}" for k in range(1, 5)), "1 to 4 sides, .* got 5"),
+        (f"--no-own {' '.join(f'--rule top-k:{k}' for k in range(1, 6))}", "got 5"),
+        ("--rule bh --rule bh:0.05", "The rule bh:0.05 is given twice; give each once"),
+        ("--rule bh --rule top-k:5 --max-k 6", "--max-k is for a single rule, and --rule is given"),
+        ("--rule bh --rule top-k:5 --alpha 0.1", "2 times; say it in the text of each"),
+    ],
+)
+def test_sides_that_cannot_be_are_refused(options: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        sides_from(parsed(add_sides_options, options))
 
 
 # Several rules
@@ -192,5 +230,5 @@ def test_help_of_other_commands_names_every_rule(
 
 
 def test_analyze_is_a_mode_of_any_rule() -> None:
-    arguments = parsed(add_rule_options, "--rule top-p:0.45,mode=analyze")
-    assert rule_from(arguments).mode is Mode.ANALYZE
+    arguments = parsed(add_sides_options, "--rule top-p:0.45,mode=analyze")
+    assert sides_from(arguments) == (None, parse_rule("top-p:0.45,mode=analyze"))

@@ -91,7 +91,7 @@ def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
     assert engine.is_shut_down
     session = load_session(tmp_path / "run.bhsession")
     assert session.prompt == "Once"
-    assert session.rule.level == 0.01
+    assert session.sides == (None, RuleParameters(level=0.01, max_k=6))
     assert len(session.records[1].token_ids) == 20
     picture = QImage(str(tmp_path / "shots" / "window.png"))
     assert (picture.width(), picture.height()) == (1280, 800)

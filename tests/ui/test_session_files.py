@@ -20,12 +20,13 @@ from bh_studio.engine.execution import clerk
 from bh_studio.engine.records.runs.reader import load_run, open_session
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session, save_session
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules import RuleParameters, parse_rule
 from bh_studio.settings import Settings
 from bh_studio.ui.engine_thread import Engine
 from tests.ui.conftest import Desk
 
 BIG = 2_000
+RULE = RuleParameters()
 
 
 def answer_dialog(desk: Desk, path: Path) -> QFileDialog:
@@ -67,7 +68,7 @@ def test_a_session_survives_saving_and_opening(
     assert other.page.statistics.experts.text == desk.page.statistics.experts.text
     assert other.page.bh.difference.text() == "First difference: token 5"
     assert other.page.prompt.prompt == session.prompt
-    assert other.page.settings_panel.rule() == session.rule
+    assert other.page.settings_panel.rule() == session.sides[1]
     assert other.window.files.settings.recent_sessions == (str(path),)
 
 
@@ -360,15 +361,41 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     assert desk.window.files.path is None
 
 
+@pytest.mark.parametrize(
+    "sides",
+    [
+        (RULE,), (None,), (RULE, None), (RULE, parse_rule("top-k:4")),
+        (None, RULE, parse_rule("top-k:4")),
+    ],
+)  # fmt: skip
+def test_a_session_with_other_sides_is_refused_in_a_sentence(
+    sides: tuple[RuleParameters | None, ...], desk: Desk, tmp_path: Path
+) -> None:
+    session = desk.finished_run(6)
+    path = tmp_path / "other.bhsession"
+    records = (session.records * 2)[: len(sides)]
+    save_session(dataclasses.replace(session, sides=sides, records=records), path)
+    assert not desk.open(path)
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.message == "other.bhsession could not be opened."
+    assert failure.advice == (
+        "Its sides are not the model's own routing and one rule, which is all that this window "
+        "shows; `bh-studio compare` in a terminal answers with such sides. Nothing was changed."
+    )
+    assert desk.session.session is session
+
+
 def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None:
-    desk.start("Used", RuleParameters(level=1e-7, temperature=0.12345, max_k=64))
+    rule = RuleParameters(level=1e-7, temperature=0.12345, max_k=64)
+    desk.start("Used", rule)
     desk.say([" a"])
     session = desk.engine.finish()
-    assert session.rule.level == 1e-7
+    assert session.sides == (None, rule)
     desk.save(tmp_path / "run.bhsession")
     assert desk.open(tmp_path / "run.bhsession")
     assert desk.window.errors.failure is None or not desk.window.errors.isVisible()
-    rule = dataclasses.replace(session.rule, temperature=2e-7)
+    rule = dataclasses.replace(rule, temperature=2e-7)
     desk.window.files.opened.emit(dataclasses.replace(session, sides=(None, rule)))
     failure = desk.window.errors.failure
     assert failure is not None

@@ -1,4 +1,4 @@
-"""`bh-studio chat`: a conversation with an instruct model, both answers in two columns."""
+"""`bh-studio chat`: a conversation with an instruct model, the answers in columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bh_studio.cli.options import (
     history_folder,
     output_file,
 )
-from bh_studio.cli.rule_options import add_rule_options, rule_from
+from bh_studio.cli.rule_options import add_sides_options, sides_from
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
@@ -25,6 +25,8 @@ from bh_studio.engine.records.runs.reader import open_session
 from bh_studio.engine.records.session import SUFFIX, SessionError
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import Conversation
+from bh_studio.engine.rules import format_rule
+from bh_studio.engine.rules.sides import Sides
 from bh_studio.engine.units import counted
 
 
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what this command does, and add its arguments."""
     parser.description = (
         "Talk to an instruct model, a line a turn, from the terminal or a pipe.\n"
-        "Both answers are printed side by side, and each side remembers its own."
+        "The answers are printed side by side, and each side remembers its own."
     )
     parser.epilog = f"instead of a message:\n{COMMANDS}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"go on with the conversation of a saved {SUFFIX}, or of the folder of a kept run",
     )
-    add_rule_options(parser)
+    add_sides_options(parser)
     add_generation_options(parser)
     parser.add_argument(
         "--out",
@@ -61,16 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        rule, generation = rule_from(arguments), generation_parameters(arguments)
+        sides, generation = sides_from(arguments), generation_parameters(arguments)
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
-    conversation = _first_conversation(arguments)
+    conversation = _first_conversation(arguments, sides)
     loaded = load(arguments, arguments.calibration, history_folder(arguments))
     loaded.info.check_chat_template()
-    rule.check_shape(loaded.info.layers, loaded.info.experts)
+    for rule in sides:
+        if rule is not None:
+            rule.check_shape(loaded.info.layers, loaded.info.experts)
     if is_typed():
         say(f"A conversation with {loaded.info.name}. /help lists what else can be typed.")
-    chat = Chat(loaded, rule, generation, conversation, arguments.out)
+    chat = Chat(loaded, sides, generation, conversation, arguments.out)
     for line in read_lines():
         chat.take(line)
         if chat.is_over:
@@ -80,22 +84,42 @@ def _run(arguments: argparse.Namespace) -> int:
     return chat.exit_code
 
 
-def _first_conversation(arguments: argparse.Namespace) -> Conversation:
-    """What precedes the first line. Raises CommandError for a session that is no conversation."""
+def _first_conversation(arguments: argparse.Namespace, sides: Sides) -> Conversation:
+    """What precedes the first line.
+
+    Raises CommandError for a session that is no conversation, or whose answers are not those of
+    such `sides`.
+    """
     system = system_prompt(arguments)
     if arguments.former is None:
         return Conversation(system)
     try:
-        former = open_session(arguments.former).continued
+        session = open_session(arguments.former)
     except SessionError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     except OSError as error:
         raise CommandError(
             f"{arguments.former} cannot be read: {error.strerror}.", EXIT_USAGE
         ) from error
+    former = session.continued
     if former is None:
         raise CommandError(f"{arguments.former} is a run of plain text, no chat.", EXIT_USAGE)
+    if former.turns and _are_own(session.sides) != _are_own(sides):
+        raise CommandError(
+            f"{arguments.former} has the sides {_named(session.sides)}, this chat would have "
+            f"{_named(sides)}; give as many with --rule, and --no-own if the model's own is not "
+            "among them.",
+            EXIT_USAGE,
+        )
     if former.turns:
         turns = counted(len(former.turns), "earlier turn")
         say(f"After {turns}, the last of them: {shorten(former.turns[-1].prompt, 60)}")
     return former if arguments.system is None else Conversation(system, former.turns)
+
+
+def _named(sides: Sides) -> str:
+    return ", ".join("own" if rule is None else format_rule(rule) for rule in sides)
+
+
+def _are_own(sides: Sides) -> list[bool]:
+    return [rule is None for rule in sides]

@@ -9,7 +9,7 @@ from pathlib import Path
 from bh_studio.cli.loading import Loaded
 from bh_studio.cli.options import output_file, write_session
 from bh_studio.cli.side_by_side import run_side_by_side
-from bh_studio.cli.tables.comparison import analyze_note, turn_line
+from bh_studio.cli.tables.comparison import analyze_notes, turn_line
 from bh_studio.cli.terminal.chat_lines import is_typed
 from bh_studio.cli.terminal.columns import shorten, wrap
 from bh_studio.cli.terminal.interrupt import forget_interrupt, put_off_interrupts
@@ -28,7 +28,7 @@ from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.sides import Sides
 
 COMMANDS = f"""\
 /new          start a new conversation, with the same system prompt
@@ -49,7 +49,7 @@ class Chat:
     def __init__(
         self,
         loaded: Loaded,
-        rule: RuleParameters,
+        sides: Sides,
         generation: GenerationParameters,
         conversation: Conversation,
         out: Path | None,
@@ -58,7 +58,7 @@ class Chat:
         self.exit_code = EXIT_OK
         self.has_saved = False
         self._loaded = loaded
-        self._rule = rule
+        self._sides = tuple(sides)
         self._generation = generation
         self._conversation = conversation
         self._out = out
@@ -90,7 +90,7 @@ class Chat:
     def _answer(self, message: str) -> None:
         definition = Comparison(
             prompt=message,
-            sides=(None, self._rule),
+            sides=self._sides,
             generation=self._generation,
             conversation=self._conversation,
         )
@@ -109,7 +109,7 @@ class Chat:
             self.is_over, self.exit_code = True, EXIT_INTERRUPTED
 
     def _keep(self, session: Session) -> None:
-        numbers = [turn_line(session), *analyze_note(self._rule)]
+        numbers = [turn_line(session), *analyze_notes(self._sides)]
         lines = [part for line in numbers for part in wrap(line, terminal_width())]
         is_read = print_result("\n".join([*lines, ""]))
         # Without a reader the conversation goes on only for a file.

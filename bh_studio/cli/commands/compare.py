@@ -1,4 +1,4 @@
-"""`bh-studio compare`: its options, and one prompt answered in two columns as they grow."""
+"""`bh-studio compare`: its options, and one prompt answered in columns as they grow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bh_studio.cli.options import (
     write_session,
 )
 from bh_studio.cli.resuming import add_restart_option
-from bh_studio.cli.rule_options import add_rule_options, rule_from
+from bh_studio.cli.rule_options import add_sides_options, sides_from
 from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import summary
 from bh_studio.cli.terminal.notices import Notices
@@ -51,9 +51,9 @@ from bh_studio.engine.records.terms import FinishReason
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what this command does, and add its arguments."""
     parser.description = (
-        "Answer PROMPT with the model's own routing and with a rule, side by side, and "
-        "print how many experts each token used. Or do so for every prompt of a file, and print "
-        "the numbers of each and of all."
+        "Answer PROMPT with the model's own routing and with one rule or more, side by side, "
+        "and print how many experts each token used. Or do so for every prompt of a file, and "
+        "print the numbers of each and of all."
     )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument(
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_option(parser)
     add_calibration_option(parser)
     add_conversation_options(parser)
-    add_rule_options(parser)
+    add_sides_options(parser)
     add_generation_options(parser)
     parser.add_argument(
         "--out",
@@ -86,17 +86,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        rule, generation = rule_from(arguments), generation_parameters(arguments)
+        sides, generation = sides_from(arguments), generation_parameters(arguments)
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
     prompts = prompts_of(arguments)
     if prompts is not None:
-        return compare_file(arguments, prompts, rule, generation)
+        return compare_file(arguments, prompts, sides, generation)
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
     definition = Comparison(
-        prompt=read_prompt(arguments.prompt), sides=(None, rule), generation=generation
+        prompt=read_prompt(arguments.prompt), sides=sides, generation=generation
     )
     return run_or_save(arguments, definition, carry_out)
 

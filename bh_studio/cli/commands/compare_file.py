@@ -28,12 +28,13 @@ from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.rows import SkippedRow, prompt_row_from_json
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.sides import Sides
 
 
 def compare_file(
     arguments: argparse.Namespace,
     file: PromptsFile,
-    rule: RuleParameters,
+    sides: Sides,
     generation: GenerationParameters,
 ) -> int:
     """Run `bh-studio compare` for what --prompts-file holds, `file`; the exit code."""
@@ -44,7 +45,7 @@ def compare_file(
         prompts_name=file.name,
         prompts_field=file.field,
         unusable=file.skipped,
-        sides=(None, rule),
+        sides=tuple(sides),
         generation=generation,
     )
     return run_or_save(arguments, definition, carry_out)

@@ -22,7 +22,7 @@ from bh_studio.cli.tables.table import line
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import terminal_width
 from bh_studio.engine.records.rows import PromptRow, SkippedRow
-from bh_studio.engine.records.terms import SIDE_NAMES
+from bh_studio.engine.records.terms import FORMER_SIDE_NAMES
 from bh_studio.engine.rules import RuleParameters
 
 _WIDTHS = (5, *WIDTHS)
@@ -43,7 +43,7 @@ def table_row(row: PromptRow, rule: RuleParameters) -> str:
 def to_csv(rows: Sequence[PromptRow], skipped: Sequence[SkippedRow]) -> bytes:
     """One line a row of the prompts file, in its order; skipped rows have only their reason."""
     fields = list(dict.fromkeys(name for row in rows for name in row.asked.fields))
-    answers = [f"{side}_{name}" for side in SIDE_NAMES for name in CSV_ANSWER]
+    answers = [f"{side}_{name}" for side in FORMER_SIDE_NAMES for name in CSV_ANSWER]
     columns = ["line", "prompt", "skipped", *CSV_AGREEMENT, *answers]
     # A field of the prompts file that is called as one of ours must not be mistaken for it.
     named = [f"input_{name}" if name in columns else name for name in fields]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from bh_studio.cli.tables.answer_columns import decided, rule_column
-from bh_studio.cli.tables.table import aligned, number
+from bh_studio.cli.tables.answer_columns import decided
+from bh_studio.cli.tables.side_titles import title_lines
+from bh_studio.cli.tables.table import aligned, number, ratio, whole
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import FinishReason
-from bh_studio.engine.rules import Mode, RuleParameters
+from bh_studio.engine.rules import Mode
+from bh_studio.engine.rules.sides import Sides, side_letter
 
 _REASONS = {
     FinishReason.END_OF_TEXT: "end of text",
@@ -20,62 +23,80 @@ _REASONS = {
 
 
 def summary(session: Session) -> str:
-    """What both sides used and where they part, as lines of text."""
-    baseline, bh = session.records
-    title = rule_column(session.rule)
-    rows = (
-        ("", "baseline", title),
-        ("tokens", *(str(len(r.token_ids)) for r in (baseline, bh))),
-        ("tokens per second", *(number(r.tokens_per_second, 1) for r in (baseline, bh))),
-        ("seconds to first token", *(number(r.time_to_first_token_s, 3) for r in (baseline, bh))),
-        ("mean experts", *(number(_answer(r)["mean"], 2) for r in (baseline, bh))),
-        ("std of experts", *(number(_answer(r)["std"], 2) for r in (baseline, bh))),
-        ("decided by min_k", "-", decided(session.rule, _answer(bh)["share_clamped_min"])),
-        ("decided by max_k", "-", decided(session.rule, _answer(bh)["share_clamped_max"])),
-        ("ended by", *(_REASONS[r.finish_reason] for r in (baseline, bh))),
-    )
-    lines = ["", *aligned(rows, left=1)]
-    lines += ["", f"{title}, mean experts of each layer (from 0):"]
-    lines.append("  " + "  ".join(f"{mean:.1f}" for mean in _answer(bh)["per_layer_mean"]))
-    lines += analyze_note(session.rule)
-    difference = session.first_difference
-    lines.append(
-        "The answers are the same, token for token, as far as both go."
+    """What the sides used and where they part, as lines of text."""
+    sides, records = session.sides, session.records
+    letters = [side_letter(side) for side in range(len(sides))]
+    answers = [_answer(record) for record in records]
+    rows = [
+        ("", *letters),
+        ("tokens", *(str(len(r.token_ids)) for r in records)),
+        ("tokens per second", *(number(r.tokens_per_second, 1) for r in records)),
+        ("seconds to first token", *(number(r.time_to_first_token_s, 3) for r in records)),
+        ("mean experts", *(number(answer["mean"], 2) for answer in answers)),
+        ("std of experts", *(number(answer["std"], 2) for answer in answers)),
+        ("decided by min_k", *map(decided, sides, (a["share_clamped_min"] for a in answers))),
+        ("decided by max_k", *map(decided, sides, (a["share_clamped_max"] for a in answers))),
+        ("ended by", *(_REASONS[r.finish_reason] for r in records)),
+    ]
+    if len(sides) > 1:
+        rows.insert(3, ("speed against A", "-", *map(ratio, session.speed_ratios[1:])))
+    lines = ["", *title_lines(sides, session.model.top_k), "", *aligned(rows, left=1)]
+    lines += layer_lines(sides, [answer["per_layer_mean"] for answer in answers])
+    lines += analyze_notes(sides)
+    lines += [
+        f"{letter} is the same as A, token for token, as far as both go."
         if difference is None
-        else f"The answers first differ at token {difference}, counted from 0."
-    )
+        else f"{letter} first differs from A at token {difference}, counted from 0."
+        for letter, difference in zip(letters[1:], session.first_differences[1:], strict=True)
+    ]
     return "\n".join(lines)
 
 
 def turn_line(session: Session) -> str:
-    """What both sides used, in one line."""
-    baseline, bh = session.records
-    difference = session.first_difference
-    means, speeds = (
-        " and ".join(values)
-        for values in (
-            [number(_answer(r)["mean"], 2) for r in (baseline, bh)],
-            [number(r.tokens_per_second, 1) for r in (baseline, bh)],
-        )
-    )
+    """What the sides used, in one line."""
+    records, differences = session.records, session.first_differences[1:]
     parts = [
-        f"{len(baseline.token_ids)} and {len(bh.token_ids)} tokens",
-        f"{means} mean experts",
-        f"{speeds} tok/s",
-        "no difference" if difference is None else f"first difference: token {difference}",
-        " and ".join(dict.fromkeys(_REASONS[r.finish_reason] for r in (baseline, bh))),
+        f"{_listed([str(len(r.token_ids)) for r in records])} tokens",
+        f"{_listed([number(_answer(r)['mean'], 2) for r in records])} mean experts",
+        f"{_listed([number(r.tokens_per_second, 1) for r in records])} tok/s",
+        _listed(list(dict.fromkeys(_REASONS[r.finish_reason] for r in records))),
     ]
+    if differences:
+        parts.insert(3, _difference(differences))
     return f"[{'; '.join(parts)}]"
 
 
-def analyze_note(rule: RuleParameters) -> list[str]:
-    """What has to be known of counts that changed nothing, as lines."""
-    if rule.mode is not Mode.ANALYZE:
-        return []
-    return [
-        f"Analyze: both answers used the model's own routing; {rule_column(rule)}'s counts are "
-        "simulated."
+def layer_lines(sides: Sides, means: Sequence[Sequence[float]]) -> list[str]:
+    """The mean experts of each layer, of all sides that have a rule. means: (side, layer)."""
+    lines = [
+        f"{side_letter(side)} " + "  ".join(f"{mean:.1f}" for mean in means[side])
+        for side, rule in enumerate(sides)
+        if rule is not None
     ]
+    return ["", "Mean experts of each layer (from 0):", *lines] if lines else []
+
+
+def analyze_notes(sides: Sides) -> list[str]:
+    """What has to be known of counts that changed nothing, as lines."""
+    return [
+        f"Analyze: {side_letter(side)} used the model's own routing; its counts are simulated."
+        for side, rule in enumerate(sides)
+        if rule is not None and rule.mode is Mode.ANALYZE
+    ]
+
+
+def _difference(found: Sequence[int | None]) -> str:
+    if all(token is None for token in found):
+        return "no difference"
+    said = _listed([whole(token) for token in found])
+    return (
+        f"first differences: tokens {said}" if len(found) > 1 else f"first difference: token {said}"
+    )
+
+
+def _listed(values: Sequence[str]) -> str:
+    *former, last = values
+    return f"{', '.join(former)} and {last}" if former else last
 
 
 def _answer(record: SideRecord) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def ratio(value: float | None) -> str:
+    """How many times as much `value` says; a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}x"
+
+
 def whole(value: int | None) -> str:
     """`value`; a dash where there is none."""
     return "-" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Texts on a terminal, and two of them side by side, printed line by line as they arrive.
+"""Texts on a terminal, and several of them side by side, printed line by line as they arrive.
 
 Knows neither engine nor Qt. Lines are only ever appended, so it works in a pipe too.
 """
@@ -6,63 +6,86 @@ Knows neither engine nor Qt. Lines are only ever appended, so it works in a pipe
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from itertools import accumulate, takewhile
 from typing import TextIO
 
 _GAP = " | "
+# Columns of a terminal: of more than two texts beside each other, and of any text.
+_READABLE, _NARROWEST = 28, 16
 
 
 class ColumnPrinter:
-    """Prints a left and a right text in columns of equal width.
+    """Prints growing texts in columns of equal width, as many beside each other as are readable.
 
-    The titles appear with the first text; a row when both columns have filled theirs, or when one
-    has ended.
+    The titles appear with the first text; a row when all columns beside each other have filled
+    theirs, or have ended. The columns that have no room there follow when those have ended.
     """
 
-    def __init__(self, out: TextIO, width: int, titles: tuple[str, str]) -> None:
+    def __init__(self, out: TextIO, width: int, titles: Sequence[str]) -> None:
         self._out = out
-        self._width = max(16, (width - len(_GAP)) // 2)
-        self._columns = (_Column(self._width), _Column(self._width))
-        self._titles: tuple[str, str] | None = titles
+        across = _across(width, len(titles))
+        self._width = max(_NARROWEST, (width - len(_GAP) * (across - 1)) // across)
+        self._columns = [_Column(self._width, title) for title in titles]
+        # The last of them is what is printed now.
+        self._groups = [
+            self._columns[first : first + across]
+            for first in reversed(range(0, len(titles), across))
+        ]
+        self._has_titles = False
 
     def add(self, column: int, text: str) -> None:
-        """Append `text` to column 0 or 1."""
+        """Append `text` to a column, by number."""
         self._columns[column].add(text)
         self._print_ready()
 
     def end(self, column: int) -> None:
-        """Say that a column has ended, so that the other no longer waits for it."""
+        """Say that a column has ended, so that the others no longer wait for it."""
         self._columns[column].end()
         self._print_ready()
 
     def _print_ready(self) -> None:
-        left, right = self._columns
-        if self._titles is not None:
-            self._row(*(shorten(title, self._width) for title in self._titles))
-            self._row("-" * self._width, "-" * self._width)
-            self._titles = None
-        while left.has_line_or_ended and right.has_line_or_ended and (left.lines or right.lines):
-            self._row(left.pop(), right.pop())
+        while self._groups:
+            columns = self._groups[-1]
+            if not self._has_titles:
+                self._row([shorten(column.title, self._width) for column in columns])
+                self._row(["-" * self._width for _ in columns])
+                self._has_titles = True
+            while all(c.has_line_or_ended for c in columns) and any(c.lines for c in columns):
+                self._row([column.pop() for column in columns])
+            if not all(column.has_ended for column in columns):
+                break
+            self._groups.pop()
+            self._has_titles = False
+            if self._groups:
+                self._out.write("\n")
         self._out.flush()
 
-    def _row(self, left: str, right: str) -> None:
-        padding = " " * (self._width - display_width(left))
-        self._out.write(f"{left}{padding}{_GAP}{right}".rstrip() + "\n")
+    def _row(self, cells: Sequence[str]) -> None:
+        padded = [cell + " " * (self._width - display_width(cell)) for cell in cells]
+        self._out.write(_GAP.join(padded).rstrip() + "\n")
+
+
+def _across(width: int, columns: int) -> int:
+    """How many of `columns` stand beside each other: two of any width, more where all have room."""
+    has_room = (width + len(_GAP)) // columns >= _READABLE + len(_GAP)
+    return columns if has_room else min(2, columns)
 
 
 class _Column:
     """Wraps one growing text at spaces to a fixed width."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, title: str = "") -> None:
+        self.title = title
+        self.has_ended = False
         self.lines: list[str] = []
         self._width = width
         self._open = ""
         self._open_width = 0
-        self._ended = False
 
     @property
     def has_line_or_ended(self) -> bool:
-        return bool(self.lines) or self._ended
+        return bool(self.lines) or self.has_ended
 
     def add(self, text: str) -> None:
         for character in text.replace("\t", "    "):
@@ -77,7 +100,7 @@ class _Column:
     def end(self) -> None:
         if self._open:
             self._break(self._open, "")
-        self._ended = True
+        self.has_ended = True
 
     def pop(self) -> str:
         return self.lines.pop(0) if self.lines else ""

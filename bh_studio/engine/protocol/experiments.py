@@ -22,6 +22,7 @@ from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
 from bh_studio.engine.records.rows import PROMPTS_FIELD, FilePrompt, SkippedRow
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
+from bh_studio.engine.rules.sides import check_sides
 
 # Tokens that are read together unless a number of windows is given. It decides how sums are
 # rounded, so it may not depend on the machine.
@@ -49,7 +50,8 @@ class _Answers(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(_Answers, frozen=True, kw_only=True, tag="comparison", tag_field="kind"):
     """Answer `prompt` with each of `sides`, which take turns token by token.
 
-    sides: the model's own routing, None, and a rule. conversation: see conversation_of.
+    sides: one to four, each the model's own routing, None, or a rule, no two alike. The others are
+    compared with the first. conversation: see conversation_of.
 
     Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
@@ -57,13 +59,14 @@ class Comparison(_Answers, frozen=True, kw_only=True, tag="comparison", tag_fiel
     prompt: str
 
     def __post_init__(self) -> None:
-        _check_pair(self.sides, self.conversation)
+        check_sides(self.sides)
+        _check_turns(self.sides, self.conversation)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the session, but for the model and what is left open to it."""
         return {
             "prompt": self.prompt,
-            "rules": _rule_texts(self.sides),
+            "sides": _side_texts(self.sides),
             "generation": msgspec.to_builtins(self.generation),
             **_precedes(self.conversation),
         }
@@ -414,6 +417,10 @@ def _check_all_differ(rules: Sequence[RuleParameters]) -> None:
 
 def _rule_texts(sides: tuple[RuleParameters | None, ...]) -> list[str]:
     return [format_rule(rule) for rule in sides if rule is not None]
+
+
+def _side_texts(sides: tuple[RuleParameters | None, ...]) -> list[str | None]:
+    return [None if rule is None else format_rule(rule) for rule in sides]
 
 
 def _precedes(conversation: Conversation | UnsetType | None) -> dict[str, Any]:

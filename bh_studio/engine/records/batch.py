@@ -16,7 +16,7 @@ from bh_studio.engine.records.rows import (
     SkippedRow,
     prompt_row_from_json,
 )
-from bh_studio.engine.records.terms import SIDE_NAMES
+from bh_studio.engine.records.terms import FORMER_SIDE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class PromptSummary:
             skipped=skipped,
             sides=tuple(
                 AnswersSummary.of([row.answers[side] for row in rows])
-                for side in range(len(SIDE_NAMES))
+                for side in range(len(FORMER_SIDE_NAMES))
             ),
             matching=sum(agreement.matching for agreement in agreements),
             positions=sum(agreement.positions for agreement in agreements),
@@ -62,7 +62,8 @@ class PromptSummary:
             "matching_tokens": self.matching,
             "identical_answers": self.identical,
             "sides": {
-                name: side.to_json() for name, side in zip(SIDE_NAMES, self.sides, strict=True)
+                name: side.to_json()
+                for name, side in zip(FORMER_SIDE_NAMES, self.sides, strict=True)
             },
         }
 

@@ -130,13 +130,13 @@ def tokens_per_second(seconds: np.ndarray) -> float | None:
     return (len(seconds) - 1) / span if span > 0 else None
 
 
-def first_difference(baseline: tuple[int, ...], bh: tuple[int, ...]) -> int | None:
+def first_difference(one: tuple[int, ...], other: tuple[int, ...]) -> int | None:
     """Index of the first token in which two answers differ, or None.
 
     Only tokens that both sides produced are compared: a side that was stopped earlier does not
     differ for that. The end-of-text token counts as a token.
     """
-    for index, (left, right) in enumerate(zip(baseline, bh, strict=False)):
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return index
     return None

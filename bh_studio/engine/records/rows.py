@@ -18,7 +18,7 @@ from bh_studio.engine.records.counts import (
     pooled,
 )
 from bh_studio.engine.records.session import SideRecord
-from bh_studio.engine.records.terms import SIDE_NAMES, FinishReason
+from bh_studio.engine.records.terms import FORMER_SIDE_NAMES, FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class PromptRow:
             **self.agreement.to_json(),
             "sides": {
                 name: answer.to_json()
-                for name, answer in zip(SIDE_NAMES, self.answers, strict=True)
+                for name, answer in zip(FORMER_SIDE_NAMES, self.answers, strict=True)
             },
         }
 
@@ -193,6 +193,6 @@ def prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
     """The row that their `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
     if "reason" in row:
         return SkippedRow(int(row["line"]), str(row["reason"]))
-    answers = [Answer.from_json(row["sides"][side]) for side in SIDE_NAMES]
+    answers = [Answer.from_json(row["sides"][side]) for side in FORMER_SIDE_NAMES]
     asked = FilePrompt(int(row["line"]), str(row["prompt"]), dict(row["fields"]))
     return PromptRow.of(asked, answers)

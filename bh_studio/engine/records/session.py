@@ -12,7 +12,6 @@ import numpy as np
 
 from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
 from bh_studio.engine.records.terms import (
-    SIDE_NAMES,
     Conversation,
     FinishReason,
     GenerationParameters,
@@ -21,7 +20,7 @@ from bh_studio.engine.records.terms import (
 )
 from bh_studio.engine.rules.parameters import RuleParameters
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # What the names of its files end with.
 SUFFIX = ".bhsession"
 
@@ -73,13 +72,12 @@ class SideRecord:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The record under the names of `session.json`."""
+        """The record under the names of `session.json`, which has no arrays."""
         return {
             "prompt_token_ids": list(self.prompt_token_ids),
             "text": self.text,
             "token_ids": list(self.token_ids),
             "token_texts": list(self.token_texts),
-            "expert_counts": self.expert_counts.tolist(),
             "tokens_per_second": self.tokens_per_second,
             "time_to_first_token_s": self.time_to_first_token_s,
             "finish_reason": self.finish_reason.value,
@@ -91,9 +89,9 @@ class SideRecord:
 class Session:
     """One comparison. started_at, finished_at: ISO 8601 with time zone.
 
-    sides: the model's own routing, None, and the rule that was compared with it. records: what each
-    side read and produced.
-    conversation: what preceded the prompt; None if it was plain text that both sides continued.
+    sides: the rule of each, None for the model's own routing; the others are compared with the
+    first. records: what each side read and produced.
+    conversation: what preceded the prompt; None if it was plain text that all sides continued.
     environment: versions of everything, machine, device and threads.
     """
 
@@ -108,15 +106,20 @@ class Session:
     finished_at: str
 
     @property
-    def rule(self) -> RuleParameters:
-        """The rule that is compared with the model's own routing."""
-        (rule,) = (side for side in self.sides if side is not None)
-        return rule
+    def first_differences(self) -> tuple[int | None, ...]:
+        """(side,) index of the first token in which its answer differs from that of the first side;
+        None if it does not, as for the first side itself."""
+        first = self.records[0]
+        return tuple(first_difference(first.token_ids, r.token_ids) for r in self.records)
 
     @property
-    def first_difference(self) -> int | None:
-        """Index of the first token in which the answers differ; None if they do not."""
-        return first_difference(*(record.token_ids for record in self.records))
+    def speed_ratios(self) -> tuple[float | None, ...]:
+        """(side,) its tokens per second over those of the first side; None where one has none."""
+        speeds = [record.tokens_per_second for record in self.records]
+        return tuple(
+            speed / speeds[0] if speed is not None and speeds[0] is not None else None
+            for speed in speeds
+        )
 
     @property
     def is_broken_off(self) -> bool:
@@ -144,23 +147,23 @@ class Session:
             "started_at": self.started_at,
             "finished_at": self.finished_at,
             "model": asdict(self.model),
-            "parameters": {"rule": asdict(self.rule), "generation": asdict(self.generation)},
+            "generation": asdict(self.generation),
             "prompt": self.prompt,
-            "conversation": _conversation_json(self.conversation),
-            "sides": {
-                name: record.to_json()
-                for name, record in zip(SIDE_NAMES, self.records, strict=True)
-            },
-            "first_difference": self.first_difference,
+            "conversation": None if self.conversation is None else asdict(self.conversation),
+            "sides": [
+                {
+                    "rule": None if rule is None else asdict(rule),
+                    **record.to_json(),
+                    "first_difference": difference,
+                    "speed_ratio": ratio,
+                }
+                for rule, record, difference, ratio in zip(
+                    self.sides,
+                    self.records,
+                    self.first_differences,
+                    self.speed_ratios,
+                    strict=True,
+                )
+            ],
             "environment": self.environment,
         }
-
-
-def _conversation_json(conversation: Conversation | None) -> dict[str, Any] | None:
-    if conversation is None:
-        return None
-    turns = [
-        {"prompt": turn.prompt, **dict(zip(SIDE_NAMES, turn.answers, strict=True))}
-        for turn in conversation.turns
-    ]
-    return {"system": conversation.system, "turns": turns}

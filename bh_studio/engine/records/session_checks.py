@@ -6,7 +6,8 @@ import numpy as np
 
 from bh_studio.engine.architectures import MOST_EXPERTS, MOST_LAYERS
 from bh_studio.engine.records.session import SideRecord
-from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
+from bh_studio.engine.rules.sides import Sides, check_number
 
 _MOST_TOKENS = 2**24
 
@@ -26,6 +27,17 @@ def check_ranges(model: ModelInfo, generation: GenerationParameters) -> None:
         raise ValueError(f"top_k is {model.top_k} of {model.experts} experts.")
     if generation.max_new_tokens > _MOST_TOKENS:
         raise ValueError(f"max_new_tokens is {generation.max_new_tokens}.")
+
+
+def check_answered(sides: Sides, conversation: Conversation | None, model: ModelInfo) -> None:
+    """Raise ValueError for sides that no run with `model` has, or for earlier turns of others."""
+    check_number(len(sides))
+    for rule in sides:
+        if rule is not None:
+            rule.check_shape(model.layers, model.experts)
+    turns = conversation.turns if conversation else ()
+    if any(len(turn.answers) != len(sides) for turn in turns):
+        raise ValueError("a turn of its conversation has not one answer for each side.")
 
 
 def check_length(tokens: int, side: str, model: ModelInfo) -> None:

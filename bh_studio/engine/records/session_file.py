@@ -12,7 +12,6 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +33,28 @@ from bh_studio.engine.records.session import (
     SideRecord,
 )
 from bh_studio.engine.records.session_checks import (
+    check_answered,
     check_layers,
     check_length,
     check_ranges,
     check_record,
     prompt_rows,
 )
-from bh_studio.engine.records.session_versions import upgraded
+from bh_studio.engine.records.session_versions import array_name, upgraded
 from bh_studio.engine.records.terms import (
-    SIDE_NAMES,
     Conversation,
     FinishReason,
     GenerationParameters,
     ModelInfo,
-    Turn,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.sides import check_number, side_letter
+from bh_studio.engine.rules.text import format_rule
 
 _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
-# The counts of 200,000 tokens of both sides; read, JSON can take twenty times as much.
+# The ids and texts of a million tokens; read, JSON can take twenty times as much. Those of earlier
+# versions had counts too, so that it is 400,000 tokens of 16 layers.
 _MAX_MEMBER_BYTES = 64 * 2**20
 # For the names, headers and directory of the arrays, and what other programs pack beside them.
 _ROOM = 2**20
@@ -66,26 +67,11 @@ _ARRAY_TYPES: dict[str, type[np.generic]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _FileTurn:
-    """A turn as files have it, the answers under the names of the sides."""
-
-    prompt: str
-    baseline: str
-    bh: str
-
-
-@dataclass(frozen=True, slots=True)
-class _FileConversation:
-    system: str = ""
-    turns: tuple[_FileTurn, ...] = ()
-
-
 def save_session(session: Session, path: Path) -> None:
     """Write `session` to `path` at once or not at all. Raises OSError if the disk refuses."""
     arrays = {
         f"{side}_{name}": getattr(record, name)
-        for side, record in zip(SIDE_NAMES, session.records, strict=True)
+        for side, record in enumerate(session.records)
         for name in _ARRAY_TYPES
     }
     packed = io.BytesIO()
@@ -127,15 +113,17 @@ def export_json(session: Session, path: Path) -> None:
 
 
 def export_csv(session: Session, path: Path) -> None:
-    """Write one row a side, token and layer: side, token, token_id, layer, counts."""
+    """Write one row a side, token and layer: side, its rule, token, token_id, layer, counts."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(["side", "token", "token_id", "layer", "experts", "experts_before_clamp"])
-    for side, record in zip(SIDE_NAMES, session.records, strict=True):
+    columns = ("side", "rule", "token", "token_id", "layer", "experts", "experts_before_clamp")
+    writer.writerow(columns)
+    for side, (rule, record) in enumerate(zip(session.sides, session.records, strict=True)):
+        named = [side_letter(side), rule and format_rule(rule)]
         for token, token_id in enumerate(record.token_ids):
             for layer, count in enumerate(record.expert_counts[token]):
                 raw = record.raw_counts[token, layer]
-                writer.writerow([side, token, token_id, layer, int(count), int(raw)])
+                writer.writerow([*named, token, token_id, layer, int(count), int(raw)])
     write_atomically(path, text.getvalue().encode())
 
 
@@ -172,45 +160,35 @@ def _most_packed(document: dict[str, Any]) -> int:
     """
     layers = convert(int, document["model"]["layers"], "model.layers")
     check_layers(layers)
-    tokens = sum(
-        len(document["sides"][side][name])
-        for side in SIDE_NAMES
-        for name in ("prompt_token_ids", "token_ids")
-    )
+    sides = document["sides"]
+    check_number(len(sides))
+    tokens = sum(len(side[name]) for side in sides for name in ("prompt_token_ids", "token_ids"))
     # Two counts in each layer, and a time.
     return _ROOM + 2 * tokens * (2 * layers + 8)
 
 
 def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
-    parameters = document["parameters"]
     model = convert(ModelInfo, document["model"], "model")
-    rule = convert(RuleParameters, parameters["rule"], "rule")
-    generation = convert(GenerationParameters, parameters["generation"], "generation")
+    rules = [side["rule"] for side in document["sides"]]
+    sides = tuple(
+        None if rule is None else convert(RuleParameters, rule, f"sides[{side}].rule")
+        for side, rule in enumerate(rules)
+    )
+    generation = convert(GenerationParameters, document["generation"], "generation")
+    said = document["conversation"]
+    conversation = None if said is None else convert(Conversation, said, "conversation")
     check_ranges(model, generation)
-    rule.check_shape(model.layers, model.experts)
-    sides = document["sides"]
+    check_answered(sides, conversation, model)
     return Session(
         model=model,
-        sides=(None, rule),
+        sides=sides,
         generation=generation,
         prompt=_text(document["prompt"]),
-        conversation=_conversation_from(document["conversation"]),
-        records=tuple(_side_from(sides[side], arrays, side, model) for side in SIDE_NAMES),
+        conversation=conversation,
+        records=tuple(_side_from(document, arrays, side, model) for side in range(len(sides))),
         environment=convert(dict[str, Any], document["environment"], "environment"),
         started_at=_text(document["started_at"]),
         finished_at=_text(document["finished_at"]),
-    )
-
-
-def _conversation_from(document: object) -> Conversation | None:
-    if document is None:
-        return None
-    found = convert(_FileConversation, document, "conversation")
-    return Conversation(
-        _text(found.system),
-        tuple(
-            Turn(_text(turn.prompt), (_text(turn.baseline), _text(turn.bh))) for turn in found.turns
-        ),
     )
 
 
@@ -223,16 +201,14 @@ def _text(value: object) -> str:
 
 
 def _side_from(
-    document: dict[str, Any],
-    arrays: Archive,
-    side: str,
-    model: ModelInfo,
+    document: dict[str, Any], arrays: Archive, side: int, model: ModelInfo
 ) -> SideRecord:
+    said, called = document["sides"][side], f"side {side_letter(side)}"
     prompt_token_ids, token_ids = (
-        convert(tuple[int, ...], document[name], f"{side}.{name}")
+        convert(tuple[int, ...], said[name], f"sides[{side}].{name}")
         for name in ("prompt_token_ids", "token_ids")
     )
-    check_length(len(prompt_token_ids) + len(token_ids), side, model)
+    check_length(len(prompt_token_ids) + len(token_ids), called, model)
     read = prompt_rows(len(prompt_token_ids), len(token_ids))
     shapes = {
         "expert_counts": (len(token_ids), model.layers),
@@ -242,18 +218,19 @@ def _side_from(
         "token_seconds": (len(token_ids),),
     }
     columns = {
-        name: arrays.array(f"{side}_{name}", (dtype,), shapes[name])
+        name: arrays.array(array_name(document, side, name), (dtype,), shapes[name])
         for name, dtype in _ARRAY_TYPES.items()
     }
-    if columns["expert_counts"].tolist() != document["expert_counts"]:
-        raise ValueError(f"the expert counts of {side} disagree between its two files.")
+    # Earlier versions wrote these twice.
+    if "expert_counts" in said and columns["expert_counts"].tolist() != said["expert_counts"]:
+        raise ValueError(f"the expert counts of {called} disagree between its two files.")
     record = SideRecord(
         prompt_token_ids=prompt_token_ids,
-        text=_text(document["text"]),
+        text=_text(said["text"]),
         token_ids=token_ids,
-        token_texts=convert(tuple[str, ...], document["token_texts"], f"{side}.token_texts"),
-        finish_reason=convert(FinishReason, document["finish_reason"], "finish_reason"),
+        token_texts=convert(tuple[str, ...], said["token_texts"], f"sides[{side}].token_texts"),
+        finish_reason=convert(FinishReason, said["finish_reason"], "finish_reason"),
         **columns,
     )
-    check_record(record, side, model)
+    check_record(record, called, model)
     return record

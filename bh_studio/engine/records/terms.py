@@ -10,8 +10,9 @@ from enum import StrEnum
 
 from bh_studio.engine.errors import EngineError
 
-# What files call the two sides of a comparison, by number: the model's own routing, and the rule.
-SIDE_NAMES = ("baseline", "bh")
+# What files called the two sides of a comparison, by number, while there were no others: the
+# model's own routing, and the rule.
+FORMER_SIDE_NAMES = ("baseline", "bh")
 
 
 class FinishReason(StrEnum):

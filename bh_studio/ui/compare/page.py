@@ -23,6 +23,7 @@ from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
+from bh_studio.ui.state.run_pair import shown_rule
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
@@ -255,10 +256,11 @@ class ComparePage(QWidget):
         is_part = session.continued != session.conversation
         self.prompt.set_prompt("" if is_part else session.prompt)
         panel.show_conversation(session)
-        panel.show_rule(session.rule)
+        rule = shown_rule(session)
+        panel.show_rule(rule)
         panel.show_generation(session.generation)
         self.settled.emit()
-        difference = panel.difference(session.rule, session.generation)
+        difference = panel.difference(rule, session.generation)
         if difference:
             self.failed.emit(
                 Failed(difference, "The numbers on screen are those of the session.", "")

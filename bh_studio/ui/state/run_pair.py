@@ -6,8 +6,9 @@ from PySide6.QtCore import QObject, Signal
 
 from bh_studio.engine.protocol.events import SideFinished, TokenGenerated
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import SIDE_NAMES, Conversation, GenerationParameters, ModelInfo
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules import Mode, RuleParameters, rule_title
+from bh_studio.engine.rules.sides import side_letter
 from bh_studio.ui.state.expert_scale import ExpertScale
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.transcript import passages
@@ -117,16 +118,32 @@ def _note(rule: RuleParameters) -> str:
     return _ANALYZE_NOTE.format(rule_title(rule)) if rule.mode is Mode.ANALYZE else ""
 
 
+def shown_rule(session: Session) -> RuleParameters:
+    """The rule that is compared with the model's own routing.
+
+    Raises ValueError for a session with other sides.
+    """
+    match session.sides:
+        case (None, RuleParameters() as rule):
+            return rule
+    raise ValueError(
+        "Its sides are not the model's own routing and one rule, which is all that this window "
+        "shows; `bh-studio compare` in a terminal answers with such sides."
+    )
+
+
 def check_session(session: Session) -> None:
-    """Raise ValueError, TypeError or OverflowError for numbers that cannot be shown."""
-    ExpertScale.spanning(session.rule.min_k, session.rule.max_k, session.model.top_k)
-    describe_rule(session.rule, session.model)
+    """Raise ValueError, TypeError or OverflowError for what cannot be shown."""
+    rule = shown_rule(session)
+    ExpertScale.spanning(rule.min_k, rule.max_k, session.model.top_k)
+    describe_rule(rule, session.model)
     # Whole numbers too large for a float have no box that shows them.
-    if isinstance(session.rule.level, tuple):
+    if isinstance(rule.level, tuple):
         raise ValueError("Its rule has a level for each layer, which this window cannot show.")
-    for number in (session.rule.level, session.rule.temperature, session.generation.temperature):
+    for number in (rule.level, rule.temperature, session.generation.temperature):
         float(number)
-    for name, record in zip(SIDE_NAMES, session.records, strict=True):
+    for side, record in enumerate(session.records):
+        name = f"side {side_letter(side)}"
         shape = (len(record.token_ids), session.model.layers)
         if record.expert_counts.shape != shape or record.raw_counts.shape != shape:
             raise ValueError(f"The counts of {name} are not those of its tokens and layers.")

@@ -31,7 +31,7 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.ui.state.engine_model import EngineModel
-from bh_studio.ui.state.run_pair import RunPair, check_session
+from bh_studio.ui.state.run_pair import RunPair, check_session, shown_rule
 
 _log = logging.getLogger(__name__)
 
@@ -165,13 +165,13 @@ class SessionModel(QObject):
     def show_session(self, session: Session) -> None:
         """Show a finished session in place of what is on screen; not while a run is in flight.
 
-        Raises ValueError, TypeError or OverflowError for numbers that cannot be shown; nothing has
+        Raises ValueError, TypeError or OverflowError for what cannot be shown; nothing has
         changed then.
         """
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
         check_session(session)
-        run = (session.rule, session.generation, session.model, session.conversation)
+        run = (shown_rule(session), session.generation, session.model, session.conversation)
         self._runs.begin(session.prompt, *run)
         self._runs.replace(session)
         self._set_session(session)

@@ -19,7 +19,7 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.engine.files.lock import locked
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.rules import format_rule
+from bh_studio.engine.rules import parse_rule
 from tests.cli.conftest import Start
 from tests.tiny_olmoe import CHAT_CONTEXT, TOP_K
 
@@ -79,8 +79,8 @@ def test_turns_are_those_of_a_comparison(
     captured = capsys.readouterr()
     assert "Chat: a prompt is a message" in captured.err
     compared, document = json.loads(captured.out), json.loads(saved.read_text())
-    for side in ("baseline", "bh"):
-        for name in ("prompt_token_ids", "token_ids", "expert_counts"):
+    for side in range(2):
+        for name in ("prompt_token_ids", "token_ids", "statistics"):
             assert compared["sides"][side][name] == document["sides"][side][name]
 
 
@@ -89,11 +89,47 @@ def test_any_rule_chats(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert chat("Hello\nWhy?\n", "--rule", "top-k:2,mode=analyze", "--out", str(saved)) == 0
     out = capsys.readouterr().out
     title = f"top-k:2,max_k={TOP_K},mode=analyze"
-    assert out.count(f" | {title}\n") == 2
+    assert out.count(f" | B: {title}\n") == 2
     assert out.count("; 4.00 and 2.00 mean experts; ") == 2
-    assert " ".join(out.split()).count(f"{title}'s counts are simulated.") == 2
+    assert " ".join(out.split()).count("Analyze: B used the model's own routing; its counts") == 2
     assert "BH" not in out
-    assert format_rule(load_session(saved).rule) == title
+    assert load_session(saved).sides == (None, parse_rule(title))
+
+
+def sides_of(*rules: str) -> list[str]:
+    """Options for sides with `rules`, all with the limit of the tiny model."""
+    return [part for rule in rules for part in ("--rule", f"{rule},max_k={TOP_K}")]
+
+
+def test_each_of_several_sides_remembers_its_own_answers(
+    chat_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def chat(lines: str, *arguments: str) -> int:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+        common = ("--model", chat_checkpoint, "--max-new-tokens", "8", "--no-sample")
+        return cli.run(build_parser().parse_args(["chat", *common, *arguments]))
+
+    first, second = tmp_path / "a.bhsession", tmp_path / "b.bhsession"
+    sides = sides_of("bh:0.1", "top-k:1")
+    assert chat("Hello\nWhy?\n", *sides, "--out", str(first)) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("[8, 8 and 8 tokens; 4.00, ") == 2
+    assert out.count("; first differences: tokens ") == 2
+    session = load_session(first)
+    assert session.conversation is not None
+    (turn,) = session.conversation.turns
+    assert len(turn.answers) == len(session.records) == 3
+    assert len(set(turn.answers)) > 1
+
+    assert chat("Bye\n", *sides, "--continue", str(first), "--out", str(second)) == 0
+    assert load_session(second).conversation == session.continued
+    capsys.readouterr()
+    for other in (sides_of("bh:0.1"), [*sides, "--no-own"]):
+        assert chat("Bye\n", *other, "--continue", str(first)) == 2
+        said = capsys.readouterr().err
+        assert f"has the sides own, bh:0.1,max_k={TOP_K}, top-k:1,max_k={TOP_K}, this chat" in said
+        assert said.count("\n") == 1
 
 
 def test_a_saved_conversation_is_continued(chat: Chat, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bh_studio import cli, paths
@@ -31,13 +30,14 @@ def test_prints_both_answers_and_their_counts(
 ) -> None:
     assert compare("--model", checkpoint, "--alpha", "0.1", "--max-new-tokens", "12") == 0
     out = capsys.readouterr().out
-    assert f"baseline (top {TOP_K})" in out
-    assert "BH (alpha 0.1)" in out
+    assert f"A: baseline (top {TOP_K})" in out
+    assert "B: BH (alpha 0.1)" in out
     rows = {line[:24].strip(): line[24:].split() for line in out.splitlines()}
     assert rows["tokens"] == ["12", "12"]
     assert rows["mean experts"][0] == f"{TOP_K}.00"
     assert 1 <= float(rows["mean experts"][1]) <= TOP_K
-    assert "The answers first differ at token" in out
+    assert rows["speed against A"][0] == "-"
+    assert "B first differs from A at token" in out
 
 
 def test_json_is_one_object_on_standard_output(
@@ -45,8 +45,8 @@ def test_json_is_one_object_on_standard_output(
 ) -> None:
     assert compare("--model", checkpoint, "--max-new-tokens", "5", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["schema_version"] == 3
-    assert np.array(document["sides"]["bh"]["expert_counts"]).shape == (5, LAYERS)
+    assert document["schema_version"] == 4
+    assert [len(side["token_ids"]) for side in document["sides"]] == [5, 5]
 
 
 def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_result_is_saved_in_the_format_of_its_ending(checkpoint: str, tmp_pa
         assert compare(*common, str(tmp_path / name)) == 0
     session = load_session(tmp_path / "a.bhsession")
     document = json.loads((tmp_path / "a.json").read_text())
-    assert document["sides"]["bh"]["text"] == session.records[1].text
+    assert document["sides"][1]["text"] == session.records[1].text
     assert (tmp_path / "a.csv").read_text().count("\n") == 1 + 2 * 5 * LAYERS
 
 
@@ -107,7 +107,7 @@ def test_sampling_repeats_with_its_seed(
     for seed in ("1", "1", "2"):
         arguments = ("--model", checkpoint, "--max-new-tokens", "20", "--sample", "--json")
         assert compare(*arguments, "--seed", seed) == 0
-        texts.append(json.loads(capsys.readouterr().out)["sides"]["baseline"]["token_ids"])
+        texts.append(json.loads(capsys.readouterr().out)["sides"][0]["token_ids"])
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -181,7 +181,7 @@ def test_a_reader_that_leaves_costs_no_result(
     messages = program.stderr.read()
     assert messages.splitlines() == ["Loading the model ...", f"Saved {saved}"]
     assert program.wait(timeout=60) == 0
-    assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) == 90
+    assert len(json.loads(saved.read_text())["sides"][1]["token_ids"]) == 90
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
@@ -197,7 +197,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_says_so(
     rest, _ = program.communicate(timeout=60)
     assert program.returncode == 130
     assert "stopped" in rest
-    assert len(json.loads(saved.read_text())["sides"]["bh"]["token_ids"]) < 120
+    assert len(json.loads(saved.read_text())["sides"][1]["token_ids"]) < 120
 
 
 def test_what_the_engine_warns_of_is_said_once_and_plainly(
@@ -217,18 +217,19 @@ def test_any_rule_answers_and_is_called_by_its_name(
     options = ("--model", checkpoint, "--max-new-tokens", "5", "--out", str(saved))
     assert compare(*options, "--rule", f"{text},mode=analyze") == 0
     out = capsys.readouterr().out
-    rule = load_session(saved).rule
-    assert rule == parse_rule(f"{text},max_k={TOP_K},mode=analyze")
+    rule = parse_rule(f"{text},max_k={TOP_K},mode=analyze")
+    assert load_session(saved).sides == (None, rule)
     title = "BH" if rule.rule is RuleName.BH else format_rule(rule)
     lines = out.splitlines()
-    column = "BH (alpha 0.05)" if title == "BH" else title
-    assert lines[0].split(" | ") == [f"baseline (top {TOP_K})".ljust(48), column]
+    column = "B: BH (alpha 0.05)" if title == "BH" else f"B: {title}"
+    assert lines[0].split(" | ") == [f"A: baseline (top {TOP_K})".ljust(48), column]
+    assert column in lines
     numbers = {line[:24].strip(): line[24:] for line in lines}
     assert numbers["ended by"].split() == ["token", "limit"] * 2
-    heading = next(line for line in lines if line.split() == ["baseline", title])
+    heading = next(line for line in lines if line.split() == ["A", "B"])
     assert len(heading) == len(f"{'tokens':24}{numbers['tokens']}")
-    assert f"{title}, mean experts of each layer (from 0):" in lines
-    assert f"the model's own routing; {title}'s counts are simulated." in out
+    assert lines[lines.index("Mean experts of each layer (from 0):") + 1].startswith("B ")
+    assert "Analyze: B used the model's own routing; its counts are simulated." in lines
     assert ("BH" in out) is (title == "BH")
 
 
@@ -238,10 +239,10 @@ def test_a_rule_that_patches_changes_the_answer_and_its_counts(
     options = ("--model", checkpoint, "--max-new-tokens", "5", "--json")
     assert compare(*options, "--rule", "top-k:2") == 0
     sides = json.loads(capsys.readouterr().out)["sides"]
-    assert np.array(sides["bh"]["expert_counts"]).max() == 2
+    assert sides[1]["statistics"]["answer"]["histogram"] == [0, 0, 5 * LAYERS]
     assert compare(*options, "--rule", "top-k:1/2/3") == 0
     sides = json.loads(capsys.readouterr().out)["sides"]
-    assert sides["bh"]["statistics"]["answer"]["per_layer_mean"] == [1, 2, 3]
+    assert sides[1]["statistics"]["answer"]["per_layer_mean"] == [1, 2, 3]
 
 
 def test_a_level_a_layer_leaves_the_columns_in_order(
@@ -254,7 +255,60 @@ def test_a_level_a_layer_leaves_the_columns_in_order(
     assert compare(*options, "--rule", f"cut:{level},min_k=2,weights=match") == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
-    assert any(line.endswith(" cut:0.123456789/0.123456789/0.123456789…") for line in lines)
+    assert any(line.startswith("B: cut:0.123456789/0.123456789/") for line in lines[3:])
+
+
+def sides_of(*arguments: str) -> int:
+    return cli.run(build_parser().parse_args(["compare", "Once upon a time", *arguments]))
+
+
+def test_four_sides_answer_and_each_is_compared_with_the_first(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "a.bhsession"
+    rules = ("bh:0.1,max_k=4", "top-k:2", "top-k:4,mode=analyze")
+    options = ("--model", checkpoint, "--max-new-tokens", "12", "--out", str(saved))
+    assert sides_of(*options, *(part for rule in rules for part in ("--rule", rule))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line[:24].strip(): line[24:].split() for line in lines}
+    titles = [
+        f"A: baseline (top {TOP_K})",
+        *(f"{x}: {r}" for x, r in zip("BCD", rules, strict=True)),
+    ]
+    assert [lines.index(title) for title in titles] == list(
+        range(lines.index(titles[0]), lines.index(titles[0]) + 4)
+    )
+    assert rows[""] != rows["tokens"] == ["12"] * 4
+    assert rows["mean experts"][2:] == ["2.00", "4.00"]
+    assert rows["speed against A"][0] == "-"
+    assert [line.split()[0] for line in lines[-4:]] == ["Analyze:", "B", "C", "D"]
+    assert lines[-1] == "D is the same as A, token for token, as far as both go."
+    session = load_session(saved)
+    assert session.sides == (None, *map(parse_rule, rules))
+    assert session.records[0].token_ids == session.records[3].token_ids
+    assert session.first_differences[0] is session.first_differences[3] is None
+
+
+def test_one_side_alone_answers(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--model", checkpoint, "--max-new-tokens", "5", "--no-own", "--rule", "top-k:2")
+    assert sides_of(*options) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("A: top-k:2\n")
+    assert "against A" not in out
+    assert "from A" not in out
+    assert "baseline" not in out
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_columns_stand_beside_each_other_where_there_is_room(
+    columns: str, checkpoint: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", columns)
+    options = ("--model", checkpoint, "--max-new-tokens", "5")
+    assert sides_of(*options, "--rule", "top-k:2", "--rule", "top-k:3") == 0
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("A: ")]
+    assert heads[0].count(" | ") == {"80": 1, "200": 2}[columns]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +318,7 @@ def test_a_level_a_layer_leaves_the_columns_in_order(
         (["--rule", "top-k:2", "--alpha", "0.1"], '--rule is "top-k:2"; leave --alpha out'),
         (["--rule", "top-k:2,max_k=3"], f'max_k=3" and --max-k {TOP_K} contradict'),
         (["--rule", "top-k:2,score=logit"], "The rule top-k looks at probabilities"),
+        (["--rule", "top-k:2", "--rule", "bh"], "--max-k is for a single rule"),
     ],
 )
 def test_rules_that_make_no_sense_get_one_sentence(

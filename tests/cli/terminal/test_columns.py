@@ -1,4 +1,4 @@
-"""Two columns on a terminal."""
+"""Columns on a terminal."""
 
 from __future__ import annotations
 
@@ -42,6 +42,51 @@ def test_a_row_appears_as_soon_as_both_columns_have_it() -> None:
     assert out.getvalue().splitlines()[2:] == ["one                  | eins"]
     printer.end(1)
     assert out.getvalue().splitlines()[3:] == ["two                  |"]
+
+
+def beside(width: int, texts: list[str]) -> list[list[str]]:
+    """The cells of what is printed of `texts`, each of which ends at once."""
+    out = io.StringIO()
+    printer = ColumnPrinter(out, width, "ABCD"[: len(texts)])
+    for column, text in enumerate(texts):
+        printer.add(column, text)
+    for column in range(len(texts)):
+        printer.end(column)
+    lines = out.getvalue().splitlines()
+    assert max(map(display_width, lines)) <= width
+    return [[cell.strip("- ") for cell in line.split("|")] for line in lines]
+
+
+def test_four_columns_stand_beside_each_other_or_two_by_two() -> None:
+    texts = ["one", "two\nlines", "three", "four"]
+    assert beside(121, texts) == [
+        ["A", "B", "C", "D"], [""] * 4, ["one", "two", "three", "four"], ["", "lines", "", ""],
+    ]  # fmt: skip
+    assert beside(120, texts) == [
+        ["A", "B"], ["", ""], ["one", "two"], ["", "lines"], [""],
+        ["C", "D"], ["", ""], ["three", "four"],
+    ]  # fmt: skip
+
+
+def test_three_columns_leave_the_last_below() -> None:
+    assert beside(90, ["one", "two", "three"])[2] == ["one", "two", "three"]
+    assert beside(80, ["one", "two", "three"])[2:] == [["one", "two"], [""], ["C"], [""], ["three"]]
+
+
+def test_one_text_takes_the_whole_width() -> None:
+    assert beside(59, ["word " * 24])[2:] == [[" ".join(["word"] * 12)]] * 2
+
+
+def test_columns_below_wait_for_those_above() -> None:
+    out = io.StringIO()
+    printer = ColumnPrinter(out, 43, "ABC")
+    printer.add(2, "last\n")
+    printer.add(0, "one\n")
+    printer.add(1, "two\n")
+    assert "last" not in out.getvalue()
+    printer.end(0)
+    printer.end(1)
+    assert out.getvalue().splitlines()[-1].split() == ["last"]
 
 
 def test_long_words_are_cut_and_wide_characters_counted() -> None:

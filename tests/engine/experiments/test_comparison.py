@@ -20,6 +20,7 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters, ModelInfo
 from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.rules.parameters import Mode, RouterShape, RuleParameters
+from bh_studio.engine.rules.text import parse_rule
 from tests.tiny_olmoe import CONTEXT, EXPERTS, LAYERS, TOP_K
 
 RULE = RuleParameters(level=0.1, max_k=TOP_K)
@@ -77,7 +78,27 @@ def test_events_come_in_turns_and_add_up_to_the_session(loaded: LoadedModel) -> 
     baseline, bh = session.records[0], session.records[1]
     assert (baseline.expert_counts == TOP_K).all()
     assert bh.expert_counts.min() < TOP_K
-    assert session.first_difference is not None
+    assert session.first_differences[1] is not None
+
+
+def test_four_sides_take_turns_and_draw_with_the_same_random_numbers(loaded: LoadedModel) -> None:
+    sides = (parse_rule("top-k:1"), None, RULE, parse_rule(f"bh:0.1,max_k={TOP_K},mode=analyze"))
+    generation = GenerationParameters(20, temperature=2.0)
+    definition = Comparison(prompt="Once upon a time", sides=sides, generation=generation)
+    events = list(run(loaded, definition))
+    tokens = [event for event in events if isinstance(event, TokenGenerated)]
+    assert [token.side for token in tokens[:8]] == [0, 1, 2, 3] * 2
+    session = session_of(events)
+    assert session.sides == sides
+    one, own, rule, same = session.records
+    assert (one.expert_counts == 1).all()
+    assert own.token_ids == same.token_ids
+    assert len({one.token_ids, own.token_ids, rule.token_ids}) == 3
+    for side in range(4):
+        alone = Comparison(prompt="Once upon a time", sides=sides[side:][:1], generation=generation)
+        (record,) = session_of(list(run(loaded, alone))).records
+        assert record.token_ids == session.records[side].token_ids
+        np.testing.assert_array_equal(record.raw_counts, session.records[side].raw_counts)
 
 
 def test_analyze_answers_twice_the_same(loaded: LoadedModel) -> None:
@@ -85,7 +106,7 @@ def test_analyze_answers_twice_the_same(loaded: LoadedModel) -> None:
     session = session_of(list(run(loaded, comparison(rule=rule))))
     baseline, bh = session.records[0], session.records[1]
     assert baseline.token_ids == bh.token_ids
-    assert session.first_difference is None
+    assert session.first_differences == (None, None)
     assert bh.expert_counts.mean() < TOP_K
 
 
@@ -152,7 +173,7 @@ def test_stop_ends_both_sides_within_a_token(after: int, loaded: LoadedModel) ->
     tokens = {side: len(record.token_ids) for side, record in enumerate(session.records)}
     assert sum(tokens.values()) == after
     assert {r.finish_reason for r in session.records} == {FinishReason.STOPPED}
-    assert session.first_difference is None or after == 5
+    assert session.first_differences[1] is None or after == 5
     for record in session.records:
         rows = len(record.prompt_token_ids) - 1 if record.token_ids else 0
         assert record.prompt_expert_counts.shape == (rows, LAYERS)

@@ -48,12 +48,32 @@ def sweep(**values: Any) -> Sweep:
 ANSWERING = (comparison, batch, sweep)
 
 
-@pytest.mark.parametrize("make", [comparison, batch])
+TOP_3 = parse_rule("top-k:3")
+
+
+@pytest.mark.parametrize("make", [comparison])
 @pytest.mark.parametrize(
-    "sides", [(), (None,), (RULE,), (RULE, None), (None, None), (None, RULE, RULE)]
+    "sides",
+    [(None,), (RULE,), (RULE, None), (RULE, TOP_3), (TOP_3, None, RULE, parse_rule("top-k:4"))],
 )
-def test_a_pair_is_the_models_own_routing_and_a_rule(make: Any, sides: tuple[Any, ...]) -> None:
-    with pytest.raises(ValueError, match="One rule is compared with the model's own"):
+def test_one_to_four_sides_are_compared(make: Any, sides: tuple[Any, ...]) -> None:
+    assert make(sides=sides).sides == sides
+    said = make(sides=sides).settings()["sides"]
+    assert [None if text is None else parse_rule(text) for text in said] == list(sides)
+
+
+@pytest.mark.parametrize("make", [comparison])
+@pytest.mark.parametrize(
+    ("sides", "sentence"),
+    [
+        ((), "1 to 4 sides, the model's own routing among them; got 0"),
+        ((None, *map(parse_rule, ("top-k:1", "top-k:2", "top-k:3", "top-k:4"))), "got 5"),
+        ((None, None), "The model's own routing is given twice"),
+        ((None, RULE, RULE), "The rule bh:0.05 is given twice; give each once"),
+    ],
+)
+def test_other_sides_are_refused(make: Any, sides: tuple[Any, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
         make(sides=sides)
 
 

@@ -200,7 +200,8 @@ def swapped(folder: Path) -> None:
         (changed_header(lambda d: d.update(format=2)), "has format 2; this program reads format 1"),
         (changed_header(lambda d: d.update(format=True)), "has format True"),
         (changed_header(lambda d: d.pop("prompt")), "'prompt' is missing"),
-        (changed_header(lambda d: d.update(sides=[None, None])), "its sides are not"),
+        (changed_header(lambda d: d.update(sides=[])), "1 to 4 sides, .* got 0"),
+        (changed_header(lambda d: d.update(sides=[None] * 5)), "1 to 4 sides, .* got 5"),
         (changed_header(lambda d: d.update(prompt="\ud800")), "a character that is no JSON"),
         (changed_header(lambda d: d["prompt_token_ids"].pop()), "its prompt is not that of each"),
         (changed_header(lambda d: d["prompt_token_ids"][0].append(-1)), "a token below 0"),
@@ -220,10 +221,10 @@ def swapped(folder: Path) -> None:
         (changed_line(3, lambda d: d.update(token_id=1.5)), "line 4 of its events.jsonl"),
         (changed_line(3, lambda d: d["raw_counts"].pop()), "one count for each of"),
         (changed_line(3, lambda d: d.update(seconds=float("nan"))), "line 4 of its events"),
-        (changed_line(3, lambda d: d.update(seconds=1e300)), "the times of side 0 do not rise"),
+        (changed_line(3, lambda d: d.update(seconds=1e300)), "the times of side A do not rise"),
         (changed_line(3, lambda d: d["raw_counts"].__setitem__(0, 200)), "more experts than the"),
         (changed_line(3, lambda d: d["raw_counts"].__setitem__(0, 256)), "line 4 of its events"),
-        (changed_line(1, lambda d: d["prompt_raw_counts"].pop()), "the counts of side 0 are not"),
+        (changed_line(1, lambda d: d["prompt_raw_counts"].pop()), "the counts of side A are not"),
         (swapped, "line 2 of its events.jsonl: it comes where it cannot"),
         (lambda folder: (folder / EVENTS).write_bytes(b"[" * 10**5 + b"\n"), "line 1 of its"),
     ],
@@ -416,7 +417,7 @@ def test_the_kept_runs_are_listed_newest_first_with_those_of_earlier_versions(
     assert [run.prompt for run in found] == ["at 13", "at 12", "at 11", session.prompt]
     assert {run.end for run in found} == {RunEnd.COMPLETE}
     assert found[3].path.parent == former
-    assert found[0].rule == session.rule
+    assert found[0].sides == session.sides
     monkeypatch.setattr(kept, "_MOST", 2)
     assert [run.prompt for run in kept_runs(history, former)] == ["at 13", "at 12"]
 

@@ -30,7 +30,7 @@ from bh_studio.engine.records.session_file import (
     save_session,
 )
 from bh_studio.engine.records.terms import (
-    SIDE_NAMES,
+    FORMER_SIDE_NAMES,
     Conversation,
     FinishReason,
     GenerationParameters,
@@ -134,7 +134,7 @@ def test_a_conversation_survives_with_sides_that_read_differently(
     again = load_session(tmp_path / "a.bhsession")
     assert again.conversation == CONVERSATION
     assert again.to_json() == chat.to_json()
-    assert again.to_json()["schema_version"] == 3
+    assert again.to_json()["schema_version"] == 4
     assert len(again.records[0].prompt_token_ids) == 4
     assert len(again.records[1].prompt_token_ids) == 9
     texts = tuple(record.text for record in session.records)
@@ -185,6 +185,41 @@ def test_what_could_not_be_opened_again_is_not_saved(session: Session, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
+def save_as_version_3(session: Session, path: Path) -> None:
+    """Write `session`, of two sides, as the program did while it knew no others."""
+    save_session(session, path)
+    with zipfile.ZipFile(path) as bundle:
+        document = json.loads(bundle.read("session.json"))
+    sides = dict(zip(FORMER_SIDE_NAMES, document.pop("sides"), strict=True))
+    rules = [side.pop("rule") for side in sides.values()]
+    differences = [side.pop("first_difference") for side in sides.values()]
+    for side, record in zip(sides.values(), session.records, strict=True):
+        del side["speed_ratio"]
+        side["expert_counts"] = record.expert_counts.tolist()
+    arrays: dict[str, Any] = {
+        f"{name}_{field}": getattr(record, field)
+        for name, record in zip(FORMER_SIDE_NAMES, session.records, strict=True)
+        for field in session_file._ARRAY_TYPES
+    }
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    document |= {
+        "schema_version": 3,
+        "parameters": {"rule": rules[1], "generation": document.pop("generation")},
+        "sides": sides,
+        "first_difference": differences[1],
+    }
+    for turn in document["conversation"]["turns"] if document["conversation"] else ():
+        turn |= dict(zip(FORMER_SIDE_NAMES, turn.pop("answers"), strict=True))
+    with zipfile.ZipFile(path, "w") as bundle:
+        bundle.writestr("session.json", json.dumps(document))
+        bundle.writestr("arrays.npz", packed.getvalue())
+
+
+def to_version_3(document: dict[str, Any]) -> None:
+    """As it is."""
+
+
 def to_version_2(document: dict[str, Any]) -> None:
     """As the program wrote it before there were conversations."""
     document["schema_version"] = 2
@@ -211,14 +246,44 @@ def to_version_1(document: dict[str, Any]) -> None:
         rule.pop(name)
 
 
-@pytest.mark.parametrize("age", [to_early_version_3, to_version_2, to_version_1])
+@pytest.mark.parametrize("age", [to_version_3, to_early_version_3, to_version_2, to_version_1])
 def test_older_sessions_are_read(
     age: Callable[[dict[str, Any]], None], session: Session, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.bhsession"
-    save_session(session, path)
+    save_as_version_3(session, path)
     again = load_session(rewritten(path, age))
     assert again.to_json() == session.to_json()
+
+
+def test_a_conversation_of_version_3_is_read(session: Session, tmp_path: Path) -> None:
+    chat = dataclasses.replace(session, conversation=CONVERSATION)
+    save_as_version_3(chat, tmp_path / "a.bhsession")
+    assert load_session(tmp_path / "a.bhsession").to_json() == chat.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["sides"]["bh"]["expert_counts"][0].__setitem__(0, 99), "side B disagree"),
+        (lambda d: d["sides"].pop("bh"), "'bh' is missing"),
+        (lambda d: d["parameters"].pop("rule"), "'rule' is missing"),
+        (lambda d: d.update(conversation={"system": "", "turns": ["x"]}), "a value in it is not"),
+        (
+            lambda d: d.update(
+                conversation={"system": "", "turns": [{"prompt": "", "baseline": "", "bh": None}]}
+            ),
+            "a text is None",
+        ),
+    ],
+)
+def test_damage_in_sessions_of_version_3_is_named(
+    change: Callable[[dict[str, Any]], None], message: str, session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_as_version_3(session, path)
+    with pytest.raises(SessionError, match=message):
+        load_session(rewritten(path, change))
 
 
 def test_the_forward_that_read_the_tokens_is_kept(session: Session, tmp_path: Path) -> None:
@@ -237,23 +302,48 @@ def test_damage_in_older_sessions_is_named(
         document[name] = None
 
     path = tmp_path / "a.bhsession"
-    save_session(session, path)
+    save_as_version_3(session, path)
     with pytest.raises(SessionError, match="is damaged"):
         load_session(rewritten(path, damage))
 
 
 def test_the_documented_names_are_there(session: Session) -> None:
     document = json.loads(json.dumps(session.to_json(), allow_nan=False))
-    for name in ("schema_version", "model", "parameters", "prompt", "sides", "first_difference",
-                 "environment"):  # fmt: skip
+    for name in ("schema_version", "model", "generation", "prompt", "sides", "environment"):
         assert name in document
-    for side in ("baseline", "bh"):
-        for name in ("text", "token_ids", "expert_counts", "tokens_per_second",
+    own, rule = document["sides"]
+    for side in (own, rule):
+        for name in ("text", "token_ids", "token_texts", "finish_reason", "tokens_per_second",
                      "time_to_first_token_s", "statistics"):  # fmt: skip
-            assert name in document["sides"][side]
-    assert np.array(document["sides"]["baseline"]["expert_counts"]).shape == (3, LAYERS)
-    assert document["first_difference"] == 1
-    assert document["parameters"]["rule"]["level"] == 0.01
+            assert name in side
+        # Each number stands in one of the two files.
+        assert "expert_counts" not in side
+    assert (own["rule"], own["first_difference"], own["speed_ratio"]) == (None, None, 1.0)
+    assert (rule["rule"]["level"], rule["first_difference"]) == (0.01, 1)
+    assert rule["speed_ratio"] == rule["tokens_per_second"] / own["tokens_per_second"]
+
+
+@pytest.mark.parametrize("number", [1, 3, 4])
+def test_one_to_four_sides_survive_their_file(
+    number: int, session: Session, tmp_path: Path
+) -> None:
+    sides = (RuleParameters(max_k=3), None, RuleParameters(level=0.01), RuleParameters(max_k=4))
+    records = tuple(record((5, side), (" a", "b"), side) for side in range(number))
+    turns = (Turn("Who?", ("A", "B", "C", "D")[:number]),)
+    session = dataclasses.replace(
+        session, sides=sides[:number], records=records, conversation=Conversation("", turns)
+    )
+    save_session(session, tmp_path / "a.bhsession")
+    again = load_session(tmp_path / "a.bhsession")
+    assert again.sides == session.sides
+    assert again.conversation == session.conversation
+    assert again.to_json() == session.to_json()
+    assert again.first_differences == (None, 1, 1, 1)[:number]
+    for found, expected in zip(again.records, session.records, strict=True):
+        np.testing.assert_array_equal(found.raw_counts, expected.raw_counts)
+    with zipfile.ZipFile(tmp_path / "a.bhsession") as bundle:
+        arrays = np.load(io.BytesIO(bundle.read("arrays.npz")))
+        assert {name.partition("_")[0] for name in arrays.files} == set("0123"[:number])
 
 
 def test_a_failing_write_leaves_the_old_file(
@@ -289,31 +379,34 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     ("change", "message"),
     [
         (lambda d: d.update(schema_version=99), r"^a\.bhsession has schema version 99;"),
-        (lambda d: d.update(schema_version=SCHEMA_VERSION + 1), "reads 1 to 3"),
+        (lambda d: d.update(schema_version=SCHEMA_VERSION + 1), "reads 1 to 4"),
         (lambda d: d.update(schema_version=0), "schema version 0"),
         (lambda d: d.pop("prompt"), "'prompt' is missing"),
         (lambda d: d["model"].pop("layers"), "layers"),
         (lambda d: d["model"].update(layers=7), r"\(3, 7\)"),
-        (lambda d: d["parameters"]["rule"].update(level=5), "alpha"),
-        (lambda d: d["parameters"]["rule"].update(surprise=1), "surprise"),
-        (lambda d: d["sides"]["bh"].update(token_ids=[1]), r"\(2, 3\), not \(1, 3\)"),
-        (lambda d: d["sides"]["bh"].update(text="another"), "token texts of bh"),
+        (lambda d: d["sides"][1]["rule"].update(level=5), "alpha"),
+        (lambda d: d["sides"][1]["rule"].update(surprise=1), "surprise"),
+        (lambda d: d["sides"][1].update(token_ids=[1]), r"\(2, 3\), not \(1, 3\)"),
+        (lambda d: d["sides"][1].update(text="another"), "token texts of side B"),
         (lambda d: d["model"].update(name=["x"]), "name is"),
-        (lambda d: d["model"].update(context_length=6), "baseline has more tokens than the 6"),
+        (lambda d: d["model"].update(context_length=6), "side A has more tokens than the 6"),
         (lambda d: d["model"].update(context_length=10**9), "context_length is 1000000000"),
-        (lambda d: d["parameters"]["generation"].update(seed=True), "seed is True"),
-        (lambda d: d["sides"]["bh"]["expert_counts"][0].__setitem__(0, 99), "disagree"),
-        (lambda d: d["sides"].pop("bh"), "'bh' is missing"),
-        (lambda d: d["sides"]["bh"].update(finish_reason="bored"), "bored"),
+        (lambda d: d["generation"].update(seed=True), "seed is True"),
+        (lambda d: d["sides"].clear(), "1 to 4 sides, .* got 0"),
+        (lambda d: d["sides"].extend(d["sides"][:1] * 3), "1 to 4 sides, .* got 5"),
+        (lambda d: d["sides"].append(d["sides"][0]), "2_expert_counts"),
+        (lambda d: d["sides"][0].pop("rule"), "'rule' is missing"),
+        (lambda d: d["sides"][1].update(rule="bh:0.01"), r"sides\[1\]\.rule is the string"),
+        (lambda d: d["sides"][1].update(finish_reason="bored"), "bored"),
         (lambda d: d["model"].update(layers=10**9), "layers is"),
         (lambda d: d["model"].update(layers=0), r"layers is 0\."),
         (lambda d: d["model"].update(context_length=0), r"context_length is 0\."),
         (lambda d: d["model"].update(top_k=0), "top_k is 0 of 16"),
         (lambda d: d["model"].update(top_k=10**400), "top_k is"),
         (lambda d: d["model"].update(experts=2), "top_k is 8 of 2"),
-        (lambda d: d["parameters"]["rule"].update(max_k=10**9), "16 experts"),
-        (lambda d: d["parameters"]["rule"].update(temperature=10**400), "too large"),
-        (lambda d: d["parameters"]["generation"].update(max_new_tokens=10**9), "max_new_tokens"),
+        (lambda d: d["sides"][1]["rule"].update(max_k=10**9), "16 experts"),
+        (lambda d: d["sides"][1]["rule"].update(temperature=10**400), "too large"),
+        (lambda d: d["generation"].update(max_new_tokens=10**9), "max_new_tokens"),
         (lambda d: d.update(prompt=None), "a text is None"),
         (lambda d: d.pop("conversation"), "'conversation' is missing"),
         (lambda d: d.update(conversation=[]), "list"),
@@ -321,18 +414,27 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d.update(conversation={"system": 1, "turns": []}), "a text is 1"),
         (
             lambda d: d.update(
-                conversation={"system": "", "turns": [{"prompt": "", "baseline": "", "bh": None}]}
+                conversation={"system": "", "turns": [{"prompt": "", "answers": ["", None]}]}
             ),
             "a text is None",
         ),
-        (lambda d: d["sides"]["bh"].update(prompt_token_ids=[1]), r"\(3, 3\), not \(0, 3\)"),
-        (lambda d: d["sides"]["bh"].pop("prompt_token_ids"), "'prompt_token_ids' is missing"),
+        (
+            lambda d: d.update(
+                conversation={"system": "", "turns": [{"prompt": "", "answers": [""]}]}
+            ),
+            "a turn of its conversation has not one answer",
+        ),
+        (lambda d: d["sides"][1].update(prompt_token_ids=[1]), r"\(3, 3\), not \(0, 3\)"),
+        (lambda d: d["sides"][1].pop("prompt_token_ids"), "'prompt_token_ids' is missing"),
         (lambda d: d["model"].update(has_chat_template=1), "has_chat_template is 1"),
         (lambda d: d["model"].update(layers="3"), r"model\.layers is the string '3', not a whole"),
         (lambda d: d["model"].update(surprise=1), r"model\.surprise is not known"),
-        (lambda d: d["parameters"]["rule"].update(level=[]), "alpha has no value"),
-        (lambda d: d["parameters"]["rule"].update(level={}), "an object, not a number or a list"),
-        (lambda d: d["parameters"]["rule"].update(score="taste"), r"rule\.score is 'taste'"),
+        (lambda d: d["sides"][1]["rule"].update(level=[]), "alpha has no value"),
+        (lambda d: d["sides"][1]["rule"].update(level={}), "an object, not a number or a list"),
+        (
+            lambda d: d["sides"][1]["rule"].update(score="taste"),
+            r"sides\[1\]\.rule\.score is 'taste'",
+        ),
         (
             lambda d: d.update(conversation={"system": "\ud800", "turns": []}),
             r"its session\.json has a number or a character that is no JSON",
@@ -341,21 +443,21 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
         (lambda d: d["model"].update(expert_path="\ud800"), "a character that is no JSON"),
         (lambda d: d["environment"].update(system=float("inf")), "a number or a character"),
         (
-            lambda d: d["sides"]["bh"]["token_ids"].__setitem__(0, float("inf")),
+            lambda d: d["sides"][1]["token_ids"].__setitem__(0, float("inf")),
             "a number or a character that is no JSON",
         ),
         (
-            lambda d: d["sides"]["bh"]["token_ids"].__setitem__(1, 9.7),
-            r"bh\.token_ids\[1\] is 9\.7, not a whole number",
+            lambda d: d["sides"][1]["token_ids"].__setitem__(1, 9.7),
+            r"sides\[1\]\.token_ids\[1\] is 9\.7, not a whole number",
         ),
-        (lambda d: d["sides"]["bh"].update(token_ids="59"), "the string '59', not a list"),
+        (lambda d: d["sides"][1].update(token_ids="59"), "the string '59', not a list"),
         (
-            lambda d: d["sides"]["bh"]["prompt_token_ids"].__setitem__(0, "1"),
-            r"bh\.prompt_token_ids\[0\] is the string '1', not a whole number",
+            lambda d: d["sides"][1]["prompt_token_ids"].__setitem__(0, "1"),
+            r"sides\[1\]\.prompt_token_ids\[0\] is the string '1', not a whole number",
         ),
         (
-            lambda d: d["sides"]["bh"].update(token_texts=["", 12], text="12"),
-            r"bh\.token_texts\[1\] is wrong: a text is 12",
+            lambda d: d["sides"][1].update(token_texts=["", 12], text="12"),
+            r"sides\[1\]\.token_texts\[1\] is wrong: a text is 12",
         ),
         (lambda d: d.update(finished_at=None), "a text is None"),
         (lambda d: d.update(environment=[["a", 1]]), "environment is a list, not an object"),
@@ -375,9 +477,9 @@ def test_damaged_documents_are_named(
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("token_seconds", lambda a: a * np.nan, "times of bh"),
-        ("token_seconds", lambda a: a[::-1].copy(), "times of bh"),
-        ("token_seconds", lambda a: a - 10, "times of bh"),
+        ("token_seconds", lambda a: a * np.nan, "times of side B"),
+        ("token_seconds", lambda a: a[::-1].copy(), "times of side B"),
+        ("token_seconds", lambda a: a - 10, "times of side B"),
         ("prompt_raw_counts", lambda a: a + 100, "16 there are"),
     ],
 )
@@ -391,7 +493,7 @@ def test_impossible_arrays_are_named(
     path = tmp_path / "a.bhsession"
     arrays = {
         f"{side}_{field}": getattr(record, field)
-        for side, record in zip(SIDE_NAMES, other.records, strict=True)
+        for side, record in enumerate(other.records)
         for field in session_file._ARRAY_TYPES
     }
     save_session(session, path)
@@ -437,7 +539,8 @@ def test_pickled_arrays_are_never_read(session: Session, tmp_path: Path) -> None
     with zipfile.ZipFile(path) as bundle:
         document = bundle.read("session.json")
     packed = io.BytesIO()
-    np.savez(packed, baseline_expert_counts=np.array([{}], dtype=object))
+    arrays: dict[str, Any] = {"0_expert_counts": np.array([{}], dtype=object)}
+    np.savez(packed, **arrays)
     with zipfile.ZipFile(path, "w") as bundle:
         bundle.writestr("session.json", document)
         bundle.writestr("arrays.npz", packed.getvalue())
@@ -480,7 +583,7 @@ def test_damaged_arrays_are_named_and_not_unpacked(
 ) -> None:
     path = tmp_path / "a.bhsession"
     save_session(session, path)
-    with_arrays(path, lambda arrays: WAYS[way](arrays, "bh_raw_counts.npy"))
+    with_arrays(path, lambda arrays: WAYS[way](arrays, "1_raw_counts.npy"))
     with little_memory(), pytest.raises(SessionError, match=r"^a\.bhsession is damaged: .*[.…]$"):
         load_session(path)
 
@@ -488,7 +591,7 @@ def test_damaged_arrays_are_named_and_not_unpacked(
 def test_arrays_are_unpacked_no_further_than_they_say(session: Session, tmp_path: Path) -> None:
     path = tmp_path / "a.bhsession"
     save_session(session, path)
-    with_arrays(path, lambda arrays: unpacks_to_more_than_it_says(arrays, "bh_raw_counts.npy"))
+    with_arrays(path, lambda arrays: unpacks_to_more_than_it_says(arrays, "1_raw_counts.npy"))
     with little_memory():
         assert load_session(path).to_json() == session.to_json()
 
@@ -547,9 +650,10 @@ def test_exports(session: Session, tmp_path: Path) -> None:
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "side", "token", "token_id", "layer", "experts", "experts_before_clamp",
+        "side", "rule", "token", "token_id", "layer", "experts", "experts_before_clamp",
     ]  # fmt: skip
-    assert [row["side"] for row in rows] == ["baseline"] * 9 + ["bh"] * 6
+    assert [row["side"] for row in rows] == ["A"] * 9 + ["B"] * 6
+    assert [row["rule"] for row in rows] == [""] * 9 + ["bh:0.01"] * 6
     assert (rows[4]["token"], rows[4]["token_id"]) == ("1", "6")
     assert len(rows) == (3 + 2) * LAYERS
     assert rows[4]["layer"] == "1"

@@ -154,7 +154,7 @@ def test_the_first_difference_is_found_while_tokens_arrive(
         engine.token(0, left)
         engine.token(1, right)
     assert screen.first_difference == 2
-    assert engine.finish().first_difference == 2
+    assert engine.finish().first_differences == (None, 2)
     assert screen.first_difference == 2
 
 

@@ -39,14 +39,15 @@ _log = logging.getLogger(__name__)
 class KeptRun:
     """A run that is kept. path: its folder, or the `.bhsession` that earlier versions wrote.
 
-    started_at: ISO 8601. model: its name. end: how it ended; None while it goes on.
+    started_at: ISO 8601. model: its name. sides: as Session has them. end: how it ended; None while
+    it goes on.
     """
 
     path: Path
     started_at: str
     prompt: str
     model: str
-    rule: RuleParameters
+    sides: tuple[RuleParameters | None, ...]
     end: RunEnd | None
 
 
@@ -90,11 +91,10 @@ def _runs(folders: list[Path]) -> Iterator[KeptRun]:
         except _UNREADABLE as error:
             _log.warning("The run in %s is not listed: %s", folder, error)
             continue
-        (rule,) = (side for side in header.sides if side is not None)
         how = end.how if end else None
         if how is None and _mark_cut_off(folder) is not None:
             how = RunEnd.CUT_OFF
-        yield KeptRun(folder, started, header.prompt, header.model.name, rule, how)
+        yield KeptRun(folder, started, header.prompt, header.model.name, header.sides, how)
 
 
 def _sessions(files: list[Path]) -> Iterator[KeptRun]:
@@ -106,7 +106,7 @@ def _sessions(files: list[Path]) -> Iterator[KeptRun]:
             _log.warning("%s is not listed: %s", path, error)
             continue
         name = session.model.name
-        yield KeptRun(path, started, session.prompt, name, session.rule, RunEnd.COMPLETE)
+        yield KeptRun(path, started, session.prompt, name, session.sides, RunEnd.COMPLETE)
 
 
 def _checked_time(time: str) -> str:

@@ -29,12 +29,13 @@ from bh_studio.engine.records.runs.lines import (
     TokenLine,
 )
 from bh_studio.engine.records.session import Session, SessionError, SideRecord
-from bh_studio.engine.records.session_checks import check_ranges, check_record
+from bh_studio.engine.records.session_checks import check_answered, check_ranges, check_record
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason
+from bh_studio.engine.rules.sides import side_letter
 
 _MOST_HEADER_BYTES = 64 * 2**20
-# A million tokens of two sides.
+# Half a million tokens of four sides.
 MOST_EVENT_BYTES = 2**29
 # The line that says how a run ended, with the message of an error.
 _MOST_END_BYTES = 2**16
@@ -68,7 +69,7 @@ def load_run(folder: Path) -> Session:
                 break
         records = tuple(side.record() for side in sides)
         for number, record in enumerate(records):
-            check_record(record, f"side {number}", model)
+            check_record(record, f"side {side_letter(number)}", model)
     except DAMAGE as error:
         raise SessionError(f"{folder.name} is damaged: {damage(error)}") from error
     return header.session(records, end.at if end else changed_at(folder))
@@ -119,16 +120,11 @@ def _checked(header: RunHeader) -> RunHeader:
     """`header` if a run can have it. Raises ValueError."""
     model = header.model
     check_ranges(model, header.generation)
-    if len(header.sides) != 2 or header.sides[0] is not None or header.sides[1] is None:
-        raise ValueError("its sides are not the model's own routing and a rule.")
-    header.sides[1].check_shape(model.layers, model.experts)
+    check_answered(header.sides, header.conversation, model)
     if len(header.prompt_token_ids) != len(header.sides):
         raise ValueError("its prompt is not that of each side.")
     if any(token < 0 for ids in header.prompt_token_ids for token in ids):
         raise ValueError("its prompt has a token below 0.")
-    turns = header.conversation.turns if header.conversation else ()
-    if any(len(turn.answers) != len(header.sides) for turn in turns):
-        raise ValueError("a turn of its conversation has not one answer for each side.")
     return header
 
 

@@ -1,0 +1,30 @@
+"""What a terminal calls the sides of a comparison."""
+
+from __future__ import annotations
+
+from bh_studio.cli.terminal.columns import shorten
+from bh_studio.engine.rules import RuleName, format_rule, rule_title
+from bh_studio.engine.rules.sides import Sides, side_letter
+
+# A level a layer makes a long text.
+_LONGEST = 72
+
+
+def side_titles(sides: Sides, top_k: int) -> list[str]:
+    """What each of `sides` is, with its letter; a single BH by its level alone.
+
+    top_k: experts that the model's own routing keeps.
+    """
+    is_single = sum(rule is not None for rule in sides) == 1
+    titles = []
+    for side, rule in enumerate(sides):
+        title = f"baseline (top {top_k})" if rule is None else format_rule(rule)
+        if rule is not None and is_single and rule.rule is RuleName.BH:
+            title = f"{rule_title(rule)} ({rule.level_text})"
+        titles.append(f"{side_letter(side)}: {title}")
+    return titles
+
+
+def title_lines(sides: Sides, top_k: int) -> list[str]:
+    """The titles, a line each, below which letters are enough."""
+    return [shorten(title, _LONGEST) for title in side_titles(sides, top_k)]
