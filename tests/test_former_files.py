@@ -97,9 +97,19 @@ def lines_of(journal: Path) -> list[bytes]:
 
 
 def unkeyed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows under the names that versions before the key, the prompt and the rule had."""
+    """Rows under the names that versions before the key, the prompt and the rule had, and before
+    there were sides but the model's own routing and one rule."""
     later = ("key", "prompt", "seed", "rule") if "alpha" in rows[0] else ("key",)
-    return [{name: v for name, v in row.items() if name not in later} for row in rows]
+    named = [{name: v for name, v in row.items() if name not in later} for row in rows]
+    return [of_two_sides(row) if isinstance(row.get("sides"), list) else row for row in named]
+
+
+def of_two_sides(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a batch, or the numbers over all, under the names of the two sides there were."""
+    own, other = row["sides"]
+    shared = {name: other[name] for name in other if name not in own}
+    answer = {name: other[name] for name in own}
+    return {**row, **shared, "sides": {"baseline": own, "bh": answer}}
 
 
 def with_expert_path_of_today(result: dict[str, Any]) -> dict[str, Any]:
@@ -296,9 +306,9 @@ def test_stopped_prompts_go_on(results: Path, capsys: pytest.CaptureFixture[str]
     assert cells[3]["skipped"] == refused
     for row in (rows[0], rows[2]):
         assert cells[row["line"]]["prompt"] == row["prompt"]
-        assert float(cells[row["line"]]["agreement"]) == row["agreement"]
-        for side, answer in row["sides"].items():
-            assert cells[row["line"]][f"{side}_text"] == answer["text"]
+        assert float(cells[row["line"]]["B_agreement"]) == row["agreement"]
+        for letter, side in (("A", "baseline"), ("B", "bh")):
+            assert cells[row["line"]][f"{letter}_text"] == row["sides"][side]["text"]
 
 
 @pytest.mark.parametrize(("commit", "name"), OTHER_EXPERT_PATH)
@@ -360,7 +370,8 @@ def test_a_finished_result_is_only_printed(
     assert bh_studio(*COMMANDS[NEWEST, command], "--json", "--out", str(out)) == 0
     captured = capsys.readouterr()
     assert f"{out} {said}." in captured.err
-    assert "Saved" not in captured.err
+    # The columns of a .csv have other names by now, so it is written anew, from its rows.
+    assert ("Saved" in captured.err) is (out.suffix == ".csv")
     printed = json.loads(captured.out)
     if out.suffix == ".json":
         written = json.loads(before[name])
@@ -373,8 +384,8 @@ def test_a_finished_result_is_only_printed(
         assert (printed["overall"]["prompts"], printed["overall"]["skipped"]) == (5, 2)
     after = {path.name: path.read_bytes() for path in out.parent.iterdir()}
     assert after.keys() == before.keys()
-    # Only the rows beside a .csv are written anew, under their keys.
-    assert all(after[n] == before[n] for n in before if n != f"{name}.rows.jsonl")
+    anew = {name, f"{name}.rows.jsonl"} if out.suffix == ".csv" else set()
+    assert all(after[n] == before[n] for n in before if n not in anew)
 
 
 def test_an_old_finished_result_is_read_too(
@@ -391,7 +402,8 @@ def test_an_old_finished_result_is_read_too(
     printed = json.loads(captured.out)
     assert unkeyed(printed["rows"]) == document["rows"]
     assert unkeyed(printed["skipped"]) == document["skipped"]
-    for name in ("overall", "finished_at", "environment"):
+    assert of_two_sides(printed["overall"]) == document["overall"]
+    for name in ("finished_at", "environment"):
         assert printed[name] == document[name]
 
 

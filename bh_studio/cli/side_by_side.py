@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bh_studio.cli.loading import Loaded
-from bh_studio.cli.tables.side_titles import side_titles
+from bh_studio.cli.tables.sides import side_titles
 from bh_studio.cli.terminal.columns import ColumnPrinter
 from bh_studio.cli.terminal.interrupt import stop_on_interrupt
 from bh_studio.cli.terminal.notices import Notices

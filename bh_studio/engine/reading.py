@@ -22,7 +22,7 @@ from bh_studio.engine.records.benchmark.document import from_document
 from bh_studio.engine.records.benchmark.result import BenchResult, ContenderResult
 from bh_studio.engine.records.budget import BudgetResult, Solution, solutions_from_json
 from bh_studio.engine.records.evaluation import ContenderRow, EvaluationResult, contender_rows
-from bh_studio.engine.records.journal_versions import upgraded
+from bh_studio.engine.records.journal_versions import newest_version, upgraded
 from bh_studio.engine.records.recording import RecordedLogits, read_router_logits
 from bh_studio.engine.records.replays import ArenaRow
 from bh_studio.engine.records.rows import PromptRow, SkippedRow
@@ -41,8 +41,8 @@ _Content = tuple[Record | None, tuple[ResultRow, ...]]
 _MOST_BYTES = 512 * 2**20
 # The newest schema version of each kind.
 _NEWEST = {
-    "sweep": journal.SCHEMA_VERSION,
-    "batch": journal.SCHEMA_VERSION,
+    "sweep": newest_version("sweep"),
+    "batch": newest_version("batch"),
     "evaluation": evaluation.SCHEMA_VERSION,
     "budget": budget.SCHEMA_VERSION,
     "replay": replays.SCHEMA_VERSION,

@@ -48,7 +48,7 @@ def refused(
 
 def statistics(row: dict[str, Any]) -> dict[str, Any]:
     sides = row.get("sides")
-    found: dict[str, Any] = (sides["bh"] if sides else row)["statistics"]
+    found: dict[str, Any] = (sides[1] if sides else row)["statistics"]
     return found
 
 

@@ -1,12 +1,13 @@
-"""What tables call a rule: BH by its name, any other by its text, in a column that holds it."""
+"""What tables call a side, how wide their columns are, and what they say below."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bh_studio.cli.tables.answer_columns import decided, legend, rule_column
+from bh_studio.cli.tables.answer_columns import decided, legend, titles_legend
 from bh_studio.cli.tables.batch_summary import summary_text
+from bh_studio.cli.tables.sides import layer_lines, side_titles, title_lines
 from bh_studio.cli.tables.sweep import summary_lines
 from bh_studio.cli.tables.table import aligned, line
 from bh_studio.engine.records.batch import PromptSummary
@@ -17,25 +18,32 @@ from bh_studio.engine.records.terms import FinishReason
 from bh_studio.engine.rules import Mode, parse_rule
 
 
-def test_a_rule_gives_its_column_a_title_of_limited_width() -> None:
-    assert rule_column(parse_rule("bh:0.01,null=pooled,mode=analyze")) == "BH"
-    assert rule_column(parse_rule("min-p:0.29512")) == "min-p:0.29512"
-    long = rule_column(parse_rule("top-k:" + "/".join(["8"] * 64)))
-    assert long.startswith("top-k:8/8/8")
+def test_a_side_is_called_by_its_letter_and_its_rule() -> None:
+    bh, other = parse_rule("bh:0.01,null=pooled,mode=analyze"), parse_rule("min-p:0.29512")
+    assert side_titles((None, bh), 8) == ["A: baseline (top 8)", "B: BH (alpha 0.01)"]
+    # Beside other rules its alpha alone may not tell it from them.
+    assert side_titles((bh, other, None), 4) == [
+        "A: bh:0.01,null=pooled,mode=analyze", "B: min-p:0.29512", "C: baseline (top 4)",
+    ]  # fmt: skip
+    (long,) = title_lines((parse_rule("top-k:" + "/".join(["8"] * 64)),), 8)
+    assert long.startswith("A: top-k:8/8/8")
     assert long.endswith("…")
-    assert len(long) == 40
+    assert len(long) == 72
 
 
-def test_the_summary_of_many_prompts_says_whose_it_is() -> None:
-    summary = PromptSummary.of([], skipped=0)
-    usual, other = (
-        summary_text(summary, parse_rule(rule)).splitlines() for rule in ("bh", "min-p:0.29512")
-    )
-    assert usual[1].split() == ["baseline", "BH"]
-    assert "BH, mean experts of each layer (from 0):" in usual
-    assert other[1].split() == ["baseline", "min-p:0.29512"]
-    assert "min-p:0.29512, mean experts of each layer (from 0):" in other
-    assert len(other[1]) == len(other[2]) > len(usual[1]) == len(usual[2])
+def test_the_layers_are_those_of_sides_with_a_rule() -> None:
+    sides = (parse_rule("bh"), None, parse_rule("top-k:2"))
+    assert layer_lines(sides, [[1.26, 2], [8, 8], [2, 2]])[2:] == ["A 1.3  2.0", "C 2.0  2.0"]
+    assert layer_lines((None,), [[8, 8]]) == []
+
+
+def test_the_summary_of_many_prompts_has_a_column_a_side() -> None:
+    sides = (None, parse_rule("bh"), parse_rule("min-p:0.29512"))
+    summary = PromptSummary.of([], skipped=0, sides=3)
+    lines = summary_text(summary, sides, 8).splitlines()
+    assert lines[1:4] == ["A: baseline (top 8)", "B: bh:0.05", "C: min-p:0.29512"]
+    assert lines[5].split() == ["A", "B", "C"]
+    assert len(lines[5]) == len(lines[6])
 
 
 def test_columns_are_as_wide_as_what_is_in_them() -> None:
@@ -76,4 +84,6 @@ def test_the_legend_says_whose_counts_are_simulated() -> None:
     assert legend(Mode.ANALYZE, "top-k:5's counts").endswith("; top-k:5's counts are simulated.")
     assert "simulated" not in legend(Mode.PATCH)
     assert "BH" not in legend(Mode.PATCH)
+    assert "with the baseline's\ntoken" in legend(Mode.PATCH)
+    assert "with A's\ntoken" in titles_legend("A's")
     assert max(map(len, legend(Mode.PATCH).splitlines())) <= 80

@@ -20,7 +20,7 @@ from bh_studio.engine.records.benchmark.result import BenchResult
 from bh_studio.engine.records.budget import BudgetResult, Solution
 from bh_studio.engine.records.evaluation import ContenderRow, Control
 from bh_studio.engine.records.recording import RecordedLogits
-from bh_studio.engine.records.rows import PromptRow, SkippedRow
+from bh_studio.engine.records.rows import FilePrompt, PromptRow, SkippedRow
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import export_json
 from bh_studio.engine.records.sweep import SweepResult, SweepRow
@@ -131,7 +131,11 @@ def test_a_batch_of_version_1(commit: str) -> None:
     assert lines == [1, 2, 3, 4, 5, 7, 8]
     answered, refusals = batch.record.answered, batch.record.refused
     for row, of_file in zip(answered, document["rows"], strict=True):
-        assert row.to_json() | of_file == row.to_json()
+        own, rule = row.to_json().pop("sides")
+        assert own == of_file["sides"]["baseline"]
+        shared = {name: of_file[name] for name in ("agreement", "matching_tokens")}
+        assert rule | shared | of_file["sides"]["bh"] == rule
+        assert row.asked == FilePrompt(of_file["line"], of_file["prompt"], of_file["fields"])
     assert [row.to_json() for row in refusals] == document["skipped"]
     assert batch.settings["prompt_format"] == document.get("prompt_format", "plain text")
 
@@ -213,7 +217,10 @@ def test_the_export_of_a_session_lacks_too_much(tmp_path: Path) -> None:
     session = read(SESSIONS[0])
     assert isinstance(session, Session)
     export_json(session, tmp_path / "export.json")
-    refused(tmp_path / "export.json", "export.json is the export of a session, without times")
+    refused(
+        tmp_path / "export.json",
+        "export.json is the export of a session, without its counts and times",
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"[1, 2]", b"3", b"{}", b'{"kind": ["sweep"]}'])
@@ -234,11 +241,12 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [SWEEP, PROMPTS, EVALUATION, BUDGET], ids=lambda path: path.stem)
 def test_a_newer_version_is_refused(path: Path, tmp_path: Path) -> None:
-    for version in (3, 0, "1", None):
+    newest = 3 if path is PROMPTS else 2
+    for version in (newest + 1, 0, "1", None):
         (tmp_path / "a.json").write_text(json.dumps({**written(path), "schema_version": version}))
         refused(
             tmp_path / "a.json",
-            f"a.json has schema version {version!r}; this program reads 1 to 2.",
+            f"a.json has schema version {version!r}; this program reads 1 to {newest}.",
         )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from bh_studio.cli.loading import Loaded
 from bh_studio.cli.options import output_file, write_session
 from bh_studio.cli.side_by_side import run_side_by_side
-from bh_studio.cli.tables.comparison import analyze_notes, turn_line
+from bh_studio.cli.tables.comparison import turn_line
+from bh_studio.cli.tables.sides import analyze_notes
 from bh_studio.cli.terminal.chat_lines import is_typed
 from bh_studio.cli.terminal.columns import shorten, wrap
 from bh_studio.cli.terminal.interrupt import forget_interrupt, put_off_interrupts

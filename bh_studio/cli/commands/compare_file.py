@@ -1,4 +1,4 @@
-"""`bh-studio compare --prompts-file`: every prompt of a file answered with both routings."""
+"""`bh-studio compare --prompts-file`: every prompt of a file answered by all sides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bh_studio.cli.definitions import run_or_save
 from bh_studio.cli.following import answer_all
 from bh_studio.cli.loading import load
 from bh_studio.cli.resuming import ENDINGS, open_journal, stopped, write_and_print
-from bh_studio.cli.tables.answer_columns import legend, rule_column
+from bh_studio.cli.tables.answer_columns import titles_legend
 from bh_studio.cli.tables.batch import table_head, table_row, to_csv
 from bh_studio.cli.tables.batch_summary import summary_text
 from bh_studio.cli.terminal.streams import (
@@ -27,8 +27,10 @@ from bh_studio.engine.protocol.prompts_file import PromptsFile
 from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.rows import SkippedRow, prompt_row_from_json
 from bh_studio.engine.records.terms import GenerationParameters
-from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.sides import Sides
+
+# Whose answers the others are compared with.
+_REFERENCE = "A's"
 
 
 def compare_file(
@@ -76,8 +78,8 @@ def carry_out(arguments: argparse.Namespace, definition: Batch) -> int:
             lambda rows: _show(arguments, definition, rows),
         )  # fmt: skip
         write_and_print(
-            arguments, journal, result, lambda: _explained(definition, result),
-            lambda: to_csv(result.answered, result.skipped),
+            arguments, journal, result, lambda: _explained(result, loaded.info.top_k),
+            lambda: to_csv(result.answered, result.skipped, result.sides),
         )  # fmt: skip
     if not result.is_complete and is_wanted:
         return stopped(arguments.out, progress)
@@ -91,27 +93,20 @@ def _show(
     arguments: argparse.Namespace, definition: Batch, rows: Mapping[str, dict[str, Any]]
 ) -> bool:
     """Print `rows` in the order of the file; whether there is a reader."""
-    is_read, rule = True, _rule(definition)
+    is_read = True
     for row in sorted(map(prompt_row_from_json, rows.values()), key=lambda row: row.line):
         if isinstance(row, SkippedRow):
             _say_skipped(row)
         elif not arguments.json:
-            is_read = print_result(table_row(row, rule)) and is_read
+            is_read = print_result(table_row(row, definition.sides)) and is_read
     return is_read
-
-
-def _rule(definition: Batch) -> RuleParameters:
-    rule = definition.sides[1]
-    assert rule is not None
-    return rule
 
 
 def _say_skipped(row: SkippedRow) -> None:
     say(f"Line {row.line} is skipped. {row.reason}")
 
 
-def _explained(definition: Batch, result: BatchResult) -> str:
+def _explained(result: BatchResult, top_k: int) -> str:
     """What ends the table: what its titles mean, and the numbers over all prompts."""
-    rule = _rule(definition)
-    whose = f"{rule_column(rule)}'s counts"
-    return f"\n{legend(rule.mode, whose)}\n{summary_text(result.summary, rule)}"
+    numbers = summary_text(result.summary, result.sides, top_k)
+    return f"\n{titles_legend(_REFERENCE)}\n{numbers}"

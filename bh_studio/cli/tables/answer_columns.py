@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from bh_studio.cli.tables.table import number, share, whole
-from bh_studio.cli.terminal.columns import shorten
 from bh_studio.engine.records.rows import Agreement, Answer
-from bh_studio.engine.rules import Mode, RuleParameters, rule_title
+from bh_studio.engine.rules import Mode, RuleParameters
 
 TITLES = ("tokens", "experts", "std", "min_k", "max_k", "same", "differs", "tok/s")
 WIDTHS = (6, 7, 5, 6, 6, 6, 7, 7)
 _LEGEND = """\
 experts, std: over the tokens and layers of the rule's answer; min_k, max_k: how
-often that limit decided, not the rule; same: positions with the baseline's
+often that limit decided, not the rule; same: positions with {}
 token, in per cent of the longer answer; differs: the first without, counted
 from 0."""
 _ANALYZE = "Analyze: all answers used the model's own routing; {} are simulated."
@@ -21,13 +20,6 @@ CSV_ANSWER = (
 )  # fmt: skip
 CSV_AGREEMENT = ("agreement", "matching_tokens", "first_difference")
 Cell = str | int | float | None
-# A level a layer makes a long text.
-_LONGEST_TITLE = 40
-
-
-def rule_column(rule: RuleParameters) -> str:
-    """The title of the column of what `rule` did."""
-    return shorten(rule_title(rule), _LONGEST_TITLE)
 
 
 def decided(rule: RuleParameters | None, by_limit: float | None) -> str:
@@ -52,8 +44,15 @@ def cells(rule: RuleParameters | None, answer: Answer, agreement: Agreement | No
 
 
 def legend(mode: Mode, whose: str = "BH's counts") -> str:
-    """What the titles mean, and what `mode` makes of the numbers; whose: counts of which rules."""
-    return f"{_LEGEND}\n{_ANALYZE.format(whose)}" if mode is Mode.ANALYZE else _LEGEND
+    """What the titles mean where answers are compared with the baseline's, and what `mode` makes of
+    the numbers; whose: counts of which rules."""
+    titles = titles_legend("the baseline's")
+    return f"{titles}\n{_ANALYZE.format(whose)}" if mode is Mode.ANALYZE else titles
+
+
+def titles_legend(reference: str) -> str:
+    """What the titles mean. reference: whose answer the others are compared with."""
+    return _LEGEND.format(reference)
 
 
 def csv_answer(answer: Answer) -> list[Cell]:

@@ -22,32 +22,49 @@ from bh_studio.cli.tables.table import line
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import terminal_width
 from bh_studio.engine.records.rows import PromptRow, SkippedRow
-from bh_studio.engine.records.terms import FORMER_SIDE_NAMES
-from bh_studio.engine.rules import RuleParameters
+from bh_studio.engine.rules import format_rule
+from bh_studio.engine.rules.sides import Sides, side_letter
 
-_WIDTHS = (5, *WIDTHS)
+_WIDTHS = (5, 4, *WIDTHS)
 
 
 def table_head() -> str:
     """The titles of the table."""
-    return f"{line(['line', *TITLES], _WIDTHS)}  prompt"
+    return f"{line(['line', 'side', *TITLES], _WIDTHS)}  prompt"
 
 
-def table_row(row: PromptRow, rule: RuleParameters) -> str:
-    """The numbers of the answer of `rule`, and as much of the prompt as there is room for."""
-    numbers = line([str(row.line), *cells(rule, row.answers[1], row.agreement)], _WIDTHS)
-    room = max(12, terminal_width() - len(numbers) - 2)
-    return f"{numbers}  {shorten(row.asked.prompt, room)}"
+def table_row(row: PromptRow, sides: Sides) -> str:
+    """The numbers of each answer but that of the model's own routing as the first side, and as much
+    of the prompt as there is room for."""
+    shown = [side for side, rule in enumerate(sides) if side or rule is not None] or [0]
+    lines = [
+        line(
+            [
+                str(row.line),
+                side_letter(side),
+                *cells(sides[side], row.answers[side], row.agreements[side]),
+            ],
+            _WIDTHS,
+        )
+        for side in shown
+    ]
+    room = max(12, terminal_width() - len(lines[0]) - 2)
+    lines[0] += f"  {shorten(row.asked.prompt, room)}"
+    return "\n".join(lines)
 
 
-def to_csv(rows: Sequence[PromptRow], skipped: Sequence[SkippedRow]) -> bytes:
+def to_csv(rows: Sequence[PromptRow], skipped: Sequence[SkippedRow], sides: Sides) -> bytes:
     """One line a row of the prompts file, in its order; skipped rows have only their reason."""
     fields = list(dict.fromkeys(name for row in rows for name in row.asked.fields))
-    answers = [f"{side}_{name}" for side in FORMER_SIDE_NAMES for name in CSV_ANSWER]
-    columns = ["line", "prompt", "skipped", *CSV_AGREEMENT, *answers]
+    answers = [
+        f"{side_letter(side)}_{name}"
+        for side in range(len(sides))
+        for name in ("rule", *(CSV_AGREEMENT if side else ()), *CSV_ANSWER)
+    ]
+    columns = ["line", "prompt", "skipped", *answers]
     # A field of the prompts file that is called as one of ours must not be mistaken for it.
     named = [f"input_{name}" if name in columns else name for name in fields]
-    lines: list[tuple[int, list[Cell]]] = [(row.line, _csv_row(row, fields)) for row in rows]
+    lines: list[tuple[int, list[Cell]]] = [(row.line, _csv_row(row, fields, sides)) for row in rows]
     empty = [None] * (len(columns) - 3)
     lines += [
         (row.line, [row.line, *[None] * len(fields), None, row.reason, *empty]) for row in skipped
@@ -59,14 +76,18 @@ def to_csv(rows: Sequence[PromptRow], skipped: Sequence[SkippedRow]) -> bytes:
     return file.getvalue().encode()
 
 
-def _csv_row(row: PromptRow, fields: Sequence[str]) -> list[Cell]:
+def _csv_row(row: PromptRow, fields: Sequence[str], sides: Sides) -> list[Cell]:
+    found: list[Cell] = []
+    for rule, answer, agreement in zip(sides, row.answers, row.agreements, strict=True):
+        compared = csv_agreement(agreement) if agreement else []
+        named = None if rule is None else format_rule(rule)
+        found += [named, *compared, *csv_answer(answer)]
     return [
         row.line,
         *(_csv_cell(row.asked.fields.get(name)) for name in fields),
         row.asked.prompt,
         None,
-        *csv_agreement(row.agreement),
-        *(cell for answer in row.answers for cell in csv_answer(answer)),
+        *found,
     ]
 
 

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from bh_studio.cli.tables.answer_columns import decided, rule_column
+from bh_studio.cli.tables.answer_columns import decided
+from bh_studio.cli.tables.sides import analyze_notes, layer_lines, title_lines
 from bh_studio.cli.tables.table import aligned, number, share
 from bh_studio.engine.records.batch import PromptSummary
-from bh_studio.engine.rules import RuleParameters
+from bh_studio.engine.rules.sides import Sides, side_letter
 from bh_studio.engine.units import counted
 
 
-def summary_text(summary: PromptSummary, rule: RuleParameters) -> str:
-    """The numbers as lines. rule: that of the side beside the baseline's."""
-    sides, rules, title = summary.sides, (None, rule), rule_column(rule)
-    counts = [side.statistics for side in sides]
+def summary_text(summary: PromptSummary, sides: Sides, top_k: int) -> str:
+    """The numbers as lines. top_k: experts that the model's own routing keeps."""
+    found = summary.sides
+    counts = [side.statistics for side in found]
     table = (
-        ("", "baseline", title),
+        ("", *(side_letter(side) for side in range(len(sides)))),
         ("tokens", *(str(c.tokens) for c in counts)),
-        ("tokens per second", *(number(side.tokens_per_second, 1) for side in sides)),
+        ("tokens per second", *(number(side.tokens_per_second, 1) for side in found)),
         ("mean experts", *(number(c.mean, 2) for c in counts)),
         ("std of experts", *(number(c.std, 2) for c in counts)),
-        ("decided by min_k", *map(decided, rules, (c.share_clamped_min for c in counts))),
-        ("decided by max_k", *map(decided, rules, (c.share_clamped_max for c in counts))),
+        ("decided by min_k", *map(decided, sides, (c.share_clamped_min for c in counts))),
+        ("decided by max_k", *map(decided, sides, (c.share_clamped_max for c in counts))),
     )
-    layers = sides[1].statistics.per_layer_mean
-    lines = ["", *aligned(table, left=1)]
-    lines += ["", f"{title}, mean experts of each layer (from 0):"]
-    lines += ["  " + "  ".join(f"{mean:.1f}" for mean in layers), ""]
-    lines.append(
-        f"{counted(summary.prompts, 'prompt')} done, {counted(summary.skipped, 'row')} skipped."
-    )
-    if summary.prompts:
-        lines.append(
-            f"The same token on both sides: {share(summary.agreement)} of {summary.positions} "
-            f"positions; the same answer: {summary.identical} of {summary.prompts}."
-        )
+    lines = ["", *title_lines(sides, top_k), "", *aligned(table, left=1)]
+    lines += layer_lines(sides, [c.per_layer_mean for c in counts])
+    lines += analyze_notes(sides)
+    lines += [
+        "",
+        f"{counted(summary.prompts, 'prompt')} done, {counted(summary.skipped, 'row')} skipped.",
+    ]
+    lines += [
+        f"{side_letter(side)} has the token of A at {share(shared.agreement)} of "
+        f"{shared.positions} positions; the same answer: {shared.identical} of {summary.prompts}."
+        for side, shared in enumerate(summary.shared)
+        if shared is not None and summary.prompts
+    ]
     return "\n".join(lines)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from bh_studio.cli.tables.answer_columns import decided
-from bh_studio.cli.tables.side_titles import title_lines
+from bh_studio.cli.tables.sides import analyze_notes, layer_lines, title_lines
 from bh_studio.cli.tables.table import aligned, number, ratio, whole
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import FinishReason
-from bh_studio.engine.rules import Mode
-from bh_studio.engine.rules.sides import Sides, side_letter
+from bh_studio.engine.rules.sides import side_letter
 
 _REASONS = {
     FinishReason.END_OF_TEXT: "end of text",
@@ -64,25 +63,6 @@ def turn_line(session: Session) -> str:
     if differences:
         parts.insert(3, _difference(differences))
     return f"[{'; '.join(parts)}]"
-
-
-def layer_lines(sides: Sides, means: Sequence[Sequence[float]]) -> list[str]:
-    """The mean experts of each layer, of all sides that have a rule. means: (side, layer)."""
-    lines = [
-        f"{side_letter(side)} " + "  ".join(f"{mean:.1f}" for mean in means[side])
-        for side, rule in enumerate(sides)
-        if rule is not None
-    ]
-    return ["", "Mean experts of each layer (from 0):", *lines] if lines else []
-
-
-def analyze_notes(sides: Sides) -> list[str]:
-    """What has to be known of counts that changed nothing, as lines."""
-    return [
-        f"Analyze: {side_letter(side)} used the model's own routing; its counts are simulated."
-        for side, rule in enumerate(sides)
-        if rule is not None and rule.mode is Mode.ANALYZE
-    ]
 
 
 def _difference(found: Sequence[int | None]) -> str:

@@ -1,4 +1,4 @@
-"""Many prompts, each answered with both routings, which take turns. Knows no file."""
+"""Many prompts, each answered by all sides, which take turns. Knows no file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BatchLaboratory:
     def compute(
         self, unit: Unit, cancel: CancelToken
     ) -> Generator[UnitEvent | Stepped, None, PromptRow | SkippedRow]:
-        """Answer one prompt with both routings; their tokens on the way."""
+        """Answer one prompt with each side; their tokens on the way."""
         asked: FilePrompt = unit.work
         definition = self._definition
         try:
@@ -82,6 +82,7 @@ class BatchLaboratory:
         return BatchResult(
             definition.prompts_name,
             definition.prompts_sha256,
+            definition.sides,
             definition.unusable,
             tuple(row for row in found if row is not None),
             is_complete,
@@ -89,7 +90,9 @@ class BatchLaboratory:
 
     def _fits(self, row: PromptRow | SkippedRow) -> bool:
         layers = self._loaded.shape.layers
-        return isinstance(row, SkippedRow) or all(one.fits(layers) for one in row.answers)
+        return isinstance(row, SkippedRow) or (
+            len(row.answers) == len(self._routings) and all(one.fits(layers) for one in row.answers)
+        )
 
     def row_from_json(self, values: dict[str, Any]) -> PromptRow | SkippedRow:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""

@@ -20,7 +20,8 @@ from bh_studio.engine.files.plain_json import JsonError
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import ExperimentEvent, RowReady
 from bh_studio.engine.protocol.experiments import Experiment, kind_of, settled
-from bh_studio.engine.records.journal import SCHEMA_VERSION, Journal
+from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.journal_versions import newest_version
 from bh_studio.engine.records.result_document import now
 
 
@@ -55,7 +56,7 @@ def _begin(loaded: LoadedModel, definition: Experiment, journal: Journal) -> Non
     """Have the journal say how its rows are made; compute as it says if it has any."""
     rows = journal.begin(
         {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": newest_version(kind_of(definition)),
             "kind": kind_of(definition),
             "settings": definition.settings(),
             "model": asdict(loaded.info),

@@ -112,11 +112,11 @@ class Sweep(_Answers, frozen=True, kw_only=True, tag="sweep", tag_field="kind"):
 
 
 class Batch(_Answers, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
-    """Answer each of `prompts` with the model's own routing and with a rule, in turns.
+    """Answer each of `prompts` with each of `sides`, which take turns token by token.
 
-    sides: the model's own routing, None, and a rule. prompts_sha256, prompts_name: of the file that
-    the prompts are from. prompts_field: where in it they stand. unusable: rows of it that hold no
-    prompt; nothing is asked there. conversation: see conversation_of.
+    sides: as Comparison has them. prompts_sha256, prompts_name: of the file that the prompts are
+    from. prompts_field: where in it they stand. unusable: rows of it that hold no prompt; nothing
+    is asked there. conversation: see conversation_of.
 
     Raises ValueError for no prompts, a line that has more than one row, other sides, and for
     earlier turns that other sides have answered.
@@ -136,14 +136,15 @@ class Batch(_Answers, frozen=True, kw_only=True, tag="batch", tag_field="kind"):
         line, rows = Counter(lines).most_common(1)[0]
         if rows > 1:
             raise ValueError(f"Line {line} has more than one row.")
-        _check_pair(self.sides, self.conversation)
+        check_sides(self.sides)
+        _check_turns(self.sides, self.conversation)
 
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, but for the model and what is left open to it."""
         return {
             "prompts_sha256": self.prompts_sha256,
             "prompts_field": self.prompts_field,
-            "rules": _rule_texts(self.sides),
+            "sides": _side_texts(self.sides),
             "generation": msgspec.to_builtins(self.generation),
             **_precedes(self.conversation),
         }
@@ -372,14 +373,6 @@ def _check_rules(model: ModelInfo, rules: Sequence[RuleParameters | None]) -> No
     for rule in rules:
         if rule is not None:
             rule.check_shape(model.layers, model.experts)
-
-
-def _check_pair(
-    sides: tuple[RuleParameters | None, ...], conversation: Conversation | UnsetType | None
-) -> None:
-    if len(sides) != 2 or sides[0] is not None or sides[1] is None:
-        raise ValueError("One rule is compared with the model's own routing, the first side.")
-    _check_turns(sides, conversation)
 
 
 def _check_turns(

@@ -1,4 +1,4 @@
-"""What many prompts with both routings came to: the rows, and the numbers over all of them.
+"""What many prompts with all sides came to: the rows, and the numbers over all of them.
 
 Knows no model, no file and no torch.
 """
@@ -11,39 +11,32 @@ from typing import Any, Self
 
 from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.rows import (
+    Agreement,
     AnswersSummary,
     PromptRow,
     SkippedRow,
     prompt_row_from_json,
 )
-from bh_studio.engine.records.terms import FORMER_SIDE_NAMES
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.sides import check_number
+from bh_studio.engine.rules.text import parse_rule
 
 
 @dataclass(frozen=True, slots=True)
-class PromptSummary:
-    """Many prompts taken together; every token weighs the same, so a long answer weighs more.
+class SharedAnswers:
+    """How far the answers of a side are those of the first, over many prompts.
 
-    identical: prompts with the same answer twice. matching, positions: see Agreement.
+    matching, positions: see Agreement. identical: prompts to which both gave the same answer.
     """
 
-    prompts: int
-    skipped: int
-    sides: tuple[AnswersSummary, ...]
     matching: int
     positions: int
     identical: int
 
     @classmethod
-    def of(cls, rows: Sequence[PromptRow], skipped: int) -> Self:
-        """The summary of `rows`."""
-        agreements = [row.agreement for row in rows]
+    def of(cls, agreements: Sequence[Agreement]) -> Self:
+        """What `agreements`, one a prompt, come to."""
         return cls(
-            prompts=len(rows),
-            skipped=skipped,
-            sides=tuple(
-                AnswersSummary.of([row.answers[side] for row in rows])
-                for side in range(len(FORMER_SIDE_NAMES))
-            ),
             matching=sum(agreement.matching for agreement in agreements),
             positions=sum(agreement.positions for agreement in agreements),
             identical=sum(agreement.matching == agreement.positions for agreement in agreements),
@@ -56,15 +49,49 @@ class PromptSummary:
     def to_json(self) -> dict[str, Any]:
         """The numbers by name."""
         return {
-            "prompts": self.prompts,
-            "skipped": self.skipped,
             "agreement": self.agreement,
             "matching_tokens": self.matching,
             "identical_answers": self.identical,
-            "sides": {
-                name: side.to_json()
-                for name, side in zip(FORMER_SIDE_NAMES, self.sides, strict=True)
-            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSummary:
+    """Many prompts taken together; every token weighs the same, so a long answer weighs more.
+
+    sides: (side,) what each answered. shared: (side,) None for the first.
+    """
+
+    prompts: int
+    skipped: int
+    sides: tuple[AnswersSummary, ...]
+    shared: tuple[SharedAnswers | None, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[PromptRow], skipped: int, sides: int) -> Self:
+        """The summary of `rows`, each with the answers of so many `sides`."""
+        agreements = [
+            [found for row in rows if (found := row.agreements[side]) is not None]
+            for side in range(1, sides)
+        ]
+        return cls(
+            prompts=len(rows),
+            skipped=skipped,
+            sides=tuple(
+                AnswersSummary.of([row.answers[side] for row in rows]) for side in range(sides)
+            ),
+            shared=(None, *map(SharedAnswers.of, agreements)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers by name."""
+        return {
+            "prompts": self.prompts,
+            "skipped": self.skipped,
+            "sides": [
+                {**(shared.to_json() if shared else {}), **side.to_json()}
+                for side, shared in zip(self.sides, self.shared, strict=True)
+            ],
         }
 
 
@@ -72,12 +99,14 @@ class PromptSummary:
 class BatchResult:
     """The rows of a batch, in the order of its prompts.
 
-    prompts_name, prompts_sha256: of the file that the prompts are from. unusable: rows of that file
-    that hold no prompt, so that nothing was asked.
+    prompts_name, prompts_sha256: of the file that the prompts are from. sides: the rule of each,
+    None for the model's own routing. unusable: rows of that file that hold no prompt, so that
+    nothing was asked.
     """
 
     prompts_name: str
     prompts_sha256: str
+    sides: tuple[RuleParameters | None, ...]
     unusable: tuple[SkippedRow, ...]
     rows: tuple[PromptRow | SkippedRow, ...]
     is_complete: bool
@@ -89,7 +118,11 @@ class BatchResult:
         Files of schema version 1 do not tell prompts that the model could not answer from lines
         without a prompt; there both are refused.
         """
+        texts = convert(tuple[str | None, ...], document["settings"]["sides"], "settings.sides")
+        check_number(len(texts))
         rows = [prompt_row_from_json(row) for row in document["rows"]]
+        if any(isinstance(row, PromptRow) and len(row.answers) != len(texts) for row in rows):
+            raise ValueError("a row has not one answer for each side.")
         layers = convert(int, document["model"]["layers"], "model.layers")
         answers = [one for row in rows if isinstance(row, PromptRow) for one in row.answers]
         if not all(answer.fits(layers) for answer in answers):
@@ -100,6 +133,7 @@ class BatchResult:
         return cls(
             convert(str, document["prompts_file"]["name"], "prompts_file.name"),
             convert(str, document["prompts_file"]["sha256"], "prompts_file.sha256"),
+            tuple(None if text is None else parse_rule(text) for text in texts),
             tuple(unusable),
             tuple(sorted(rows, key=lambda row: row.line)),
             convert(bool, document["complete"], "complete"),
@@ -122,7 +156,7 @@ class BatchResult:
     @property
     def summary(self) -> PromptSummary:
         """The numbers over all rows."""
-        return PromptSummary.of(self.answered, len(self.skipped))
+        return PromptSummary.of(self.answered, len(self.skipped), len(self.sides))
 
     def to_json(self) -> dict[str, Any]:
         """The result by name; rows that the model has seen with their keys."""

@@ -24,10 +24,9 @@ from bh_studio.engine.files.atomic import check_writable, write_atomically
 from bh_studio.engine.files.beside import beside
 from bh_studio.engine.files.bounded import read_bytes
 from bh_studio.engine.files.plain_json import JsonError, check_encodable, convert, parsed
-from bh_studio.engine.records.journal_versions import upgraded
+from bh_studio.engine.records.journal_versions import newest_version, upgraded
 
 Row = dict[str, Any]
-SCHEMA_VERSION = 2
 # A result may have as many in `reading`; a journal of router logits has more.
 _MOST_BYTES = 4 * 2**30
 # Of the model, only what decides the rows; it may have moved to another folder.
@@ -224,10 +223,10 @@ def _former(result: Path, journal: Path, replaces: bool) -> Former | None:
         # They are written again.
         check_encodable([header, rows])
         header, keyed = upgraded(header, rows)
-        header = {**header, "schema_version": SCHEMA_VERSION}
         for name in ("settings", "model"):
             convert(dict[str, Any], header[name], name)
-        convert(str, header["kind"], "kind")
+        kind = convert(str, header["kind"], "kind")
+        header = {**header, "schema_version": newest_version(kind)}
     except JsonError as error:
         raise _refusal(result, str(error)) from error
     except DAMAGE as error:

@@ -18,7 +18,8 @@ from bh_studio.engine.records.counts import (
     pooled,
 )
 from bh_studio.engine.records.session import SideRecord
-from bh_studio.engine.records.terms import FORMER_SIDE_NAMES, FinishReason
+from bh_studio.engine.records.terms import FinishReason
+from bh_studio.engine.rules.sides import check_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,13 @@ class Agreement:
     first_difference: int | None
 
     @classmethod
-    def between(cls, own: Answer, other: Answer) -> Self:
-        """The agreement of `other` with `own`, the answer of the model's own routing."""
-        pairs = zip(own.token_ids, other.token_ids, strict=False)
+    def between(cls, first: Answer, other: Answer) -> Self:
+        """The agreement of `other` with `first`, the answer that it is compared with."""
+        pairs = zip(first.token_ids, other.token_ids, strict=False)
         return cls(
             sum(left == right for left, right in pairs),
-            max(len(own.token_ids), len(other.token_ids)),
-            first_difference(own.token_ids, other.token_ids),
+            max(len(first.token_ids), len(other.token_ids)),
+            first_difference(first.token_ids, other.token_ids),
         )
 
     @property
@@ -162,16 +163,21 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """The answers of both sides to one prompt of a file, and how far they are the same."""
+    """The answers of all sides to one prompt of a file.
+
+    agreements: (side,) how far each answer is that of the first side, which itself has None.
+    """
 
     asked: FilePrompt
     answers: tuple[Answer, ...]
-    agreement: Agreement
+    agreements: tuple[Agreement | None, ...]
 
     @classmethod
     def of(cls, asked: FilePrompt, answers: Sequence[Answer]) -> Self:
-        """The row of what both sides answered."""
-        return cls(asked, tuple(answers), Agreement.between(*answers))
+        """The row of what the sides answered."""
+        first, *others = answers
+        agreements = (Agreement.between(first, other) for other in others)
+        return cls(asked, tuple(answers), (None, *agreements))
 
     @property
     def line(self) -> int:
@@ -181,11 +187,10 @@ class PromptRow:
         """The row by name."""
         return {
             **asdict(self.asked),
-            **self.agreement.to_json(),
-            "sides": {
-                name: answer.to_json()
-                for name, answer in zip(FORMER_SIDE_NAMES, self.answers, strict=True)
-            },
+            "sides": [
+                {**(agreement.to_json() if agreement else {}), **answer.to_json()}
+                for answer, agreement in zip(self.answers, self.agreements, strict=True)
+            ],
         }
 
 
@@ -193,6 +198,7 @@ def prompt_row_from_json(row: dict[str, Any]) -> PromptRow | SkippedRow:
     """The row that their `to_json` wrote. Raises KeyError, TypeError or ValueError for others."""
     if "reason" in row:
         return SkippedRow(int(row["line"]), str(row["reason"]))
-    answers = [Answer.from_json(row["sides"][side]) for side in FORMER_SIDE_NAMES]
+    answers = [Answer.from_json(side) for side in convert(list[dict[str, Any]], row["sides"])]
+    check_number(len(answers))
     asked = FilePrompt(int(row["line"]), str(row["prompt"]), dict(row["fields"]))
     return PromptRow.of(asked, answers)

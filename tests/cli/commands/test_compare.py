@@ -340,8 +340,8 @@ def test_a_prompts_file_takes_any_rule(
     options += ["--max-new-tokens", "5", "--rule", "top-k:2,mode=analyze"]
     assert cli.run(build_parser().parse_args(options)) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["settings"]["rules"] == ["top-k:2,mode=analyze"]
-    assert document["overall"]["agreement"] == 1.0
-    assert document["overall"]["sides"]["bh"]["statistics"]["mean"] == 2.0
+    assert document["settings"]["sides"] == [None, "top-k:2,mode=analyze"]
+    assert document["overall"]["sides"][1]["agreement"] == 1.0
+    assert document["overall"]["sides"][1]["statistics"]["mean"] == 2.0
     assert cli.run(build_parser().parse_args([o for o in options if o != "--json"])) == 0
     assert "counts are simulated" in capsys.readouterr().out

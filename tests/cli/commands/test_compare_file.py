@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bh_studio
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
+from bh_studio.engine.reading import Result
+from bh_studio.engine.records.batch import BatchResult
+from bh_studio.engine.rules import parse_rule
 from tests.cli.conftest import Start, version
 from tests.tiny_olmoe import CONTEXT, LAYERS, TOP_K
 
@@ -53,7 +57,7 @@ def test_a_row_a_prompt_and_the_numbers_of_all(
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert [line.split()[:2] for line in lines[:4]] == [
-        ["line", "tokens"], ["1", "12"], ["3", "12"], ["5", "12"]
+        ["line", "side"], ["1", "B"], ["3", "B"], ["5", "B"]
     ]  # fmt: skip
     assert [line.rpartition("  ")[2] for line in lines[1:4]] == [
         "Once upon a time", "The king", "Two lines"
@@ -89,14 +93,14 @@ def test_json_has_rows_skipped_rows_and_the_numbers_of_all(
     ]
     assert [row["line"] for row in document["skipped"]] == [2, 4]
     assert (overall["prompts"], overall["skipped"]) == (3, 2)
-    for side in ("baseline", "bh"):
+    for side in range(2):
         statistics = [row["sides"][side]["statistics"] for row in rows]
         pooled = overall["sides"][side]["statistics"]
         assert pooled["tokens"] == 36
         assert pooled["mean"] == pytest.approx(np.mean([s["mean"] for s in statistics]))
         assert len(pooled["per_layer_mean"]) == LAYERS
-    matching = sum(row["matching_tokens"] for row in rows)
-    assert overall["agreement"] == matching / 36
+    matching = sum(row["sides"][1]["matching_tokens"] for row in rows)
+    assert overall["sides"][1]["agreement"] == matching / 36
 
 
 def test_a_row_is_what_a_comparison_of_its_prompt_says(
@@ -108,10 +112,10 @@ def test_a_row_is_what_a_comparison_of_its_prompt_says(
     parser = build_parser()
     assert cli.run(parser.parse_args(["compare", "Once upon a time", *arguments])) == 0
     session = json.loads(capsys.readouterr().out)
-    assert row["first_difference"] == session["first_difference"]
-    for side, record in session["sides"].items():
-        assert row["sides"][side]["text"] == record["text"]
-        assert row["sides"][side]["statistics"] == record["statistics"]["answer"]
+    for said, record in zip(row["sides"], session["sides"], strict=True):
+        assert said.get("first_difference") == record["first_difference"]
+        assert said["text"] == record["text"]
+        assert said["statistics"] == record["statistics"]["answer"]
 
 
 def test_csv_has_a_line_for_every_row_and_carries_columns(
@@ -126,8 +130,38 @@ def test_csv_has_a_line_for_every_row_and_carries_columns(
     assert rows[0]["input_line"] == "mine"
     assert rows[1]["skipped"] == "It is not valid JSON."
     assert rows[4]["prompt"] == "Two\nlines"
-    assert [row["bh_tokens"] for row in rows] == ["12", "", "12", "", "12"]
-    assert rows[0]["baseline_mean_experts"] == f"{TOP_K}.0"
+    assert [row["B_tokens"] for row in rows] == ["12", "", "12", "", "12"]
+    assert rows[0]["A_mean_experts"] == f"{TOP_K}.0"
+    assert (rows[0]["A_rule"], rows[0]["B_rule"]) == ("", f"bh:0.05,max_k={TOP_K}")
+
+
+def test_several_sides_have_a_line_each(
+    prompts: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.json"
+    rules = ("--rule", "top-k:2", "--rule", "top-k:1", "--no-own")
+    asked = ["compare", "--prompts-file", str(prompts), "--model", checkpoint, *rules]
+    options = ["--max-new-tokens", "12", "--out", str(out)]
+    assert cli.run(build_parser().parse_args([*asked, *options])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:7]] == [
+        [line, side] for line in "135" for side in "AB"
+    ]
+    assert lines[1].endswith("  Once upon a time")
+    assert "with A's token" in " ".join(lines)
+    assert any(line.startswith("B has the token of A at ") for line in lines)
+    document = json.loads(out.read_text(encoding="utf-8"))
+    assert (document["schema_version"], document["settings"]["sides"]) == (
+        3,
+        ["top-k:2", "top-k:1"],
+    )
+    assert [side["statistics"]["mean"] for side in document["overall"]["sides"]] == [2.0, 1.0]
+    read = bh_studio.read(out)
+    assert isinstance(read, Result)
+    assert isinstance(read.record, BatchResult)
+    assert read.record.sides == (parse_rule("top-k:2"), parse_rule("top-k:1"))
+    assert cli.run(build_parser().parse_args([*asked[:-1], *options])) == 2
+    assert "other settings: sides" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
@@ -186,7 +220,7 @@ def test_a_file_whose_prompts_are_all_too_long_fails_and_says_so(
     assert "None of the prompts in p.txt could be answered." in captured.err.splitlines()[-1]
     assert "0 prompts done, 1 row skipped." in captured.out
     document = json.loads(out.read_text())
-    assert (document["rows"], document["overall"]["agreement"]) == ([], None)
+    assert (document["rows"], document["overall"]["sides"][1]["agreement"]) == ([], None)
 
 
 def test_the_field_of_the_prompts_is_a_setting(

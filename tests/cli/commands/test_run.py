@@ -25,6 +25,7 @@ def without_times(value: Any) -> Any:
     """`value` without what differs from run to run."""
     times = {
         "started_at", "finished_at", "tokens_per_second", "time_to_first_token_s", "environment",
+        "speed_ratio",
     }  # fmt: skip
     if isinstance(value, dict):
         return {name: without_times(item) for name, item in value.items() if name not in times}

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from bh_studio.engine.errors import CancelToken, InputError
-from bh_studio.engine.experiments.runner import run
+from bh_studio.engine.experiments.runner import RowError, run
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Finished, RowReady, TokenGenerated
 from bh_studio.engine.protocol.experiments import Batch
-from bh_studio.engine.records.rows import FilePrompt
+from bh_studio.engine.records.rows import Agreement, FilePrompt
 from bh_studio.engine.rules.parameters import RuleParameters
 from tests.engine.experiments.answers import GENERATION, PROMPT, RULES, both_answers, content
 from tests.engine.experiments.running import result_of, rows_of
@@ -70,7 +70,16 @@ def test_cancelled_prompts_end_without_the_one_under_way(loaded: LoadedModel) ->
     assert [row.line for row in event.document.rows] == [1, 3]
 
 
-def test_a_batch_compares_one_rule_with_the_models_own_routing() -> None:
-    for sides in ((), (None,), (RULES[0], None), (None, *RULES)):
-        with pytest.raises(ValueError, match="One rule is compared with the model's own"):
-            batch(PROMPT, sides=sides)
+def test_each_side_answers_as_it_does_in_a_comparison(loaded: LoadedModel) -> None:
+    sides = (RULES[0], None, RULES[1])
+    (row,) = result_of(loaded, batch(PROMPT, sides=sides)).answered
+    own, rule = both_answers(loaded, PROMPT, RULES[1])
+    assert [content(a) for a in row.answers[1:]] == [content(own), content(rule)]
+    assert row.agreements[0] is None
+    assert row.agreements[1:] == tuple(Agreement.between(row.answers[0], a) for a in (own, rule))
+
+
+def test_rows_of_another_number_of_sides_are_not_taken_over(loaded: LoadedModel) -> None:
+    rows = rows_of(loaded, batch(PROMPT, "The king"), 1)
+    with pytest.raises(RowError):
+        next(run(loaded, batch(PROMPT, "The king", sides=(None, *RULES)), rows))

@@ -51,7 +51,7 @@ ANSWERING = (comparison, batch, sweep)
 TOP_3 = parse_rule("top-k:3")
 
 
-@pytest.mark.parametrize("make", [comparison])
+@pytest.mark.parametrize("make", [comparison, batch])
 @pytest.mark.parametrize(
     "sides",
     [(None,), (RULE,), (RULE, None), (RULE, TOP_3), (TOP_3, None, RULE, parse_rule("top-k:4"))],
@@ -62,7 +62,7 @@ def test_one_to_four_sides_are_compared(make: Any, sides: tuple[Any, ...]) -> No
     assert [None if text is None else parse_rule(text) for text in said] == list(sides)
 
 
-@pytest.mark.parametrize("make", [comparison])
+@pytest.mark.parametrize("make", [comparison, batch])
 @pytest.mark.parametrize(
     ("sides", "sentence"),
     [

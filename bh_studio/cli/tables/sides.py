@@ -1,9 +1,11 @@
-"""What a terminal calls the sides of a comparison."""
+"""What a terminal says of the sides of a comparison, whatever they have answered."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bh_studio.cli.terminal.columns import shorten
-from bh_studio.engine.rules import RuleName, format_rule, rule_title
+from bh_studio.engine.rules import Mode, RuleName, format_rule, rule_title
 from bh_studio.engine.rules.sides import Sides, side_letter
 
 # A level a layer makes a long text.
@@ -28,3 +30,22 @@ def side_titles(sides: Sides, top_k: int) -> list[str]:
 def title_lines(sides: Sides, top_k: int) -> list[str]:
     """The titles, a line each, below which letters are enough."""
     return [shorten(title, _LONGEST) for title in side_titles(sides, top_k)]
+
+
+def layer_lines(sides: Sides, means: Sequence[Sequence[float]]) -> list[str]:
+    """The mean experts of each layer, of all sides that have a rule. means: (side, layer)."""
+    lines = [
+        f"{side_letter(side)} " + "  ".join(f"{mean:.1f}" for mean in means[side])
+        for side, rule in enumerate(sides)
+        if rule is not None
+    ]
+    return ["", "Mean experts of each layer (from 0):", *lines] if lines else []
+
+
+def analyze_notes(sides: Sides) -> list[str]:
+    """What has to be known of counts that changed nothing, as lines."""
+    return [
+        f"Analyze: {side_letter(side)} used the model's own routing; its counts are simulated."
+        for side, rule in enumerate(sides)
+        if rule is not None and rule.mode is Mode.ANALYZE
+    ]
