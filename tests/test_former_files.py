@@ -188,6 +188,18 @@ def test_a_session_of_each_schema_version(
     assert (bh.prompt_expert_counts.sum(), bh.prompt_raw_counts.sum()) == sums
 
 
+def test_a_session_of_four_sides() -> None:
+    session = load_session(SESSIONS / "schema_4.bhsession")
+    rules = ("bh:0.1,temperature=1.25,min_k=2,max_k=5", "top-k:1", "top-p:0.5,max_k=5,mode=analyze")
+    assert session.sides == (None, *map(parse_rule, rules))
+    assert session.generation == generation()
+    assert session.first_differences == (None, 1, 1, None)
+    own, _, one, analyzed = session.records
+    assert own.text == analyzed.text == "L\ufffd^6\ufffd\ufffdpz"
+    assert one.raw_counts.tolist() == [[1, 1]] * 8
+    assert analyzed.expert_counts.max() > 2
+
+
 @pytest.mark.parametrize("path", sorted(SESSIONS.glob("*.bhsession")), ids=lambda path: path.stem)
 def test_a_session_says_what_its_file_says_also_when_it_is_saved_again(
     path: Path, tmp_path: Path
