@@ -20,6 +20,7 @@ from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.moe.vocabulary import check_token_ids
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import WindowSums
+from bh_studio.engine.rules.parameters import RouterShape
 
 
 def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
@@ -39,6 +40,38 @@ def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
     return documents
 
 
+def judged(log_p: Tensor, baseline: Tensor, targets: Tensor) -> np.ndarray:
+    """nats, KL(baseline || log_p) in nats, and agreement of each position: (3, position) float64.
+
+    log_p, baseline: (position, vocabulary) float32, log-probabilities of the next token. targets:
+    (position,) int64, the token that came. Agreement: 1 where both find the same one most probable.
+    Raises EngineError for probabilities that are not finite.
+    """
+    nats = -log_p.gather(-1, targets[:, None]).squeeze(-1)
+    kl = (baseline.exp() * (baseline - log_p)).sum(-1)
+    agrees = log_p.argmax(-1) == baseline.argmax(-1)
+    values = torch.stack([nats, kl, agrees.float()]).cpu().double()
+    if not torch.isfinite(values).all():
+        raise EngineError(
+            "The model gives probabilities that are not finite, so nothing can be scored.",
+            "The checkpoint is damaged, or this number format is too narrow for it.",
+        )
+    return values.numpy()
+
+
+def pass_counts(
+    integration: RoutingIntegration | None, rows: int, shape: RouterShape
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of the last pass, of `rows` tokens, after and before the limits.
+
+    Both (row, layer) uint8. integration: what was in force; None for the model's own routing.
+    """
+    if integration is not None:
+        return integration.last_counts()
+    used = np.full((rows, shape.layers), shape.top_k, dtype=np.uint8)
+    return used, used
+
+
 class Reader:
     """One batch of windows, read by one contender after the other.
 
@@ -52,7 +85,7 @@ class Reader:
         inputs = torch.stack([documents[w.document][w.start : w.end] for w in found])
         targets = [documents[w.document][w.first + 1 : w.end + 1] for w in found]
         self._model = loaded.model
-        self._layers, self._top_k = loaded.shape.layers, loaded.shape.top_k
+        self._shape = loaded.shape
         self._inputs = inputs.to(loaded.model.device)
         self._sizes = [len(of_window) for of_window in targets]
         self._targets = torch.cat(targets).to(loaded.model.device)
@@ -69,7 +102,7 @@ class Reader:
         return WindowSums(
             quality=np.stack([values.sum(1) for values in quality]),
             counts=np.stack([_count_sums(*pair) for pair in self._counts(integration)]),
-            rows_read=self._inputs.numel() * self._layers,
+            rows_read=self._inputs.numel() * self._shape.layers,
             expert_rows=sum(counter.rows),
         )
 
@@ -81,26 +114,16 @@ class Reader:
 
     def _quality(self, log_p: Tensor, baseline: Tensor) -> list[np.ndarray]:
         """nats, KL and agreement of each scored token, (3, token) for each window."""
-        nats = -log_p.gather(-1, self._targets[:, None]).squeeze(-1)
-        if not torch.isfinite(nats).all():
-            raise EngineError(
-                "The model gives probabilities that are not finite, so nothing can be scored.",
-                "The checkpoint is damaged, or this number format is too narrow for it.",
-            )
-        kl = (baseline.exp() * (baseline - log_p)).sum(-1)
-        agrees = log_p.argmax(-1) == baseline.argmax(-1)
-        values = torch.stack([nats.double(), kl.double(), agrees.double()]).cpu()
-        return [of_window.numpy() for of_window in values.split(self._sizes, dim=1)]
+        values = judged(log_p, baseline, self._targets)
+        return np.split(values, np.cumsum(self._sizes)[:-1], axis=1)
 
     def _counts(
         self, integration: RoutingIntegration | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Counts of the scored tokens, after and before the limits: (token, layer) a window."""
-        shape = (*self._inputs.shape, self._layers)
-        if integration is None:
-            used = raw = np.full(shape, self._top_k, dtype=np.uint8)
-        else:
-            used, raw = (counts.reshape(shape) for counts in integration.last_counts())
+        shape = (*self._inputs.shape, self._shape.layers)
+        counts = pass_counts(integration, self._inputs.numel(), self._shape)
+        used, raw = (of_pass.reshape(shape) for of_pass in counts)
         for window, size in enumerate(self._sizes):
             yield used[window, -size:], raw[window, -size:]
 

@@ -291,6 +291,15 @@ def test_a_model_that_gives_nan_is_named(loaded: LoadedModel) -> None:
         run(loaded, BH)
 
 
+def test_a_divergence_that_is_no_number_is_named(loaded: LoadedModel) -> None:
+    def without_the_first(_module: Any, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full_like(logits[..., :1], -torch.inf), logits[..., 1:]], -1)
+
+    loaded.model.lm_head.register_forward_hook(without_the_first)
+    with pytest.raises(EngineError, match="not finite"):
+        run(loaded, BH)
+
+
 def test_the_null_of_another_model_is_refused(
     loaded: LoadedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
