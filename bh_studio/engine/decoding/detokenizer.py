@@ -9,6 +9,13 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _CONTEXT_TOKENS = 8
 
 
+def texts_of(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> tuple[str, ...]:
+    """The text of each of `token_ids`, as StreamingDetokenizer has it; together the whole text."""
+    detokenizer = StreamingDetokenizer(tokenizer, [])
+    *pieces, last = (detokenizer.add(token_id) for token_id in token_ids)
+    return (*pieces, last + detokenizer.finish())
+
+
 class StreamingDetokenizer:
     """Text of one answer as its tokens arrive.
 

@@ -10,6 +10,7 @@ from bh_studio.engine.experiments.budget.budget import BudgetLaboratory
 from bh_studio.engine.experiments.comparison import ComparisonLaboratory
 from bh_studio.engine.experiments.evaluation.evaluation import EvaluationLaboratory
 from bh_studio.engine.experiments.recording import CalibrationLaboratory
+from bh_studio.engine.experiments.same_text import SameTextLaboratory
 from bh_studio.engine.experiments.sweep import SweepLaboratory
 from bh_studio.engine.protocol.experiments import (
     Batch,
@@ -18,6 +19,7 @@ from bh_studio.engine.protocol.experiments import (
     Calibration,
     Comparison,
     Evaluation,
+    SameText,
     Sweep,
 )
 
@@ -28,5 +30,6 @@ LABORATORIES: dict[type[Any], Any] = {
     Calibration: CalibrationLaboratory,
     Comparison: ComparisonLaboratory,
     Evaluation: EvaluationLaboratory,
+    SameText: SameTextLaboratory,
     Sweep: SweepLaboratory,
 }

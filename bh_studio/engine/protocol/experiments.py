@@ -196,6 +196,33 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag="evaluation", ta
         }
 
 
+class SameText(msgspec.Struct, frozen=True, kw_only=True, tag="same-text", tag_field="kind"):
+    """Have each of `sides` read the whole of `text`, and say how it predicts each token.
+
+    sides: one to four, no two alike, each the model's own routing, None, or a rule; the others are
+    compared with the first.
+
+    Raises ValueError for other sides.
+    """
+
+    text: Text
+    sides: tuple[RuleParameters | None, ...]
+
+    def __post_init__(self) -> None:
+        check_sides(self.sides)
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise ValueError for rules that do not fit `model`."""
+        _check_rules(model, self.sides)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the rows, but for the model."""
+        return {
+            "text": self.text.sha256,
+            "sides": _side_texts(self.sides),
+        }
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True, tag="budget", tag_field="kind"):
     """Find the level of `rule` at which a token uses `target` experts in a layer on average.
 
@@ -358,7 +385,9 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, tag="replay", tag_field=
         }
 
 
-ModelExperiment = Comparison | Sweep | Batch | Evaluation | Budget | Calibration | Benchmark
+ModelExperiment = (
+    Comparison | Sweep | Batch | SameText | Evaluation | Budget | Calibration | Benchmark
+)
 Experiment = ModelExperiment | Replay
 
 

@@ -25,6 +25,7 @@ from bh_studio.engine.protocol.experiments import (
     Calibration,
     Comparison,
     Evaluation,
+    SameText,
     Sweep,
 )
 from bh_studio.engine.protocol.texts import Text
@@ -246,6 +247,7 @@ def test_texts_with_such_a_token_are_refused(loaded: LoadedModel) -> None:
     text = Text("tale.txt", "Once upon a time. " * 30 + "<|user|>")
     for definition, name in (
         (Evaluation(texts=(text,), rules=(RULE,)), "tale.txt"),
+        (SameText(text=text, sides=(RULE,)), "tale.txt"),
         (Budget(target=2, rule=RULE, fit=(text,)), "tale.txt"),
         (Calibration(texts=(text,)), "The calibration text"),
     ):

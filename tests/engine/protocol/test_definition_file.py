@@ -21,6 +21,7 @@ from bh_studio.engine.protocol.experiments import (
     Experiment,
     NullSource,
     Replay,
+    SameText,
     Sweep,
     kind_of,
 )
@@ -53,6 +54,7 @@ DEFINITIONS: tuple[Experiment, ...] = (
     Benchmark(rounds=2, prefill_tokens=100),
     Replay(logits=LOGITS, null=NullSource.LEAVE_ONE_OUT, skip=3, rules=(RULE,)),
     Replay(logits=LOGITS, null=NULL, top_k=4),
+    SameText(text=POEM, sides=(RULE, None, parse_rule("top-k:12"))),
 )
 
 

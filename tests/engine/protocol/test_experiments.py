@@ -15,6 +15,7 @@ from bh_studio.engine.protocol.experiments import (
     Comparison,
     Evaluation,
     Experiment,
+    SameText,
     Sweep,
 )
 from bh_studio.engine.protocol.texts import Text
@@ -77,6 +78,23 @@ def test_other_sides_are_refused(make: Any, sides: tuple[Any, ...], sentence: st
         make(sides=sides)
 
 
+@pytest.mark.parametrize(
+    ("sides", "sentence"),
+    [
+        ((), "A comparison has 1 to 4 sides, the model's own routing among them; got 0."),
+        (
+            (None, *(parse_rule(f"top-k:{k}") for k in range(1, 5))),
+            "A comparison has 1 to 4 sides, the model's own routing among them; got 5.",
+        ),
+        ((None, RULE, None), "The model's own routing is given twice; give each once."),
+        ((RULE, None, RULE), "The rule bh:0.05 is given twice; give each once."),
+    ],
+)
+def test_one_to_four_different_sides_read_a_text(sides: tuple[Any, ...], sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        SameText(text=TEXT, sides=sides)
+
+
 @pytest.mark.parametrize("make", ANSWERING)
 @pytest.mark.parametrize("answers", [(), ("a",), ("a", "b", "c")])
 def test_each_side_has_an_answer_to_each_earlier_turn(make: Any, answers: tuple[str, ...]) -> None:
@@ -96,6 +114,7 @@ def test_rules_fit_the_experts_and_layers(rule: str) -> None:
     wrong = parse_rule(rule)
     definitions: list[Experiment] = [make(sides=(None, wrong)) for make in ANSWERING]
     definitions.append(Evaluation(texts=(TEXT,), rules=(RULE, wrong)))
+    definitions.append(SameText(text=TEXT, sides=(wrong,)))
     if not rule.startswith("top-k"):
         definitions.append(Budget(target=4, rule=wrong, fit=(TEXT,)))
     for definition in definitions:

@@ -1,0 +1,145 @@
+"""The same given text read by one to four sides, each in one pass. Knows no file.
+
+Nothing is generated, so the sides never part: each predicts the same tokens after the same tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bh_studio.engine.decoding.detokenizer import texts_of
+from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.experiments.environment import describe_environment
+from bh_studio.engine.experiments.evaluation.teacher_forcing import encode, judged, pass_counts
+from bh_studio.engine.experiments.sides import routings_of, shortages
+from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
+from bh_studio.engine.loading import LoadedModel
+from bh_studio.engine.protocol.events import UnitEvent
+from bh_studio.engine.protocol.experiments import SameText
+from bh_studio.engine.records.same_text.result import SameTextResult, side_key
+from bh_studio.engine.records.same_text.side_reading import SideReading
+from bh_studio.engine.rules.parameters import RuleParameters
+
+# Numbers of one array over positions and vocabulary, 32 MiB in float32; a few are held at once. It
+# decides how sums are rounded, so it may not depend on the machine.
+_MOST_LOGITS = 2**23
+
+
+class SameTextLaboratory:
+    """A text that is read with a model.
+
+    Raises EngineError for a text that the model cannot read or that has nothing to predict,
+    ValueError for rules that do not fit the model.
+    """
+
+    def __init__(self, loaded: LoadedModel, definition: SameText) -> None:
+        self._loaded, self._definition = loaded, definition
+        (self._ids,) = encode(loaded, (definition.text,))
+        if len(self._ids) > loaded.info.context_length:
+            raise EngineError(
+                f"{definition.text.name} has {len(self._ids):,} tokens; this model reads at most "
+                f"{loaded.info.context_length:,} at once.",
+                "Shorten it, or measure the rules on it with `bh-studio evaluate`.",
+            )
+        self._routings = routings_of(loaded, definition.sides)
+        self._first_states: Tensor | None = None
+
+    def stages(self, rows: Mapping[str, SideReading]) -> Iterator[Stage]:
+        """Each side reads the text."""
+        del rows
+        units = (
+            Unit(side_key(side), 1, side, functools.partial(self._fits, rule))
+            for side, rule in enumerate(self._definition.sides)
+        )
+        yield Stage("sides", tuple(units))
+
+    def compute(
+        self, unit: Unit, cancel: CancelToken
+    ) -> Generator[UnitEvent | Stepped, None, SideReading]:
+        """Have one side read the text."""
+        if cancel.is_cancelled:
+            raise Cancelled
+        side: int = unit.work
+        yield from shortages((self._routings[side],))
+        return self._reading(side)
+
+    def document(self, rows: Mapping[str, SideReading], is_complete: bool) -> SameTextResult | None:
+        """The result as far as sides have read, in their order."""
+        keys = [side_key(side) for side in range(len(self._definition.sides))]
+        known = keys if is_complete else [key for key in keys if key in rows]
+        if not known or known != keys[: len(known)]:
+            return None
+        token_ids = self._ids.tolist()
+        return SameTextResult(
+            model=self._loaded.info,
+            text_name=self._definition.text.name,
+            text_sha256=self._definition.text.sha256,
+            token_ids=tuple(token_ids),
+            token_texts=texts_of(self._loaded.tokenizer, token_ids),
+            sides=self._definition.sides,
+            readings=tuple(rows[key] for key in known),
+            is_complete=is_complete,
+            environment=describe_environment(),
+        )
+
+    def row_from_json(self, values: dict[str, Any]) -> SideReading:
+        """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        return SideReading.from_json(values)
+
+    def _fits(self, rule: RuleParameters | None, row: SideReading) -> bool:
+        shape = self._loaded.shape
+        return row.fits(rule, len(self._ids) - 1, shape.layers, shape.experts)
+
+    @torch.inference_mode()
+    def _reading(self, side: int) -> SideReading:
+        states = self._states(side)
+        # Right after the pass: it may be followed by one of side A.
+        counts, raw_counts = pass_counts(self._routings[side], len(states), self._loaded.shape)
+        if side == 0:
+            self._first_states = states
+        elif self._first_states is None:
+            # The reading of side A was taken over from an earlier run.
+            self._first_states = self._states(0)
+        judgements, ranks = self._predictions(states, self._first_states)
+        return SideReading(
+            rule=self._definition.sides[side],
+            log_probabilities=-judgements[0],
+            ranks=ranks,
+            kl=judgements[1],
+            # In one order, so that sums over them are rounded as over those of a file.
+            counts=counts.astype(np.int64, order="C"),
+            raw_counts=raw_counts.astype(np.int64, order="C"),
+        )
+
+    def _states(self, side: int) -> Tensor:
+        """What the last layer makes of each token but the last: (position, hidden)."""
+        model = self._loaded.model
+        inputs = self._ids[None, :-1].to(model.device)
+        with self._routings[side] or nullcontext():
+            states: Tensor = model.base_model(inputs, use_cache=False).last_hidden_state[0]
+        return states
+
+    def _predictions(self, states: Tensor, first_states: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """What `judged` says of each next token, and its rank: (3, position) and (position,)."""
+        head = self._loaded.model.get_output_embeddings()
+        judgements, ranks, start = [], [], 0
+        chunk = max(1, _MOST_LOGITS // head.out_features)
+        for of_chunk, of_first in zip(states.split(chunk), first_states.split(chunk), strict=True):
+            logits = head(of_chunk)
+            log_p = logits.log_softmax(-1, torch.float32)
+            # Side A is its own baseline, to the bit.
+            is_first = states is first_states
+            baseline = log_p if is_first else head(of_first).log_softmax(-1, torch.float32)
+            targets = self._ids[start + 1 : start + 1 + len(log_p)].to(log_p.device)
+            judgements.append(judged(log_p, baseline, targets))
+            more_probable = logits > logits.gather(-1, targets[:, None])
+            ranks.append(1 + more_probable.sum(-1).cpu().numpy())
+            start += len(log_p)
+        return np.concatenate(judgements, axis=1), np.concatenate(ranks)

@@ -1,0 +1,1 @@
+"""What several routings make of the same given text."""
