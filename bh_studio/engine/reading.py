@@ -27,13 +27,24 @@ from bh_studio.engine.records.recording import RecordedLogits, read_router_logit
 from bh_studio.engine.records.replays import ArenaRow
 from bh_studio.engine.records.rows import PromptRow, SkippedRow
 from bh_studio.engine.records.runs.reader import load_run
+from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.engine.records.session import Session, SessionError
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.sweep import RuleSummary, SweepResult, SweepRow
 from bh_studio.engine.records.terms import ModelInfo
 
-ResultRow = SweepRow | PromptRow | SkippedRow | ContenderRow | Solution | ArenaRow | ContenderResult
-Record = SweepResult | BatchResult | EvaluationResult | BudgetResult | BenchResult
+ResultRow = (
+    SweepRow
+    | PromptRow
+    | SkippedRow
+    | SideReading
+    | ContenderRow
+    | Solution
+    | ArenaRow
+    | ContenderResult
+)
+Record = SweepResult | BatchResult | SameTextResult | EvaluationResult | BudgetResult | BenchResult
 _Content = tuple[Record | None, tuple[ResultRow, ...]]
 
 # The answers to 20,000 prompts, two of 500 tokens each, take half of it. Read, JSON takes about
@@ -43,6 +54,7 @@ _MOST_BYTES = 512 * 2**20
 _NEWEST = {
     "sweep": newest_version("sweep"),
     "batch": newest_version("batch"),
+    "same-text": newest_version("same-text"),
     "evaluation": evaluation.SCHEMA_VERSION,
     "budget": budget.SCHEMA_VERSION,
     "replay": replays.SCHEMA_VERSION,
@@ -57,21 +69,22 @@ _OTHER = "it is neither a session, a recording of router logits nor a result of 
 class Result:
     """What a command has saved with `--out FILE.json`, or printed with `--json`.
 
-    kind: of experiment: "sweep", "batch" (`compare --prompts-file`), "evaluation", "budget",
-        "replay" or "bench".
+    kind: of experiment: "sweep", "batch" (`compare --prompts-file`), "same-text" (`compare
+        --text`), "evaluation", "budget", "replay" or "bench".
     is_complete: False for what was printed by a run that was stopped.
     model: None for a replay, which needs none.
     started_at, finished_at: ISO 8601 with time zone; of a run that went on, when its first and last
         rows were made. None where the file does not say: a replay, a benchmark, and evaluations and
         budgets of schema version 1.
     rows: what the command's table has a line for: a SweepRow for each answer; a PromptRow or a
-        SkippedRow for each prompt; a ContenderRow for each contender of an evaluation; a Solution
-        for one level, and one by layer; an ArenaRow for each rule; a ContenderResult for each way
-        to decode.
+        SkippedRow for each prompt; a SideReading for each side that read a text; a ContenderRow for
+        each contender of an evaluation; a Solution for one level, and one by layer; an ArenaRow for
+        each rule; a ContenderResult for each way to decode.
     summaries: of a sweep, a RuleSummary for each routing over all prompts; empty for others.
-    record: the whole as the engine made it, a SweepResult, BatchResult, EvaluationResult,
-        BudgetResult or BenchResult, to compute with. None for a replay, which is its rows, and for
-        evaluations and checked budgets of schema version 1, whose files lack the window sums.
+    record: the whole as the engine made it, a SweepResult, BatchResult, SameTextResult,
+        EvaluationResult, BudgetResult or BenchResult, to compute with. None for a replay, which is
+        its rows, and for evaluations and checked budgets of schema version 1, whose files lack the
+        window sums.
     settings: all that decided the rows; empty where the file does not say.
     environment: versions, machine and threads; empty for a replay.
     document: the file as it is.
@@ -109,12 +122,16 @@ def read(path: str | Path) -> Session | RecordedLogits | Result:
         recording.logits  # (layer, token, expert)
         recording.origin  # None if BH Studio has not recorded it
 
-    A result (.json) of sweep, compare --prompts-file, evaluate, budget, replay or bench, of this
-    version or an earlier one; see Result:
+    A result (.json) of sweep, compare --prompts-file, compare --text, evaluate, budget, replay or
+    bench, of this version or an earlier one; see Result:
 
         sweep = bh_studio.read("sweep.json")
         [(row.rule, row.answer.statistics.mean) for row in sweep.rows]
         [(found.rule, found.experts.low, found.experts.high) for found in sweep.summaries]
+
+        text = bh_studio.read("text.json")
+        [(reading.rule, reading.perplexity, reading.mean_kl) for reading in text.rows]
+        text.rows[1].kl  # (position,), in nats; position 0 is about the second token
 
         evaluation = bh_studio.read("evaluation.json")
         [(row.contender.label, row.scores.perplexity) for row in evaluation.rows]
@@ -270,6 +287,11 @@ def _batch(document: dict[str, Any]) -> _Content:
     return found, found.rows
 
 
+def _same_text(document: dict[str, Any]) -> _Content:
+    found = SameTextResult.from_json(document)
+    return found, found.readings
+
+
 def _evaluation(document: dict[str, Any]) -> _Content:
     # Version 1 did not keep the sums of its windows.
     is_whole = document["schema_version"] > 1
@@ -296,6 +318,7 @@ def _bench(document: dict[str, Any]) -> _Content:
 _CONTENTS: dict[str, Callable[[dict[str, Any]], _Content]] = {
     "sweep": _sweep,
     "batch": _batch,
+    "same-text": _same_text,
     "evaluation": _evaluation,
     "budget": _budget,
     "replay": _replay,

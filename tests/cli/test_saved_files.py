@@ -29,6 +29,8 @@ from bh_studio.engine.records.budget import BudgetResult
 from bh_studio.engine.records.evaluation import ContenderRow, EvaluationResult
 from bh_studio.engine.records.recording import RecordedLogits
 from bh_studio.engine.records.replays import ArenaRow
+from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.sweep import SweepResult, SweepRow
 from bh_studio.engine.routing.recordings import load_recording
@@ -36,7 +38,7 @@ from tests.tiny_olmoe import CONTEXT
 
 pytestmark = pytest.mark.filterwarnings("ignore:The null holds")
 
-KINDS = ("sweep", "batch", "evaluation", "budget", "replay", "bench")
+KINDS = ("sweep", "batch", "same-text", "evaluation", "budget", "replay", "bench")
 RULES = ("--rule", "bh:0.3,max_k=6", "--rule", "top-p:0.5,max_k=6")
 FOREIGN: tuple[Any, ...] = (None, "x", -1, 0, 0.5, 10**400, math.nan, True, [], {}, [[]], {"x": 1})
 
@@ -94,6 +96,8 @@ def saved(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Saved:
         out = {kind: ("--out", str(saved.path(kind))) for kind in KINDS}
         command("sweep", *few, "--seeds", "2", *RULES, *out["sweep"])
         command("compare", *few, *out["batch"])
+        (folder / "short.txt").write_text("Er sagt: ☃!", encoding="utf-8")
+        command("compare", "--text", str(folder / "short.txt"), *RULES, *model, *out["same-text"])
         command("evaluate", a, *RULES, "--controls", "--batch", "2", *model, *out["evaluation"])
         command("budget", "3", "--fit", a, "--check", b, "--per-layer", *model, *out["budget"])
         command("calibrate", a, "--score", "output", *model, "--out", str(folder / "null.npz"))
@@ -127,7 +131,7 @@ def same(left: object, right: object) -> None:
         assert left == right
 
 
-@pytest.mark.parametrize("kind", ["sweep", "batch", "evaluation", "budget"])
+@pytest.mark.parametrize("kind", ["sweep", "batch", "same-text", "evaluation", "budget"])
 def test_a_result_is_what_the_engine_made(kind: str, saved: Saved) -> None:
     found, document = saved.result(kind), saved.document(kind)
     same(found.record, saved.made[kind])
@@ -152,6 +156,18 @@ def test_rows_and_summaries_are_those_of_the_file(saved: Saved) -> None:
     assert isinstance(batch.record, BatchResult)
     assert [r.to_json() | {"key": str(r.line)} for r in batch.record.answered] == document["rows"]
     assert [row.line for row in batch.record.refused] == [2]
+
+    text, document = saved.result("same-text"), saved.document("same-text")
+    assert isinstance(text.record, SameTextResult)
+    assert [r.rule for r in text.rows if isinstance(r, SideReading)] == list(text.record.sides)
+    own, *rules = text.record.readings
+    assert document["totals"][1] == {
+        "side": "B", "rule": "bh:0.3,max_k=6", "nats": rules[0].nats, "kl": rules[0].mean_kl,
+        "perplexity": rules[0].perplexity, "experts": rules[0].statistics.to_dict(),
+    }  # fmt: skip
+    assert document["rows"][0] == {"key": "side 0", **own.to_json()}
+    assert "".join(document["token_texts"]) == "Er sagt: ☃!"
+    assert document["predicted_tokens"] == len(document["token_ids"]) - 1 == len(own.ranks)
 
     evaluation = saved.result("evaluation")
     assert isinstance(evaluation.record, EvaluationResult)
@@ -214,6 +230,26 @@ def test_what_was_printed_by_a_run_that_was_stopped(saved: Saved, tmp_path: Path
     assert isinstance(found.record, EvaluationResult)
     assert not found.record.is_complete
     assert len(found.record.scores()) == len(found.rows) == 1 + 2 + 1 + 2
+
+    document = saved.document("same-text")
+    lacking = {**document, "rows": document["rows"][:2]}
+    for rows, complete, sentence in (
+        (document["rows"][:2], True, "its rows are not those of its sides."),
+        (document["rows"][1:], False, "its rows are not those of its sides."),
+        ([], False, "its rows are not those of its sides."),
+        ([*document["rows"], {**document["rows"][0], "key": "side 3"}], True, "of its sides."),
+        ([document["rows"][0], {**document["rows"][0], "key": "side 1"}], False, "of its text."),
+    ):
+        (tmp_path / "t.json").write_text(
+            json.dumps({**document, "rows": rows, "complete": complete})
+        )
+        with pytest.raises(InputError, match=rf"t\.json is damaged: .*{sentence}"):
+            read(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(json.dumps({**lacking, "complete": False}))
+    found = read(tmp_path / "t.json")
+    assert isinstance(found, Result)
+    assert isinstance(found.record, SameTextResult)
+    assert (found.is_complete, found.record.is_complete, len(found.rows)) == (False, False, 2)
 
     document = saved.document("sweep")
     lacking = {**document, "rows": document["rows"][1:]}

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from bh_studio.cli.commands.compare_file import compare_file
+from bh_studio.cli.commands.compare_text import compare_text
 from bh_studio.cli.conversation import (
     add_conversation_options,
     check_conversation_options,
@@ -53,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Answer PROMPT with the model's own routing and with one rule or more, side by side, "
         "and print how many experts each token used. Or do so for every prompt of a file, and "
-        "print the numbers of each and of all."
+        "print the numbers of each and of all. Or, with --text, have one to four sides read the "
+        "same given text: nothing is generated, so they never part, and each is judged by how "
+        "well it predicts every token of it."
     )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument(
@@ -64,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
     )
     add_prompts_file_options(parser, asked)
+    asked.add_argument(
+        "--text",
+        metavar="FILE",
+        help='a text that all sides read as it is, where a prompt is continued; "-" reads it from '
+        "standard input; it may be as long as the model's context",
+    )
     add_model_option(parser)
     add_calibration_option(parser)
     add_conversation_options(parser)
@@ -75,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"save the result: {SUFFIX} (whole session), .json or .csv; of a prompts file .json "
         "or .csv, each prompt as soon as it is answered, and after an interruption the same "
-        "command goes on",
+        "command goes on; of a text .json or .csv",
     )
     add_restart_option(parser)
     add_history_option(parser)
@@ -91,10 +100,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
     prompts = prompts_of(arguments)
+    if arguments.text is not None:
+        return compare_text(arguments, sides)
     if prompts is not None:
         return compare_file(arguments, prompts, sides, generation)
     if arguments.restart:
-        raise CommandError("--restart needs --prompts-file.", EXIT_USAGE)
+        raise CommandError("--restart needs --prompts-file or --text.", EXIT_USAGE)
     definition = Comparison(
         prompt=read_prompt(arguments.prompt), sides=sides, generation=generation
     )

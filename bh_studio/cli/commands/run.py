@@ -13,6 +13,7 @@ from bh_studio.cli.commands import (
     calibrate,
     compare,
     compare_file,
+    compare_text,
     evaluate,
     replay,
     sweep,
@@ -33,6 +34,7 @@ from bh_studio.engine.protocol.experiments import (
     Comparison,
     Evaluation,
     Replay,
+    SameText,
     Sweep,
 )
 from bh_studio.engine.records.session import SUFFIX
@@ -46,6 +48,7 @@ _CARRY_OUT: dict[type, Callable[[argparse.Namespace, Any], int]] = {
     Comparison: compare.carry_out,
     Evaluation: evaluate.carry_out,
     Replay: replay.carry_out,
+    SameText: compare_text.carry_out,
     Sweep: sweep.carry_out,
 }
 

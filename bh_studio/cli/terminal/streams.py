@@ -70,15 +70,23 @@ def read_prompt(argument: str) -> str:
     if argument != "-":
         prompt = argument
     else:
-        data = sys.stdin.buffer.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise CommandError("Standard input is longer than a text may be.", EXIT_USAGE)
-        prompt = decoded(data, "Standard input")
+        prompt = read_standard_input()
     if not is_text(prompt):
         raise CommandError("The prompt is not valid UTF-8 text.", EXIT_USAGE)
     if not prompt.strip():
         raise CommandError("The prompt is empty. Give the beginning of a text.", EXIT_USAGE)
     return prompt
+
+
+def read_standard_input() -> str:
+    """The text on standard input, whatever the locale.
+
+    Raises CommandError if it is too long, InputError if it is no text.
+    """
+    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise CommandError("Standard input is longer than a text may be.", EXIT_USAGE)
+    return decoded(data, "Standard input")
 
 
 def terminal_width() -> int:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from bh_studio import cli
-from bh_studio.cli.commands import budget, calibrate, compare_file, evaluate, sweep
+from bh_studio.cli.commands import budget, calibrate, compare_file, compare_text, evaluate, sweep
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.protocol.experiments import (
     Batch,
@@ -20,6 +20,7 @@ from bh_studio.engine.protocol.experiments import (
     Calibration,
     Evaluation,
     Experiment,
+    SameText,
     Sweep,
 )
 from bh_studio.engine.protocol.texts import Text
@@ -41,6 +42,7 @@ BATCH = Batch(
     generation=GENERATION, prompts_name="p.txt", unusable=(SkippedRow(2, "It is empty."),),
 )  # fmt: skip
 EVALUATION = Evaluation(texts=(FIT,), rules=(parse_rule("top-k:2"),))
+SAME_TEXT = SameText(text=Text("short.txt", "Once upon a time"), sides=SIDES)
 BUDGET = Budget(target=3.0, rule=RuleParameters(), fit=(FIT,), check=(CHECK,), tokens=128)
 CALIBRATION = Calibration(texts=(FIT, CHECK))
 
@@ -65,10 +67,11 @@ def run(carry_out: CarryOut, given: argparse.Namespace, definition: Experiment) 
     [
         (sweep.carry_out, SWEEP, "2 answers"),
         (compare_file.carry_out, BATCH, "2 prompts"),
+        (compare_text.carry_out, SAME_TEXT, "window passes"),
         (evaluate.carry_out, EVALUATION, "window passes"),
         (budget.carry_out, BUDGET, "window passes"),
     ],
-    ids=["sweep", "batch", "evaluation", "budget"],
+    ids=["sweep", "batch", "same-text", "evaluation", "budget"],
 )
 def test_a_definition_is_carried_out_and_its_result_is_told_again(
     carry_out: CarryOut, definition: Experiment, what: str, checkpoint: str, tmp_path: Path,

@@ -263,7 +263,7 @@ def test_a_file_without_prompts_fails_before_the_model_is_loaded(
     ("arguments", "sentence"),
     [
         (["Once", "--prompts-file", "p.txt"], "not allowed with argument"),
-        ([], "one of the arguments PROMPT --prompts-file is required"),
+        ([], "one of the arguments PROMPT --prompts-file --text is required"),
         (["--prompts-file", "missing.txt"], "missing.txt: there is no such file"),
         (["--prompts-file", "p.md"], "p.md: use one of .txt, .csv, .jsonl"),
     ],

@@ -39,16 +39,21 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["comparison", "sweep", "batch", "evaluation", "budget"])
+@pytest.mark.parametrize(
+    "kind", ["comparison", "sweep", "batch", "same-text", "evaluation", "budget"]
+)
 def test_a_saved_definition_gives_what_the_command_gives(
     kind: str, checkpoint: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts = tmp_path / "p.txt"
     prompts.write_text("Once\n\nThe king\n")
+    short = tmp_path / "short.txt"
+    short.write_text("Once upon a time")
     asked: dict[str, tuple[object, ...]] = {
         "comparison": ("compare", "Once", *FEW),
         "sweep": ("sweep", "Once", "--seeds", "2", *FEW),
         "batch": ("compare", "--prompts-file", prompts, *FEW),
+        "same-text": ("compare", "--text", short, "--rule", "bh:0.1,max_k=4"),
         "evaluation": ("evaluate", text, "--rule", "bh:0.1,max_k=4", "--controls"),
         "budget": ("budget", "3", "--fit", text, "--tokens", "128"),
     }
