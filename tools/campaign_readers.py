@@ -60,6 +60,10 @@ KEEPING: dict[str, tuple[str, ...]] = {
         "sweep", "Once", "--alphas", "0.1", "0.2", *LOADING,
         "--max-k", "5", "--max-new-tokens", "4",
     ),
+    "same_text.json": (
+        "compare", "--text", str(READING), "--rule", "bh:0.1,max_k=5", "--rule", "top-k:1",
+        *LOADING,
+    ),
     "evaluation.json": (
         "evaluate", str(READING), "--rule", "bh:0.1,max_k=5", "--controls", *LOADING,
     ),

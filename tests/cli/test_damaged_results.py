@@ -107,6 +107,29 @@ def test_sums_of_another_shape(
 @pytest.mark.parametrize(
     "change",
     [
+        lambda row: row["kl"].pop(),
+        lambda row: row["kl"].__setitem__(0, 1e300),
+        lambda row: row["counts"].pop(),
+        lambda row: row["raw_counts"][0].__setitem__(0, 10**9),
+        lambda row: row["ranks"].__setitem__(0, 0),
+        lambda row: row["log_probabilities"].__setitem__(0, 0.5),
+        lambda row: row.update(rule="top-k:2"),
+        lambda row: row.update(rule=[None]),
+        lambda row: row.pop("rule"),
+    ],
+)
+def test_readings_of_another_shape(
+    change: Change, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((results / "same_text.json").read_bytes())
+    change(document["rows"][1])
+    said = refused(tmp_path / "t.json", KEEPING["same_text.json"], document, capsys)
+    assert "is not a result of this command: The row" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         lambda row: row.update(used=[[1]]),
         lambda row: row.update(used=[[0] * len(row["used"][0])] * len(row["used"])),
         lambda row: row.update(curves=[[[1.0, 2.0]]], tokens=3) or row.pop("used"),
