@@ -78,6 +78,5 @@ def _outcome(ended: Ended, printed: str, was_running: bool, sign: signal.Signals
 
 def _check_kept(session: Any) -> None:
     """Raise Faulty if no token is in what was saved."""
-    sides = session[0]["sides"]
-    if not any(side["token_ids"] for side in sides.values()):
+    if not any(side["token_ids"] for side in session[0]["sides"]):
         raise Faulty("Tokens were on the screen and none was saved.")
