@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
+from bh_studio.engine.records.decisions.router_rows import RouterRows
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
@@ -43,6 +44,8 @@ class SideRecord:
     prompt_expert_counts, prompt_raw_counts: (prompt token, layer) uint8, the last position left
         out because it is row 0 above.
     token_seconds: (token,) float64, this side's own computing time until each token was ready.
+    router_logits: of every position that was read, prompt first: row i of the answer's counts is
+        position len(prompt_token_ids) - 1 + i. None where they were not kept.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -55,6 +58,7 @@ class SideRecord:
     prompt_raw_counts: np.ndarray
     token_seconds: np.ndarray
     finish_reason: FinishReason
+    router_logits: RouterRows | None = None
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -217,7 +217,7 @@ def _side_from(
         "prompt_raw_counts": (read, model.layers),
         "token_seconds": (len(token_ids),),
     }
-    columns = {
+    columns: dict[str, Any] = {
         name: arrays.array(array_name(document, side, name), (dtype,), shapes[name])
         for name, dtype in _ARRAY_TYPES.items()
     }

@@ -1,0 +1,1 @@
+"""What the routers decided at every position, and how probable each token was."""
