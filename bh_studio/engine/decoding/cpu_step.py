@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from bh_studio.engine.decoding.decided import Decided, choice_of, experts_that_ran
 from bh_studio.engine.decoding.key_value_buffer import KeyValueBuffer, Place
 from bh_studio.engine.decoding.olmoe_layers import Layer, Norm, read_layers, read_norm
 from bh_studio.engine.decoding.rotary_rows import RotaryRows, half_swap, turned
@@ -29,8 +30,9 @@ from bh_studio.engine.moe.row_products import fastest_row_product
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import Mode
 
-# (layer number, layer, row) to mixing weights and indices, (1, slot), and the rule's raw count.
-Route = Callable[[int, Layer, Tensor], tuple[Tensor, Tensor, int]]
+# (layer number, layer, row) to router logits (1, expert), mixing weights and indices (1, slot), and
+# the rule's raw count.
+Route = Callable[[int, Layer, Tensor], tuple[Tensor, Tensor, Tensor, int]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +52,8 @@ class CpuStep:
     """A DecodeStep for an OlmoeForCausalLM on the CPU that has no olmoe_layers.layout_problem.
 
     integration: whose rule routes; None for the model's own routers. choose: None takes the most
-    probable token. What is done to the model's modules later, hooks among them, has no effect.
+    probable token. slots: experts that a token can have at most, where what is decided is recorded;
+    None for no record. What is done to the model's modules later, hooks among them, has no effect.
     """
 
     runs_ahead = False
@@ -60,6 +63,7 @@ class CpuStep:
         model: PreTrainedModel,
         integration: RoutingIntegration | None,
         choose: Choose | None,
+        slots: int | None = None,
     ) -> None:
         decoder: Any = model.base_model
         attention = decoder.layers[0].self_attn
@@ -83,6 +87,8 @@ class CpuStep:
         self._integration = integration
         self._route = _own_route if integration is None else _rule_route(integration.rule)
         self._choose = choose
+        self._slots = slots
+        self._routed: list[tuple[Tensor, Tensor, Tensor]] = []
         self._token_id = 0
         self._buffer: KeyValueBuffer | None = None
 
@@ -98,8 +104,10 @@ class CpuStep:
             logits, raw_counts = self._read(self._token_id)
             chosen = logits.argmax() if self._choose is None else self._choose(logits)
             self._token_id = int(chosen)
+            decided = None if self._slots is None else self._decided(logits, self._slots)
         seconds = time.perf_counter() - start
-        return _ReadyToken(DecodedToken(self._token_id, raw_counts, seconds), self._integration)
+        token = DecodedToken(self._token_id, raw_counts, seconds, decided)
+        return _ReadyToken(token, self._integration)
 
     def close(self) -> None:
         """See DecodeStep."""
@@ -112,17 +120,33 @@ class CpuStep:
         hidden = self._embedding[token_id : token_id + 1]
         rotation = self._rotary.at(self._buffer.length)
         raw_counts: list[int] = []
+        routed = self._routed = []
         places = self._buffer.add_row()
         for number, (layer, place) in enumerate(zip(self._layers, places, strict=True)):
             hidden = hidden + self._attend(layer, hidden, place, rotation)
             row = _normed(hidden, layer.experts_norm)
-            weights, indices, raw_count = self._route(number, layer, row)
+            router_logits, weights, indices, raw_count = self._route(number, layer, row)
             raw_counts.append(raw_count)
+            routed.append((router_logits, weights, indices))
             hidden = hidden + selected_experts_forward(layer.experts, row, indices, weights)
         logits = self._linear(_normed(hidden, self._last_norm), self._vocabulary)
         if self._integration is None:
             return logits, None
         return logits, np.array([raw_counts], dtype=np.uint8)
+
+    def _decided(self, logits: Tensor, slots: int) -> Decided:
+        """What was decided in the last pass, the token that was chosen included."""
+        router_logits, weights, indices = zip(*self._routed, strict=True)
+        # One operation for all layers, whose numbers of slots differ.
+        is_used = np.arange(slots) < np.array([each.shape[1] for each in indices])[:, None]
+        numbers, shares = np.zeros((2, 1, *is_used.shape))
+        numbers[0, is_used] = torch.cat(indices, 1)[0].numpy()
+        shares[0, is_used] = torch.cat(weights, 1)[0].float().numpy()
+        return Decided(
+            torch.cat(router_logits).float().numpy()[None],
+            experts_that_ran(numbers, shares, slots),
+            choice_of(logits, self._token_id),
+        )
 
     def _attend(
         self, layer: Layer, hidden: Tensor, place: Place, rotation: tuple[Tensor, Tensor]
@@ -157,20 +181,20 @@ def _normed(row: Tensor, norm: Norm, out: Tensor | None = None) -> Tensor:
     return torch.addcmul(norm.zeros, row, norm.weight, value=scale, out=out)
 
 
-def _own_route(_number: int, layer: Layer, row: Tensor) -> tuple[Tensor, Tensor, int]:
+def _own_route(_number: int, layer: Layer, row: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
     # As it is now: another rule may be in force in the model.
-    _, weights, indices = layer.router.forward(row)
-    return weights, indices, 0
+    logits, weights, indices = layer.router.forward(row)
+    return logits, weights, indices, 0
 
 
 def _rule_route(rule: RoutingRule) -> Route:
-    def analyze(number: int, layer: Layer, row: Tensor) -> tuple[Tensor, Tensor, int]:
+    def analyze(number: int, layer: Layer, row: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
         logits, weights, indices = layer.router.forward(row)
-        return weights, indices, rule.count_one(number, logits)
+        return logits, weights, indices, rule.count_one(number, logits)
 
-    def patch(number: int, layer: Layer, row: Tensor) -> tuple[Tensor, Tensor, int]:
+    def patch(number: int, layer: Layer, row: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
         logits = F.linear(row, layer.router_weight)
         indices, weights, raw_count = rule.select_one(number, logits)
-        return weights.to(row.dtype), indices, raw_count
+        return logits, weights.to(row.dtype), indices, raw_count
 
     return analyze if rule.parameters.mode is Mode.ANALYZE else patch

@@ -13,6 +13,7 @@ import triton
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from bh_studio.engine.decoding.pass_record import PassRecord
 from bh_studio.engine.kernels import decoder_kernels, expert_kernels, selection_kernels
 from bh_studio.engine.routing.selection import Selection, SelectionTables
 
@@ -38,8 +39,7 @@ class GpuGraph:
     and values have room for. count, select: what makes the raw counts, or all of the selection,
     where tables cannot; they may not wait for the device.
 
-    token, position: (1,) int64. logits: (1, vocabulary). outcome: (1 + layer,) int64, the most
-    probable token and the raw count of each layer.
+    token, position: (1,) int64. logits: (1, vocabulary). record: see gpu_queue.TokenGraph.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class GpuGraph:
         self.token = new(1, dtype=torch.int64)
         self.position = new(1, dtype=torch.int64)
         self.logits = new(1, self._head.shape[0])
-        self.outcome = new(1 + layers, dtype=torch.int64)
+        self.record = PassRecord(layers, experts, dtype, device)
         self._best = new(1, dtype=torch.int64).fill_(decoder_kernels.NO_TOKEN.value)
         self._keys = new(layers, kv_heads, self.capacity, width)
         self._values = new(layers, kv_heads, self.capacity, width)
@@ -91,13 +91,10 @@ class GpuGraph:
         self._attended = new(self._queries)
         self._parts = new(heads, _SPLITS, width + 2, dtype=torch.float32)
         self._arrived = new(heads + 1, dtype=torch.int32)
-        self._router_logits = new(1, experts)
         self._thresholds = new(layers, experts, dtype=torch.float32)
         self._used_of_raw = new(layers, experts + 1, dtype=torch.int32)
         self._settings = new(3, dtype=torch.float32)
-        self._indices = new(experts, dtype=torch.int32)
         self._weights = new(experts, dtype=torch.float32)
-        self._used = new(1, dtype=torch.int32)
         self._raw_counts = new(layers, dtype=torch.int32)
         self._activated = new(experts, self._decoder.layers[0].mlp.experts.down_proj.shape[-1])
 
@@ -163,7 +160,7 @@ class GpuGraph:
         )  # fmt: skip
         layers = config.num_hidden_layers
         decoder_kernels.finish[(1,)](
-            self._best, self.token, self.position, self._raw_counts, self.outcome,
+            self._best, self.token, self.position, self._raw_counts, self.record.outcome,
             LAYERS=layers, PADDED_LAYERS=triton.next_power_of_2(layers),
             num_warps=1, **self._launch,
         )  # fmt: skip
@@ -198,11 +195,12 @@ class GpuGraph:
     def _queue_experts(self, number: int, layer: Any, size: int, padded: int) -> None:
         gate, experts = layer.mlp.gate, layer.mlp.experts
         count, width, rows = gate.weight.shape[0], experts.down_proj.shape[-1], _ROWS["route"]
+        logits, indices, used = self._routed(number)
         decoder_kernels.route[(triton.cdiv(count, rows),)](
             self._state, layer.post_attention_layernorm.weight, gate.weight, self._normed,
-            self._router_logits, self._arrived[-1:],
+            logits, self._arrived[-1:],
             self._thresholds, self._used_of_raw, self._settings, number,
-            self._indices, self._weights, self._used, self._raw_counts,
+            indices, self._weights, used, self._raw_counts,
             TOP_K=gate.top_k, EPSILON=self._config.rms_norm_eps, SIZE=size, PADDED=padded,
             EXPERTS=count, PADDED_EXPERTS=triton.next_power_of_2(count), BLOCK=rows,
             SELECT=self._count is None and self._select is None,
@@ -210,14 +208,14 @@ class GpuGraph:
         )  # fmt: skip
         self._queue_rule(number, gate.top_k, count)
         expert_kernels.gate_up[(self._programs,)](
-            self._normed, self._indices, self._weights, self._used, experts.gate_up_proj,
+            self._normed, indices, self._weights, used, experts.gate_up_proj,
             self._activated, count,
             SLOTS=count, SIZE=size, PADDED=padded, WIDTH=width, BLOCK=_ROWS["gate_up"],
             ONE_ROW=True, num_warps=_WARPS["gate_up"], **self._launch,
         )  # fmt: skip
         rows = _ROWS["down"]
         expert_kernels.down[(triton.cdiv(size, rows), 1)](
-            self._activated, self._indices, self._weights, self._used, experts.down_proj,
+            self._activated, indices, self._weights, used, experts.down_proj,
             self._state, count,
             SLOTS=count, SIZE=size, WIDTH=width, PADDED=triton.next_power_of_2(width), BLOCK=rows,
             SLOT_BLOCK=_SLOTS_AT_ONCE, ONE_ROW=True, num_warps=_WARPS["down"], **self._launch,
@@ -226,21 +224,28 @@ class GpuGraph:
     def _queue_rule(self, number: int, top_k: int, experts: int) -> None:
         """What a rule without tables does, after `route` has made the logits."""
         raw_count = self._raw_counts[number : number + 1]
+        logits, indices, used = self._routed(number)
         if self._select is not None:
-            selection = self._select(number, self._router_logits)
+            selection = self._select(number, logits)
             slots = selection.indices.shape[1]
-            self._indices[:slots].copy_(selection.indices[0])
+            indices[:slots].copy_(selection.indices[0])
             # To the dtype of the model and back: mixing weights are rounded like the router's own.
             self._weights[:slots].copy_(selection.weights[0].to(self.logits.dtype))
-            self._used.copy_(selection.counts)
+            used.copy_(selection.counts)
             raw_count.copy_(selection.raw_counts)
         elif self._count is not None:
-            raw_count.copy_(self._count(number, self._router_logits))
+            raw_count.copy_(self._count(number, logits))
             selection_kernels.select_counted[(1,)](
-                self._router_logits, self._used_of_raw[number], self._settings,
-                self._indices, self._weights, self._used, raw_count,
+                logits, self._used_of_raw[number], self._settings,
+                indices, self._weights, used, raw_count,
                 TOP_K=top_k, EXPERTS=experts, PADDED=triton.next_power_of_2(experts),
             )  # fmt: skip
+
+    def _routed(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the router of a layer writes: logits (1, expert), indices (expert,), used (1,)."""
+        layer = slice(number, number + 1)
+        record = self.record
+        return record.router_logits[layer], record.indices[number], record.used[layer]
 
     def _shared(self, rows: int, at_once: int) -> int:
         """Programs that share a product of so many rows."""

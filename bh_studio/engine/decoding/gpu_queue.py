@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bh_studio.engine.decoding.pass_record import PassRecord
 from bh_studio.engine.decoding.step import Choose, DecodedToken
 from bh_studio.engine.moe.integration import RoutingIntegration
 
@@ -18,13 +19,13 @@ from bh_studio.engine.moe.integration import RoutingIntegration
 class TokenGraph(Protocol):
     """Reads `token` and writes what comes next; on one CUDA device.
 
-    token: int64, one number. logits: (1, vocabulary). outcome: (1 + layer,) int64, the most
-    probable token, which is in `token` too, and the raw count of each layer.
+    token: int64, one number. logits: (1, vocabulary). record: the most probable token, which is in
+    `token` too, the raw count of each layer, and what the routers decided; no choice.
     """
 
     token: Tensor
     logits: Tensor
-    outcome: Tensor
+    record: PassRecord
 
     def replay(self) -> None:
         """Queue one pass on the current stream."""
@@ -34,7 +35,8 @@ class GpuQueue:
     """Queues passes of one side's graph; at most two may be pending.
 
     integration: which counts the tokens that are waited for; None for the baseline. choose: None
-    takes the most probable token, found in the graph.
+    takes the most probable token, found in the graph. slots: experts that a token can have at most,
+    where what is decided is recorded; None for no record.
     """
 
     def __init__(
@@ -42,16 +44,19 @@ class GpuQueue:
         graph: TokenGraph,
         integration: RoutingIntegration | None,
         choose: Choose | None,
+        slots: int | None = None,
     ) -> None:
         self._graph = graph
         self._integration = integration
         self._choose = choose
+        self._slots = slots
         # The next pass may be queued before the result of the former one was looked at.
-        self._results = [torch.empty_like(graph.outcome, device="cpu").pin_memory() for _ in "ab"]
+        self._results = [graph.record.on_host() for _ in "ab"]
 
     def submit(self) -> PendingGpuToken:
         """Queue one pass, and a copy of its outcome to the host."""
         graph, result = self._graph, self._results[0]
+        record = graph.record
         self._results.reverse()
         with torch.inference_mode(), torch.cuda.device(graph.token.device):
             # `blocking`: to wait takes no processor time, which the window can use.
@@ -61,10 +66,14 @@ class GpuQueue:
             if self._choose is not None:
                 token = self._choose(graph.logits)
                 graph.token.copy_(token.view_as(graph.token))
-                graph.outcome[:1].copy_(token.view(1))
-            result.copy_(graph.outcome, non_blocking=True)
+                record.outcome[:1].copy_(token.view(1))
+            if self._slots is None:
+                result.outcome.copy_(record.outcome, non_blocking=True)
+            else:
+                record.write_choice(graph.logits, record.outcome)
+                result.take(record)
             end.record()
-        return PendingGpuToken(result, start, end, self._integration)
+        return PendingGpuToken(result, start, end, self._integration, self._slots)
 
 
 class QueuedStep:
@@ -86,26 +95,28 @@ class QueuedStep:
 
 
 class PendingGpuToken:
-    """A token whose pass is queued between two events. result: (1 + layer,) int64, on the host."""
+    """A token whose pass is queued between two events. result: on the host."""
 
     def __init__(
         self,
-        result: Tensor,
+        result: PassRecord,
         start: torch.cuda.Event,
         end: torch.cuda.Event,
         integration: RoutingIntegration | None,
+        slots: int | None,
     ) -> None:
-        self._result = result
+        self._result, self._slots = result, slots
         self._start, self._end = start, end
         self._integration = integration
 
     def wait(self) -> DecodedToken:
         """See PendingToken; the seconds are the device's own."""
         self._end.synchronize()
-        token_id, *counts = self._result.tolist()
+        token_id, *counts = self._result.outcome.tolist()
         seconds = self._start.elapsed_time(self._end) / 1000
+        decided = None if self._slots is None else self._result.decided(self._slots)
         if self._integration is None:
-            return DecodedToken(token_id, None, seconds)
+            return DecodedToken(token_id, None, seconds, decided)
         raw_counts = np.array([counts], dtype=np.uint8)
         self._integration.add_decode_pass(raw_counts)
-        return DecodedToken(token_id, raw_counts, seconds)
+        return DecodedToken(token_id, raw_counts, seconds, decided)

@@ -59,7 +59,8 @@ class GpuStep(QueuedStep):
     """A DecodeStep for a model that has no `problem`.
 
     integration: whose rule routes; None for the model's own routers. choose: None takes the most
-    probable token. What is done to the model's modules later, hooks among them, has no effect.
+    probable token. slots: experts that a token can have at most, where what is decided is recorded;
+    None for no record. What is done to the model's modules later, hooks among them, has no effect.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class GpuStep(QueuedStep):
         shape: RouterShape,
         integration: RoutingIntegration | None,
         choose: Choose | None,
+        slots: int | None = None,
     ) -> None:
         super().__init__()
         self._graph: GpuGraph | None = None
         self._model = model
         self._integration = integration
         self._choose = choose
+        self._slots = slots
         self._rule = None if integration is None else integration.rule
         self._tables = own_tables(shape)
         if self._rule is not None:
@@ -86,7 +89,7 @@ class GpuStep(QueuedStep):
             self._graph = _graph(self._model, self._rule, tokens)
             self._graph.set_rule(self._tables)
             self._graph.set_prompt(cache, token)
-            self._queue = GpuQueue(self._graph, self._integration, self._choose)
+            self._queue = GpuQueue(self._graph, self._integration, self._choose, self._slots)
 
     def close(self) -> None:
         """See DecodeStep; the graph waits for the next side."""

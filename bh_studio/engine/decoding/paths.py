@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from bh_studio.engine.decoding.cpu_step import CpuStep
 from bh_studio.engine.decoding.olmoe_layers import layout_problem
+from bh_studio.engine.decoding.pass_recorder import PassRecorder
 from bh_studio.engine.decoding.step import Choose, DecodeStep
 from bh_studio.engine.decoding.stock_step import StockStep
 from bh_studio.engine.moe.integration import RoutingIntegration
@@ -58,20 +59,23 @@ def open_step(
     shape: RouterShape,
     integration: RoutingIntegration | None,
     choose: Choose | None,
+    recorder: PassRecorder | None = None,
 ) -> DecodeStep:
     """A step of one side on the way that decode_path names.
 
-    integration: None for the baseline. choose: None for the most probable token.
+    integration: None for the baseline. choose: None for the most probable token. recorder: of the
+    model, where what is decided is to be recorded, on any way.
     """
+    slots = None if recorder is None else recorder.slots
     name = decode_path(model).name
     if name == GPU:
         from bh_studio.engine.decoding.gpu_step import GpuStep
 
-        return GpuStep(model, shape, integration, choose)
+        return GpuStep(model, shape, integration, choose, slots)
     if name == GRAPH:
         from bh_studio.engine.decoding.stock_graph_step import StockGraphStep
 
-        return StockGraphStep(model, integration, choose)
+        return StockGraphStep(model, integration, choose, recorder)
     if name == CPU:
-        return CpuStep(model, integration, choose)
-    return StockStep(model, integration, choose)
+        return CpuStep(model, integration, choose, slots)
+    return StockStep(model, integration, choose, recorder)

@@ -11,7 +11,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from bh_studio.engine.errors import EngineError
+from bh_studio.engine.decoding.decided import not_finite
 from bh_studio.engine.records.terms import GenerationParameters
 
 # Divided by less, logits may exceed what float32 holds, and then no probability is a number.
@@ -59,7 +59,4 @@ class SampledToken:
         except RuntimeError as error:
             if torch.isfinite(logits).all():
                 raise
-            raise EngineError(
-                "The model's answer has values that are not finite.",
-                "The checkpoint is damaged, or this number format is too narrow for it.",
-            ) from error
+            raise not_finite() from error

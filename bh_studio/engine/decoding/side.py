@@ -14,13 +14,15 @@ import numpy as np
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from bh_studio.engine.decoding.decided import Decided
+from bh_studio.engine.decoding.pass_recorder import PassRecorder
 from bh_studio.engine.decoding.paths import open_step
 from bh_studio.engine.decoding.sampling import SampledToken
 from bh_studio.engine.decoding.step import DecodedToken, DecodeStep, PendingToken
 from bh_studio.engine.decoding.stock_step import chosen_token, read_tokens
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
-from bh_studio.engine.rules.parameters import RouterShape
+from bh_studio.engine.rules.parameters import Mode, RouterShape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +31,8 @@ class Step:
 
     expert_counts, raw_counts: (row, layer) uint8, after and before min_k and max_k; one row a
     position that was read, so all of the prompt's in the first step and one in later ones.
-    seconds: computing time of this step. finish_reason: set if this is the last token.
+    seconds: computing time of this step. finish_reason: set if this is the last token. decided: of
+    the same rows, and of this token; None where it is not recorded.
     """
 
     token_id: int
@@ -37,13 +40,15 @@ class Step:
     raw_counts: np.ndarray
     seconds: float
     finish_reason: FinishReason | None
+    decided: Decided | None
 
 
 class SideDecoder:
     """Produces the tokens of one side, one `step` at a time.
 
     integration: routing in force during the steps of this side only; None for the baseline.
-    prompt: (1, position) int64. end_token_ids: tokens that end the text.
+    prompt: (1, position) int64. end_token_ids: tokens that end the text. records: whether what the
+    routers decide, and how probable each token was, is recorded.
     """
 
     def __init__(
@@ -54,6 +59,8 @@ class SideDecoder:
         end_token_ids: frozenset[int],
         shape: RouterShape,
         integration: RoutingIntegration | None = None,
+        *,
+        records: bool = False,
     ) -> None:
         self._model = model
         self._prompt = prompt.to(model.device)
@@ -73,6 +80,7 @@ class SideDecoder:
         if integration is not None:
             used = integration.parameters.used_counts(shape.experts, shape.top_k)
             self._used_of_raw = np.array(used, dtype=np.uint8)
+        self._recorder = PassRecorder(model, _most_slots(shape, integration)) if records else None
         self._produced = 0
         self._step: DecodeStep | None = None
         self._ahead: PendingToken | None = None
@@ -105,21 +113,24 @@ class SideDecoder:
     def _first(self) -> Step:
         start = time.perf_counter()
         cache = DynamicCache(config=self._model.config)
-        token = chosen_token(
-            read_tokens(self._model, self._prompt, cache, self._integration), self._choose
-        )
+        recorder = self._recorder
+        logits = read_tokens(self._model, self._prompt, cache, self._integration, recorder)
+        token = chosen_token(logits, self._choose)
         token_id = int(token)  # waits for the device, so the time below is the whole step's
+        decided = None if recorder is None else recorder.decided(logits, token_id)
         self._produced = 1
         reason = self._finish_reason(token_id)
         if reason is None:
-            self._step = open_step(self._model, self._shape, self._integration, self._choose)
+            self._step = open_step(
+                self._model, self._shape, self._integration, self._choose, recorder
+            )
             self._step.start(cache, token, self._most_tokens - 1)
         seconds = time.perf_counter() - start
         if self._integration is None:
             counts = raw = self._baseline_row.repeat(self._prompt.shape[1], axis=0)
         else:
             counts, raw = self._integration.last_counts()
-        return Step(token_id, counts, raw, seconds, reason)
+        return Step(token_id, counts, raw, seconds, reason, decided)
 
     def _next(self) -> Step:
         decoded = self._decoded()
@@ -130,7 +141,7 @@ class SideDecoder:
         else:
             counts = self._used_of_raw[raw]
         reason = self._finish_reason(decoded.token_id)
-        return Step(decoded.token_id, counts, raw, decoded.seconds, reason)
+        return Step(decoded.token_id, counts, raw, decoded.seconds, reason, decoded.decided)
 
     def _decoded(self) -> DecodedToken:
         assert self._step is not None
@@ -145,3 +156,10 @@ class SideDecoder:
         if token_id in self._end_token_ids:
             return FinishReason.END_OF_TEXT
         return self._last_reason if self._produced >= self._most_tokens else None
+
+
+def _most_slots(shape: RouterShape, integration: RoutingIntegration | None) -> int:
+    """Experts of a layer that can run for a position at most."""
+    if integration is None or integration.parameters.mode is Mode.ANALYZE:
+        return shape.top_k
+    return max(integration.parameters.used_counts(shape.experts, shape.top_k))

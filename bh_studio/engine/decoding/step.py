@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 from transformers import DynamicCache
 
+from bh_studio.engine.decoding.decided import Decided
+
 # Logits (1, vocabulary) to the next token, (1, 1) int64 on the same device.
 Choose = Callable[[Tensor], Tensor]
 
@@ -24,11 +26,13 @@ class DecodedToken:
 
     raw_counts: (1, layer) uint8, what the side's rule selected before min_k and max_k while the
     former token was read; None for a side without a rule. seconds: computing time of the step.
+    decided: None where it is not recorded.
     """
 
     token_id: int
     raw_counts: np.ndarray | None
     seconds: float
+    decided: Decided | None = None
 
 
 class PendingToken(Protocol):

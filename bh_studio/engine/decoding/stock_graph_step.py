@@ -6,17 +6,22 @@ for it holds the rule's operations as they are. Knows no layers.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from bh_studio.engine.decoding.gpu_queue import GpuQueue, QueuedStep
+from bh_studio.engine.decoding.pass_record import PassRecord
+from bh_studio.engine.decoding.pass_recorder import PassRecorder
 from bh_studio.engine.decoding.rotary_rows import CHANGING_ROTATIONS
 from bh_studio.engine.decoding.step import Choose, hook_problem
 from bh_studio.engine.moe import experts_cuda
 from bh_studio.engine.moe.experts import NAME as SELECTED_EXPERTS
 from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.moe.routers import find_routers, router_shape
 
 
 def problem(model: PreTrainedModel) -> str:
@@ -38,7 +43,7 @@ class StockGraphStep(QueuedStep):
     """A DecodeStep for a model that has no `problem`.
 
     integration: whose rule routes; None for the model as it is. choose: None takes the most
-    probable token.
+    probable token. recorder: what records the routers; None for no record.
     """
 
     def __init__(
@@ -46,17 +51,21 @@ class StockGraphStep(QueuedStep):
         model: PreTrainedModel,
         integration: RoutingIntegration | None,
         choose: Choose | None,
+        recorder: PassRecorder | None = None,
     ) -> None:
         super().__init__()
         self._model = model
         self._integration = integration
         self._choose = choose
+        self._recorder = recorder
 
     def start(self, cache: DynamicCache, token: Tensor, room: int) -> None:
         """See DecodeStep; keys and values are copied once, here."""
         with torch.cuda.device(self._model.device):
-            graph = StockGraph(self._model, self._integration, cache, token, room)
-            self._queue = GpuQueue(graph, self._integration, self._choose)
+            recorder = self._recorder
+            graph = StockGraph(self._model, self._integration, cache, token, room, recorder)
+            slots = None if recorder is None else recorder.slots
+            self._queue = GpuQueue(graph, self._integration, self._choose, slots)
 
     def close(self) -> None:
         """See DecodeStep."""
@@ -67,7 +76,8 @@ class StockGraph:
     """A TokenGraph of `model` on a StaticCache.
 
     cache: keys and values of a prompt, copied. token: (1, 1) int64, the next one to read. room:
-    tokens that can be read from here on. logits exist once a pass was queued.
+    tokens that can be read from here on. recorder: what records the routers; None for no record.
+    logits exist once a pass was queued.
     """
 
     def __init__(
@@ -77,14 +87,15 @@ class StockGraph:
         cache: DynamicCache,
         token: Tensor,
         room: int,
+        recorder: PassRecorder | None = None,
     ) -> None:
-        self._model, self._integration = model, integration
+        self._model, self._integration, self._recorder = model, integration, recorder
         length = int(cache.get_seq_length())
         self._cache = _static(model, cache, length + room)
         self.token = token.clone()
         self.position = torch.full_like(token, length)
-        layers = 0 if integration is None else integration.shape.layers
-        self.outcome = torch.zeros(1 + layers, dtype=torch.int64, device=token.device)
+        shape = router_shape(find_routers(model))
+        self.record = PassRecord(shape.layers, shape.experts, model.dtype, token.device)
         self.logits = torch.empty(0, device=token.device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -121,19 +132,22 @@ class StockGraph:
             with self._integration.uncounted() as raw_counts:
                 self.logits = self._forward()
                 for layer, count in enumerate(raw_counts):
-                    self.outcome[1 + layer].copy_(torch.as_tensor(count)[0])
+                    self.record.outcome[1 + layer].copy_(torch.as_tensor(count)[0])
         self.token.copy_(self.logits.argmax(dim=-1, keepdim=True))
-        self.outcome[:1].copy_(self.token[0])
+        self.record.outcome[:1].copy_(self.token[0])
         self.position.add_(1)
 
     def _forward(self) -> Tensor:
-        logits: Tensor = self._model(
-            self.token,
-            position_ids=self.position,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        with self._recorder or nullcontext():
+            logits: Tensor = self._model(
+                self.token,
+                position_ids=self.position,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        if self._recorder is not None:
+            self.record.put_down(self._recorder.outputs)
         return logits
 
 

@@ -117,7 +117,7 @@ def test_several_passes_equal_transformers(length: int, config: dict[str, Any]) 
         token = expected.argmax(-1, keepdim=True)
         # The graph's own token is what its next pass reads.
         assert graph.token.tolist() == token[0].tolist()
-        assert graph.outcome.tolist() == [int(token), *[0] * LAYERS]
+        assert graph.record.outcome.tolist() == [int(token), *[0] * LAYERS]
         assert graph.position.tolist() == [length + number]
     for layer, states in enumerate(cache.layers):
         for buffer, tensor in ((graph._keys, states.keys), (graph._values, states.values)):
@@ -259,7 +259,7 @@ def test_a_rule_routes_as_it_does_in_transformers(
         torch.testing.assert_close(graph.logits, expected, rtol=0, atol=1e-4)
         token = expected.argmax(-1, keepdim=True)
         raw = integration.last_counts()[1][0].tolist()
-        assert graph.outcome.tolist() == [int(token), *raw]
+        assert graph.record.outcome.tolist() == [int(token), *raw]
         assert any(count not in (0, TOP_K) for count in raw)
 
 
@@ -277,7 +277,7 @@ def test_identity_and_analysis_change_no_bit(model: OlmoeForCausalLM, recording:
         graph.set_rule(tables)
         graph.set_prompt(cache, token)
         graph.queue()
-        return graph.logits.clone(), graph.outcome.tolist()
+        return graph.logits.clone(), graph.record.outcome.tolist()
 
     own, (own_token, *_) = outcome(None)
     rule = parse_rule("bh:0.2,max_k=10")

@@ -1,0 +1,58 @@
+"""Records what is decided while the model's own modules read tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bh_studio.engine.decoding.decided import Decided, choice_of, experts_that_ran, of_layers
+from bh_studio.engine.moe.router_capture import RouterCapture, RouterOutput
+
+
+class PassRecorder:
+    """To be entered around a pass of `model`, inside the routing that is in force.
+
+    slots: experts that a position can have at most.
+    """
+
+    def __init__(self, model: nn.Module, slots: int) -> None:
+        self.slots = slots
+        self._capture = RouterCapture(model)
+
+    def __enter__(self) -> None:
+        self._capture.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._capture.__exit__(kind, error, traceback)
+
+    @property
+    def outputs(self) -> Sequence[RouterOutput]:
+        """What the routers put out in the last pass."""
+        return self._capture.outputs
+
+    def decided(self, logits: Tensor, token_id: int) -> Decided:
+        """What was decided in the last pass. logits: (1, vocabulary), of which `token_id` is."""
+        router_logits, weights, indices = zip(*self.outputs, strict=True)
+        return Decided(
+            of_layers(router_logits, torch.float32),
+            experts_that_ran(
+                _of_rows(indices, torch.int64), _of_rows(weights, torch.float32), self.slots
+            ),
+            choice_of(logits, token_id),
+        )
+
+
+def _of_rows(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> np.ndarray:
+    """(row, layer, slot), with as many slots as the widest layer, filled with 0."""
+    widest = max(tensor.shape[-1] for tensor in tensors)
+    padded = [torch.nn.functional.pad(t, (0, widest - t.shape[-1])) for t in tensors]
+    return of_layers(padded, dtype)
