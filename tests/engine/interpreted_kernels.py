@@ -17,6 +17,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from bh_studio.engine.decoding import gpu_graph
 from bh_studio.engine.kernels import (
+    choice_kernels,
     decoder_kernels,
     expert_kernels,
     selection_kernels,
@@ -28,7 +29,8 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 
 _WITH_KERNELS = (
-    tl, tl.standard, decoder_kernels, expert_kernels, selection_kernels, trial_kernels,
+    tl, tl.standard, choice_kernels, decoder_kernels, expert_kernels, selection_kernels,
+    trial_kernels,
 )  # fmt: skip
 # That of 3.6 fails with NumPy 2.4.
 _OLDEST_INTERPRETER = (3, 7)
