@@ -70,7 +70,7 @@ class GpuQueue:
             if self._slots is None:
                 result.outcome.copy_(record.outcome, non_blocking=True)
             else:
-                record.write_choice(graph.logits, record.outcome)
+                record.write_choice(graph.logits)
                 result.take(record)
             end.record()
         return PendingGpuToken(result, start, end, self._integration, self._slots)

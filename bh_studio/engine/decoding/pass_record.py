@@ -35,6 +35,7 @@ class PassRecord:
     ) -> None:
         self._shape = layers, experts, dtype
         self._writer: ChoiceWriter | None = None
+        self._choosing: torch.cuda.CUDAGraph | None = None
         parts = {
             "outcome": ((1 + layers,), torch.int64),
             "log_probabilities": ((1 + ALTERNATIVES,), torch.float32),
@@ -74,18 +75,29 @@ class PassRecord:
             self.indices[layer, :slots].copy_(ran)
             self.used[layer].fill_(slots)
 
-    def write_choice(self, logits: Tensor, token: Tensor) -> None:
-        """Queue what `logits`, (1, vocabulary), say of `token`, one int64."""
+    def write_choice(self, logits: Tensor) -> None:
+        """Queue what `logits`, (1, vocabulary) and always the same, say of the token.
+
+        It is captured once, for to launch its kernels one by one takes the host as long as they do.
+        """
+        if self._choosing is None:
+            self._queue_choice(logits)
+            self._choosing = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._choosing):
+                self._queue_choice(logits)
+        self._choosing.replay()
+
+    def _queue_choice(self, logits: Tensor) -> None:
         if self._writer is None and not triton_problem(logits.device):
             from bh_studio.engine.kernels.choice_kernels import ChoiceWriter
 
             self._writer = ChoiceWriter(logits.shape[1], ALTERNATIVES, logits.device)
         if self._writer is not None:
-            self._writer(logits, token, self.log_probabilities, self.ids)
+            self._writer(logits, self.outcome, self.log_probabilities, self.ids)
             return
         row = logits[0].float()
         top = row.topk(ALTERNATIVES)
-        chosen = row[token[:1]]
+        chosen = row[self.outcome[:1]]
         of_all = row.logsumexp(-1)
         self.log_probabilities[:1].copy_(chosen - of_all)
         self.log_probabilities[1:].copy_(top.values - of_all)
