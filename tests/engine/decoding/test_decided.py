@@ -125,9 +125,11 @@ def test_what_is_recorded_is_what_was_decided(
         choices.top_log_probabilities, log_probabilities.topk(5).values, atol=1e-4
     )
     np.testing.assert_array_equal(choices.top_ids, log_probabilities.topk(5).indices)
-    np.testing.assert_array_equal(
-        choices.ranks, (log_probabilities > expected_chosen[:, None] + 1e-4).sum(-1) + 1
-    )
+    # Two tokens may be as near as rounding is.
+    above = (log_probabilities > expected_chosen[:, None] + 1e-4).sum(-1).numpy()
+    as_large = (log_probabilities > expected_chosen[:, None] - 1e-4).sum(-1).numpy()
+    assert (above < choices.ranks).all()
+    assert (choices.ranks <= as_large).all()
 
 
 def read_at_once(
