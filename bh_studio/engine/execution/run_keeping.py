@@ -22,6 +22,7 @@ from bh_studio.engine.protocol.events import (
 from bh_studio.engine.records.result_document import now
 from bh_studio.engine.records.runs.kept import new_run_folder
 from bh_studio.engine.records.runs.lines import (
+    ChoiceLine,
     EndLine,
     Line,
     NoticeLine,
@@ -33,6 +34,7 @@ from bh_studio.engine.records.runs.lines import (
 from bh_studio.engine.records.runs.writer import RunWriter
 
 if TYPE_CHECKING:
+    from bh_studio.engine.records.decisions.decision import Decision
     from bh_studio.engine.records.runs.lines import RunHeader
 
 Events = Generator[Event, None, None]
@@ -76,21 +78,13 @@ class RunKeeper:
         match event:
             case RunBegan(header):
                 self._header = header
-            case PromptRead(side, counts, raw):
+            case PromptRead(side, counts, raw, decision):
                 if self._header is not None:
                     yield from self._open(self._header)
-                self._add(PromptLine(side, counts.tolist(), raw.tolist()))
+                experts = None if decision is None else decision.experts.tobytes()
+                self._add(PromptLine(side, counts.tolist(), raw.tolist(), experts), decision)
             case TokenGenerated():
-                self._add(
-                    TokenLine(
-                        event.side,
-                        event.token_id,
-                        event.text,
-                        event.expert_counts.tolist(),
-                        event.raw_counts.tolist(),
-                        event.seconds,
-                    )
-                )
+                self._add(_token_line(event), event.decision)
             case SideFinished(side, tail, record):
                 self._add(SideLine(side, tail, record.finish_reason))
             case Notice(text):
@@ -126,8 +120,30 @@ class RunKeeper:
             self._writer.add(line)
         yield KeptIn(self._writer.folder)
 
-    def _add(self, line: Line) -> None:
+    def _add(self, line: Line, decision: Decision | None = None) -> None:
         if self._writer is not None:
-            self._writer.add(line)
+            self._writer.add(line, None if decision is None else decision.router_logits)
         elif self._header is not None:
+            # Nothing is decided before a prompt is read.
             self._early.append(line)
+
+
+def _token_line(event: TokenGenerated) -> TokenLine:
+    decision, choice = event.decision, event.choice
+    return TokenLine(
+        event.side,
+        event.token_id,
+        event.text,
+        event.expert_counts.tolist(),
+        event.raw_counts.tolist(),
+        event.seconds,
+        None if decision is None else decision.experts.tobytes(),
+        None
+        if choice is None
+        else ChoiceLine(
+            choice.log_probability,
+            choice.rank,
+            choice.top_ids.tolist(),
+            choice.top_log_probabilities.tolist(),
+        ),
+    )

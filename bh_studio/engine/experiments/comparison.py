@@ -33,6 +33,7 @@ class ComparisonLaboratory:
     def __init__(self, loaded: LoadedModel, definition: Comparison) -> None:
         started_at = now()
         self._loaded = loaded
+        self._keep = definition.keep
         conversation = conversation_of(definition, loaded.info)
         self._prompt_ids = prompt_ids_of(
             loaded, definition.prompt, conversation, len(definition.sides)
@@ -64,7 +65,7 @@ class ComparisonLaboratory:
         yield RunBegan(header)
         yield from shortages(self._routings)
         records = yield from answer_in_turns(
-            self._loaded, self._prompt_ids, self._routings, header.generation, cancel
+            self._loaded, self._prompt_ids, self._routings, header.generation, cancel, self._keep
         )
         self._session = header.session(records, now())
         if any(record.finish_reason is FinishReason.STOPPED for record in records):

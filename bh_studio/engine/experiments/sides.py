@@ -14,7 +14,7 @@ from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import Notice, PromptRead, SideFinished, TokenGenerated
 from bh_studio.engine.records.session import SideRecord
-from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
+from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters, Keep
 from bh_studio.engine.rules.parameters import RuleParameters
 
 Routings = tuple[RoutingIntegration | None, ...]
@@ -51,13 +51,15 @@ def answer_in_turns(
     routings: Routings,
     generation: GenerationParameters,
     cancel: CancelToken,
+    keep: Keep | None = None,
 ) -> Generator[PromptRead | TokenGenerated | SideFinished, None, tuple[SideRecord, ...]]:
     """What the sides say; their records, which a stop ends where they are.
 
-    prompt_ids, routings: of each side.
+    prompt_ids, routings: of each side. keep: what is kept of each position beside the counts; None
+    for nothing.
     """
     runs = [
-        SideRun(loaded, ids, generation, side, routing)
+        SideRun(loaded, ids, generation, side, routing, keep)
         for side, (ids, routing) in enumerate(zip(prompt_ids, routings, strict=True))
     ]
     records: dict[int, SideRecord] = {}

@@ -35,6 +35,8 @@ _PIECE = 2**20
 # Each entry of a directory becomes an object; ours have a dozen.
 _DIRECTORY_BYTES = 2**20
 _END = struct.Struct("<4s4H2LH")
+# The header before the data of a member.
+_LOCAL = struct.Struct("<4s5H3L2H")
 # numpy itself reads no longer headers than 10,000 characters.
 _HEADER_BYTES = 2**14
 _TEXT_BYTES = 2**20
@@ -78,6 +80,7 @@ class Archive:
 
     def __init__(self, file: Path | bytes) -> None:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
+        self._path = Path() if isinstance(file, bytes) else file
         if _directory_bytes(file) > _DIRECTORY_BYTES:
             raise ArchiveError("it holds far more members than an archive of arrays.")
         try:
@@ -130,6 +133,23 @@ class Archive:
         return self._array(
             name, lambda dtype: dtype in wanted, " or ".join(map(str, wanted)), shape
         )
+
+    def place(self, name: str, size: int) -> int:
+        """Where a member of exactly `size` bytes begins in the file, which holds it unpacked.
+
+        Raises ArchiveError for another, OSError if the file cannot be read.
+        """
+        info = self._info(name)
+        if (info.compress_type, info.file_size) != (zipfile.ZIP_STORED, size):
+            raise ArchiveError(f"{name} is not {size} bytes that can be read where they lie.")
+        # That looks whether the header there is that of this member.
+        with self._opened(info), self._path.open("rb") as file:
+            file.seek(info.header_offset)
+            *_, name_length, extra_length = _LOCAL.unpack(file.read(_LOCAL.size))
+        start: int = info.header_offset + _LOCAL.size + name_length + extra_length
+        if start + size > self._bytes:
+            raise ArchiveError("it ends before it should.")
+        return start
 
     def text(self, name: str) -> str:
         """The text in NAME.npy, an array without axes. Raises ArchiveError."""

@@ -9,9 +9,10 @@ import platform
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from bh_studio.engine.files.beside import beside
 
@@ -25,13 +26,19 @@ _CLOCK_SECONDS = 3600
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace what `path` holds by `data`; a crash leaves the old or the new, never half of it.
+    """Replace what `path` holds by `data`; see written_atomically."""
+    written_atomically(path, lambda file: file.write(data))
 
-    A link stays, and what it leads to is replaced. A file keeps its mode and, as far as that is
-    allowed, its owner. Raises OSError as open() would, also for a file that is write-protected and
-    for what is no regular file.
+
+def written_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replace what `path` holds by what `write` writes into the file that it is given.
+
+    A crash leaves the old or the new, never half of it, and so does what `write` raises. A link
+    stays, and what it leads to is replaced. A file keeps its mode and, as far as that is allowed,
+    its owner. Raises OSError as open() would, also for a file that is write-protected and for what
+    is no regular file.
     """
-    with _written_beside(path, data) as (temporary, target):
+    with _written_beside(path, write) as (temporary, target):
         temporary.replace(target)
 
 
@@ -40,13 +47,13 @@ def check_writable(path: Path) -> None:
 
     Changes nothing and leaves nothing.
     """
-    with _written_beside(path, _LITTLE):
+    with _written_beside(path, lambda file: file.write(_LITTLE)):
         pass
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes) -> Iterator[tuple[Path, Path]]:
-    """`data` on the disk as it is to be at `path`, under a name of its own, and where it belongs.
+def _written_beside(path: Path, write: Callable[[BinaryIO], object]) -> Iterator[tuple[Path, Path]]:
+    """What `write` writes, on the disk under a name of its own, and where it belongs.
 
     The name goes with the block, and so do those that writers of the same file left who are dead.
     """
@@ -60,7 +67,7 @@ def _written_beside(path: Path, data: bytes) -> Iterator[tuple[Path, Path]]:
         with temporary.open("xb") as file:
             if former is not None:
                 _take_over(former, temporary)
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         yield temporary, target

@@ -17,6 +17,8 @@ from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 if TYPE_CHECKING:
     import numpy as np
 
+    from bh_studio.engine.records.decisions.decision import Decision
+    from bh_studio.engine.records.decisions.token_choices import TokenChoice
     from bh_studio.engine.records.diagnostics import NullDiagnostics
     from bh_studio.engine.records.recording import RecordedLogits
     from bh_studio.engine.records.runs.kept import KeptRun
@@ -146,11 +148,13 @@ class PromptRead:
     """One side has read its prompt; its first token comes next.
 
     expert_counts, raw_counts: (prompt token, layer) uint8, as SideRecord has them of the prompt.
+    decision: of the same positions; None where it is not kept.
     """
 
     side: int
     expert_counts: np.ndarray
     raw_counts: np.ndarray
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,7 @@ class TokenGenerated:
         in analyze mode what the rule would have used.
     raw_counts: (layer,) uint8, the same before min_k and max_k were applied.
     seconds: time this side's own steps took so far, the other sides' turns left out.
+    decision: of that position, and choice: of this token; None where they are not kept.
     """
 
     side: int
@@ -179,6 +184,8 @@ class TokenGenerated:
     expert_counts: np.ndarray
     raw_counts: np.ndarray
     seconds: float
+    decision: Decision | None = None
+    choice: TokenChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)

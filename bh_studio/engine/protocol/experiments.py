@@ -20,7 +20,7 @@ from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.logits_files import LogitsFile
 from bh_studio.engine.protocol.texts import DEFAULT_WINDOW, Text
 from bh_studio.engine.records.rows import PROMPTS_FIELD, FilePrompt, SkippedRow
-from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, Keep, ModelInfo
 from bh_studio.engine.rules import RuleParameters, ScoreName, format_rule
 from bh_studio.engine.rules.sides import check_sides
 
@@ -51,12 +51,14 @@ class Comparison(_Answers, frozen=True, kw_only=True, tag="comparison", tag_fiel
     """Answer `prompt` with each of `sides`, which take turns token by token.
 
     sides: one to four, each the model's own routing, None, or a rule, no two alike. The others are
-    compared with the first. conversation: see conversation_of.
+    compared with the first. conversation: see conversation_of. keep: what is kept of each position
+    beside the counts.
 
     Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
 
     prompt: str
+    keep: Keep = Keep.LOGITS
 
     def __post_init__(self) -> None:
         check_sides(self.sides)
@@ -68,6 +70,7 @@ class Comparison(_Answers, frozen=True, kw_only=True, tag="comparison", tag_fiel
             "prompt": self.prompt,
             "sides": _side_texts(self.sides),
             "generation": msgspec.to_builtins(self.generation),
+            "keep": self.keep.value,
             **_precedes(self.conversation),
         }
 

@@ -12,10 +12,12 @@ import numpy as np
 
 from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
 from bh_studio.engine.records.decisions.router_rows import RouterRows
+from bh_studio.engine.records.decisions.token_choices import TokenChoices
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
     GenerationParameters,
+    Keep,
     ModelInfo,
     Turn,
 )
@@ -44,8 +46,12 @@ class SideRecord:
     prompt_expert_counts, prompt_raw_counts: (prompt token, layer) uint8, the last position left
         out because it is row 0 above.
     token_seconds: (token,) float64, this side's own computing time until each token was ready.
-    router_logits: of every position that was read, prompt first: row i of the answer's counts is
-        position len(prompt_token_ids) - 1 + i. None where they were not kept.
+    routed_experts: (position, layer, slot) uint8, those that ran, as decisions.routed_experts has
+        them, of every position that was read, prompt first: row i of the answer's counts is
+        position len(prompt_token_ids) - 1 + i.
+    choices: how probable each token of the answer was.
+    router_logits: of the same positions as routed_experts.
+        All three are None where they were not kept.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -58,6 +64,8 @@ class SideRecord:
     prompt_raw_counts: np.ndarray
     token_seconds: np.ndarray
     finish_reason: FinishReason
+    routed_experts: np.ndarray | None = None
+    choices: TokenChoices | None = None
     router_logits: RouterRows | None = None
 
     @property
@@ -67,6 +75,13 @@ class SideRecord:
     @property
     def time_to_first_token_s(self) -> float | None:
         return float(self.token_seconds[0]) if len(self.token_seconds) else None
+
+    @property
+    def keeps(self) -> Keep | None:
+        """What is here beside the counts; None for nothing."""
+        if self.routed_experts is None or self.choices is None:
+            return None
+        return Keep.COUNTS if self.router_logits is None else Keep.LOGITS
 
     def statistics(self) -> dict[str, Any]:
         """Counts of the answer and of the prompt, apart."""
@@ -85,6 +100,7 @@ class SideRecord:
             "tokens_per_second": self.tokens_per_second,
             "time_to_first_token_s": self.time_to_first_token_s,
             "finish_reason": self.finish_reason.value,
+            "keeps": self.keeps and self.keeps.value,
             "statistics": self.statistics(),
         }
 

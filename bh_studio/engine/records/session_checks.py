@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bh_studio.engine.architectures import MOST_EXPERTS, MOST_LAYERS
+from bh_studio.engine.records.decisions.routed_experts import check_routed
 from bh_studio.engine.records.session import SideRecord
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules.sides import Sides, check_number
@@ -54,6 +55,11 @@ def prompt_rows(prompt_tokens: int, tokens: int) -> int:
     return prompt_tokens - 1 if tokens else 0
 
 
+def read_positions(prompt_tokens: int, tokens: int) -> int:
+    """How many positions a side has read: the last token of an answer is not read any more."""
+    return prompt_tokens - 1 + tokens if tokens else 0
+
+
 def check_record(record: SideRecord, side: str, model: ModelInfo) -> None:
     """Raise ValueError for what no side of a run with `model` can have left.
 
@@ -77,5 +83,21 @@ def check_record(record: SideRecord, side: str, model: ModelInfo) -> None:
         raise ValueError(f"the times of {side} are not those of its tokens.")
     if not (np.isfinite(seconds).all() and (np.diff(seconds, prepend=0.0) >= 0).all()):
         raise ValueError(f"the times of {side} do not rise.")
+    _check_decided(record, side, model)
     if len(record.token_texts) != tokens or "".join(record.token_texts) != record.text:
         raise ValueError(f"the token texts of {side} do not add up to its text.")
+
+
+def _check_decided(record: SideRecord, side: str, model: ModelInfo) -> None:
+    tokens = len(record.token_ids)
+    positions = read_positions(len(record.prompt_token_ids), tokens)
+    try:
+        if record.routed_experts is not None:
+            check_routed(record.routed_experts, positions, model.layers, model.experts)
+        if record.choices is not None:
+            record.choices.check(tokens)
+    except ValueError as error:
+        raise ValueError(f"of {side}, {error}") from error
+    logits = record.router_logits
+    if logits is not None and logits.shape != (positions, model.layers, model.experts):
+        raise ValueError(f"the router logits of {side} are not those of its positions and layers.")

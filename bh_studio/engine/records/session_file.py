@@ -1,8 +1,10 @@
 """Session documents on disk: `.bhsession` files and exported statistics.
 
-A `.bhsession` file is a zip with `session.json` (readable by people and scripts) and `arrays.npz`
-(counts and times at full width, no pickle). Files come from anyone: sizes are checked before
-anything is unpacked, and only those two members are read.
+A `.bhsession` file is a zip with `session.json` (readable by people and scripts), `arrays.npz`
+(counts, times, experts and probabilities at full width, no pickle) and, for each side whose router
+logits are kept, `N_router_logits.f32`: (position, layer, expert) in little-endian float32, stored
+so that a position is read where it lies. Files come from anyone: sizes are checked before anything
+is unpacked, and only those members are read.
 """
 
 from __future__ import annotations
@@ -10,21 +12,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from bh_studio.engine.errors import DAMAGE, damage
 from bh_studio.engine.files.arrays import (
     Archive,
+    ArchiveError,
     MissingMemberError,
     NotAnArchiveError,
 )
-from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files.atomic import write_atomically, written_atomically
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
+from bh_studio.engine.records.decisions.router_rows import RouterRows, StoredRows
+from bh_studio.engine.records.decisions.router_rows import packed as packed_rows
+from bh_studio.engine.records.decisions.token_choices import ALTERNATIVES, TokenChoices
 from bh_studio.engine.records.session import (
     SCHEMA_VERSION,
     SUFFIX,
@@ -39,12 +46,14 @@ from bh_studio.engine.records.session_checks import (
     check_ranges,
     check_record,
     prompt_rows,
+    read_positions,
 )
 from bh_studio.engine.records.session_versions import array_name, upgraded
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
     GenerationParameters,
+    Keep,
     ModelInfo,
 )
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -67,6 +76,14 @@ _ARRAY_TYPES: dict[str, type[np.generic]] = {
 }
 
 
+_CHOICE_TYPES: dict[str, type[np.generic]] = {
+    "log_probabilities": np.float32,
+    "ranks": np.int32,
+    "top_ids": np.int32,
+    "top_log_probabilities": np.float32,
+}
+
+
 def save_session(session: Session, path: Path) -> None:
     """Write `session` to `path` at once or not at all. Raises OSError if the disk refuses."""
     arrays = {
@@ -74,13 +91,30 @@ def save_session(session: Session, path: Path) -> None:
         for side, record in enumerate(session.records)
         for name in _ARRAY_TYPES
     }
+    for side, record in enumerate(session.records):
+        if record.routed_experts is not None:
+            arrays[f"{side}_routed_experts"] = record.routed_experts
+        if record.choices is not None:
+            for name in _CHOICE_TYPES:
+                arrays[f"{side}_{name}"] = getattr(record.choices, name)
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
-        bundle.writestr(_JSON_MEMBER, _dump_json(session.to_json()))
-        bundle.writestr(_ARRAYS_MEMBER, packed.getvalue())
-    write_atomically(path, archive.getvalue())
+    document = _dump_json(session.to_json())
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
+            bundle.writestr(_JSON_MEMBER, document)
+            bundle.writestr(_ARRAYS_MEMBER, packed.getvalue())
+            for side, record in enumerate(session.records):
+                if record.router_logits is not None:
+                    # What its header has to hold follows from the size.
+                    info = zipfile.ZipInfo(_logits_member(side))
+                    info.file_size = math.prod(record.router_logits.shape) * 4
+                    with bundle.open(info, "w") as member:
+                        for piece in packed_rows(record.router_logits):
+                            member.write(piece)
+
+    written_atomically(path, write)
 
 
 def load_session(path: Path) -> Session:
@@ -92,6 +126,7 @@ def load_session(path: Path) -> Session:
         with Archive(path) as bundle:
             document = _document(bundle.member(_JSON_MEMBER, _MAX_MEMBER_BYTES), path.name)
             packed = bundle.member(_ARRAYS_MEMBER, _most_packed(document))
+            logits = _router_logits(path, bundle, document)
     except NotAnArchiveError:
         raise SessionError(f"{path.name} is not a BH Studio session (not a zip file).") from None
     except MissingMemberError as error:
@@ -102,7 +137,7 @@ def load_session(path: Path) -> Session:
         raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
     try:
         with Archive(packed) as arrays:
-            return _session_from(document, arrays)
+            return _session_from(document, arrays, logits)
     except DAMAGE as error:
         raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
 
@@ -163,11 +198,54 @@ def _most_packed(document: dict[str, Any]) -> int:
     sides = document["sides"]
     check_number(len(sides))
     tokens = sum(len(side[name]) for side in sides for name in ("prompt_token_ids", "token_ids"))
-    # Two counts in each layer, and a time.
-    return _ROOM + 2 * tokens * (2 * layers + 8)
+    experts = convert(int, document["model"]["experts"], "model.experts")
+    # Two counts and the experts of each layer, a time, and what is said of the choice of a token.
+    return _ROOM + 2 * tokens * (layers * (2 + experts) + 8 + 8 * (1 + ALTERNATIVES))
 
 
-def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
+def _router_logits(
+    path: Path, bundle: Archive, document: dict[str, Any]
+) -> tuple[RouterRows | None, ...]:
+    """The router logits of each side, of which nothing is read yet.
+
+    Raises what is in DAMAGE for a document that is damaged, OSError.
+    """
+    layers, experts = (
+        convert(int, document["model"][name], f"model.{name}") for name in ("layers", "experts")
+    )
+    return tuple(
+        _stored_logits(path, bundle, side, (_positions(said), layers, experts))
+        if _keeps(said) is Keep.LOGITS
+        else None
+        for side, said in enumerate(document["sides"])
+    )
+
+
+def _stored_logits(
+    path: Path, bundle: Archive, side: int, shape: tuple[int, int, int]
+) -> RouterRows:
+    offset = bundle.place(_logits_member(side), math.prod(shape) * 4)
+    return StoredRows(path, offset, shape)
+
+
+def _logits_member(side: int) -> str:
+    return f"{side}_router_logits.f32"
+
+
+def _keeps(said: dict[str, Any]) -> Keep | None:
+    """What a side has beside the counts. Raises ValueError for what none has."""
+    keeps = said.get("keeps")
+    return None if keeps is None else convert(Keep, keeps, "keeps")
+
+
+def _positions(said: dict[str, Any]) -> int:
+    """How many positions a side has read."""
+    return read_positions(len(said["prompt_token_ids"]), len(said["token_ids"]))
+
+
+def _session_from(
+    document: dict[str, Any], arrays: Archive, logits: tuple[RouterRows | None, ...]
+) -> Session:
     model = convert(ModelInfo, document["model"], "model")
     rules = [side["rule"] for side in document["sides"]]
     sides = tuple(
@@ -185,7 +263,9 @@ def _session_from(document: dict[str, Any], arrays: Archive) -> Session:
         generation=generation,
         prompt=_text(document["prompt"]),
         conversation=conversation,
-        records=tuple(_side_from(document, arrays, side, model) for side in range(len(sides))),
+        records=tuple(
+            _side_from(document, arrays, side, model, logits[side]) for side in range(len(sides))
+        ),
         environment=convert(dict[str, Any], document["environment"], "environment"),
         started_at=_text(document["started_at"]),
         finished_at=_text(document["finished_at"]),
@@ -201,7 +281,11 @@ def _text(value: object) -> str:
 
 
 def _side_from(
-    document: dict[str, Any], arrays: Archive, side: int, model: ModelInfo
+    document: dict[str, Any],
+    arrays: Archive,
+    side: int,
+    model: ModelInfo,
+    logits: RouterRows | None,
 ) -> SideRecord:
     said, called = document["sides"][side], f"side {side_letter(side)}"
     prompt_token_ids, token_ids = (
@@ -231,6 +315,28 @@ def _side_from(
         token_texts=convert(tuple[str, ...], said["token_texts"], f"sides[{side}].token_texts"),
         finish_reason=convert(FinishReason, said["finish_reason"], "finish_reason"),
         **columns,
+        **(_decided(arrays, side, model) if _keeps(said) is not None else {}),
+        router_logits=logits,
     )
     check_record(record, called, model)
     return record
+
+
+def _decided(arrays: Archive, side: int, model: ModelInfo) -> dict[str, Any]:
+    """What a side has beside the counts in its arrays, by the names of SideRecord."""
+
+    def check_experts(shape: tuple[int, ...]) -> None:
+        # The others follow from what was read, and are checked with the record.
+        if len(shape) != 3 or shape[2] > model.experts:
+            raise ArchiveError(f"its experts are {shape}.")
+
+    def check_choices(shape: tuple[int, ...]) -> None:
+        if len(shape) > 2 or (len(shape) == 2 and shape[1] > ALTERNATIVES):
+            raise ArchiveError(f"its choices are {shape}.")
+
+    experts = arrays.array(f"{side}_routed_experts", (np.uint8,), check_experts)
+    choices = {
+        name: arrays.array(f"{side}_{name}", (dtype,), check_choices)
+        for name, dtype in _CHOICE_TYPES.items()
+    }
+    return {"routed_experts": experts, "choices": TokenChoices(**choices)}

@@ -28,6 +28,14 @@ class FinishReason(StrEnum):
     BROKEN_OFF = "broken_off"
 
 
+class Keep(StrEnum):
+    """What a comparison keeps of each position beside the counts, the experts that ran and how
+    probable its token was. LOGITS: the router logits too, four bytes an expert and layer."""
+
+    LOGITS = "logits"
+    COUNTS = "counts"
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationParameters:
     """How tokens are chosen, for all sides alike.

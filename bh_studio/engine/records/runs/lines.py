@@ -3,7 +3,9 @@
 `run.json` is there before the first token and says what was asked and of which model. Each line of
 `events.jsonl` is one thing that happened: a prompt was read, a token came, a side ended, the run
 ended. A run whose program was killed is there as far as it came; it lacks its last line. While a
-run is written the lock of `events.jsonl` is held.
+run is written the lock of `events.jsonl` is held. Router logits that are kept lie beside it, those
+of each side in a file of their own: (position, layer, expert) in little-endian float32, each
+position before the line that speaks of it.
 """
 
 from __future__ import annotations
@@ -68,16 +70,39 @@ class RunHeader:
         )
 
 
-class PromptLine(msgspec.Struct, frozen=True, tag_field="event", tag="prompt"):
-    """A side has read its prompt; the names are those of SideRecord."""
+def logits_name(side: int) -> str:
+    """What the file with the router logits of a side is called."""
+    return f"{side}_router_logits.f32"
+
+
+class PromptLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="prompt"):
+    """A side has read its prompt; the names are those of SideRecord.
+
+    experts: (prompt token, layer, slot) uint8 as bytes, as Decision has them; None where they are
+    not kept.
+    """
 
     side: int
     prompt_expert_counts: list[list[int]]
     prompt_raw_counts: list[list[int]]
+    experts: bytes | None = None
 
 
-class TokenLine(msgspec.Struct, frozen=True, tag_field="event", tag="token"):
-    """A side has produced a token. seconds: of this side's own computing so far."""
+class ChoiceLine(msgspec.Struct, frozen=True):
+    """How probable a token was: see TokenChoice."""
+
+    log_probability: float
+    rank: int
+    top_ids: list[int]
+    top_log_probabilities: list[float]
+
+
+class TokenLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="token"):
+    """A side has produced a token. seconds: of this side's own computing so far.
+
+    experts: (layer, slot) uint8 as bytes, of the position that predicted it; None, as choice is,
+    where they are not kept.
+    """
 
     side: int
     token_id: int
@@ -85,6 +110,8 @@ class TokenLine(msgspec.Struct, frozen=True, tag_field="event", tag="token"):
     expert_counts: list[int]
     raw_counts: list[int]
     seconds: float
+    experts: bytes | None = None
+    choice: ChoiceLine | None = None
 
 
 class SideLine(msgspec.Struct, frozen=True, tag_field="event", tag="side_ended"):

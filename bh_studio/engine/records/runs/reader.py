@@ -16,6 +16,8 @@ import numpy as np
 from bh_studio.engine.errors import DAMAGE, InputError, damage
 from bh_studio.engine.files.bounded import read_bytes, read_last_bytes
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
+from bh_studio.engine.records.decisions.router_rows import StoredRows
+from bh_studio.engine.records.decisions.token_choices import TokenChoice, TokenChoices
 from bh_studio.engine.records.runs.lines import (
     EVENTS,
     FORMAT,
@@ -27,11 +29,17 @@ from bh_studio.engine.records.runs.lines import (
     RunHeader,
     SideLine,
     TokenLine,
+    logits_name,
 )
 from bh_studio.engine.records.session import Session, SessionError, SideRecord
-from bh_studio.engine.records.session_checks import check_answered, check_ranges, check_record
+from bh_studio.engine.records.session_checks import (
+    check_answered,
+    check_ranges,
+    check_record,
+    read_positions,
+)
 from bh_studio.engine.records.session_file import load_session
-from bh_studio.engine.records.terms import FinishReason
+from bh_studio.engine.records.terms import FinishReason, ModelInfo
 from bh_studio.engine.rules.sides import side_letter
 
 _MOST_HEADER_BYTES = 64 * 2**20
@@ -57,7 +65,7 @@ def load_run(folder: Path) -> Session:
     """
     header = read_header(folder)
     model = header.model
-    sides = [_Side(ids, model.layers) for ids in header.prompt_token_ids]
+    sides = [_Side(ids, model) for ids in header.prompt_token_ids]
     end = None
     try:
         for number, line in enumerate(_lines(folder / EVENTS), start=1):
@@ -67,7 +75,7 @@ def load_run(folder: Path) -> Session:
                 raise ValueError(f"line {number} of its {EVENTS}: {damage(error)}") from error
             if end is not None:
                 break
-        records = tuple(side.record() for side in sides)
+        records = tuple(side.record(folder / logits_name(n)) for n, side in enumerate(sides))
         for number, record in enumerate(records):
             check_record(record, f"side {side_letter(number)}", model)
     except DAMAGE as error:
@@ -169,14 +177,19 @@ def _take(line: Line, sides: Sequence[_Side]) -> EndLine | None:
 class _Side:
     """What one side has said, as little of it as there need be: a run may have a million tokens."""
 
-    def __init__(self, prompt_token_ids: tuple[int, ...], layers: int) -> None:
+    def __init__(self, prompt_token_ids: tuple[int, ...], model: ModelInfo) -> None:
         self._prompt_token_ids = prompt_token_ids
-        self._layers = layers
+        self._model = model
+        self._layers = model.layers
         self._token_ids: list[int] = []
         self._texts: list[str] = []
         self._counts, self._raw = bytearray(), bytearray()
         self._prompt_counts, self._prompt_raw = bytearray(), bytearray()
         self._seconds: list[float] = []
+        # None for those of a run that does not keep them.
+        self._prompt_experts: bytes | None = None
+        self._experts: bytearray | None = bytearray()
+        self._choices: list[TokenChoice] | None = []
         self._has_prompt = False
         self._reason: FinishReason | None = None
 
@@ -189,6 +202,7 @@ class _Side:
         match line:
             case PromptLine():
                 self._has_prompt = True
+                self._prompt_experts = line.experts
                 for row in line.prompt_expert_counts:
                     self._prompt_counts += self._row(row)
                 for row in line.prompt_raw_counts:
@@ -201,13 +215,28 @@ class _Side:
                 self._counts += self._row(line.expert_counts)
                 self._raw += self._row(line.raw_counts)
                 self._seconds.append(line.seconds)
+                self._take_decided(line)
             case SideLine():
                 self._reason = line.finish_reason
                 if line.text_tail:
                     self._texts[-1] += line.text_tail
 
-    def record(self) -> SideRecord:
-        """All of it. A prompt after which nothing came is as one that was not read."""
+    def _take_decided(self, line: TokenLine) -> None:
+        if line.experts is None or line.choice is None:
+            self._experts = self._choices = None
+        elif self._experts is not None and self._choices is not None:
+            self._experts += line.experts
+            said = line.choice
+            top = np.array(said.top_log_probabilities, np.float32)
+            self._choices.append(
+                TokenChoice(said.log_probability, said.rank, np.array(said.top_ids, np.int32), top)
+            )
+
+    def record(self, logits: Path) -> SideRecord:
+        """All of it. A prompt after which nothing came is as one that was not read.
+
+        logits: where its router logits lie, if they are kept.
+        """
         if not self._token_ids:
             self._prompt_counts, self._prompt_raw = bytearray(), bytearray()
         return SideRecord(
@@ -221,7 +250,26 @@ class _Side:
             prompt_raw_counts=self._array(self._prompt_raw),
             token_seconds=np.array(self._seconds, dtype=np.float64),
             finish_reason=self._reason or FinishReason.BROKEN_OFF,
+            **self._decided(logits),
         )
+
+    def _decided(self, logits: Path) -> dict[str, Any]:
+        """What there is beside the counts, by the names of SideRecord."""
+        if not self._token_ids or self._prompt_experts is None or not self._choices:
+            return {}
+        layers, experts = self._layers, self._model.experts
+        positions = read_positions(len(self._prompt_token_ids), len(self._token_ids))
+        kept = {
+            "routed_experts": np.frombuffer(
+                self._prompt_experts + bytes(self._experts or b""), np.uint8
+            ).reshape(positions, layers, -1),
+            "choices": TokenChoices.of(self._choices),
+        }
+        size = positions * layers * experts * 4
+        # Of a last position that was written just before the end no line may speak.
+        if not logits.is_symlink() and logits.is_file() and logits.stat().st_size >= size:
+            kept["router_logits"] = StoredRows(logits, 0, (positions, layers, experts))
+        return kept
 
     def _row(self, counts: list[int]) -> bytes:
         if len(counts) != self._layers:

@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+import numpy as np
 
 from bh_studio.engine.errors import as_sentence
 from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.files.lock import locked
 from bh_studio.engine.files.plain_json import encode
-from bh_studio.engine.records.runs.lines import EVENTS, FORMAT, HEADER, EndLine, Line, RunHeader
+from bh_studio.engine.records.runs.lines import (
+    EVENTS,
+    FORMAT,
+    HEADER,
+    EndLine,
+    Line,
+    PromptLine,
+    RunHeader,
+    TokenLine,
+    logits_name,
+)
 
 _FLUSH_SECONDS = 0.25
 _SYNC_SECONDS = 2.0
@@ -43,22 +54,25 @@ class RunWriter:
             held.enter_context(locked(folder / EVENTS))
             self._file = (folder / EVENTS).open("xb")
             self._lock = held.pop_all()
-        self._waiting: list[Line] = []
+        self._waiting: list[tuple[Line, np.ndarray | None]] = []
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._write, name="run-writer", daemon=True)
         self._thread.start()
 
-    def add(self, line: Line) -> None:
-        """Have `line` written; returns at once."""
+    def add(self, line: Line, router_logits: np.ndarray | None = None) -> None:
+        """Have `line` written; returns at once.
+
+        router_logits: (position, layer, expert) float32, of the positions that `line` speaks of.
+        """
         if not self.problem:
             with self._changed:
-                self._waiting.append(line)
+                self._waiting.append((line, router_logits))
 
     def close(self, end: EndLine) -> None:
         """Write what is left and the end of the run; all is on the disk when this returns."""
         with self._changed:
-            self._waiting.append(end)
+            self._waiting.append((end, None))
             self._is_closed = True
             self._changed.notify_all()
         self._thread.join()
@@ -66,10 +80,10 @@ class RunWriter:
 
     def _write(self) -> None:
         try:
-            # To close it may fail as well, with what is still to be written.
-            with self._file as file:
+            # To close them may fail as well, with what is still to be written.
+            with self._file as file, ExitStack() as beside:
                 self._write_header()
-                self._write_lines(file)
+                self._write_lines(file, _LogitsFiles(self.folder, beside))
         except (OSError, ValueError) as error:
             self.problem = as_sentence(error)
             _log.info("The run in %s is not written further: %s", self.folder, error)
@@ -78,7 +92,7 @@ class RunWriter:
         document = {"format": FORMAT, "kind": "comparison", **asdict(self._header)}
         write_atomically(self.folder / HEADER, encode(document, indent=1) + b"\n")
 
-    def _write_lines(self, file: BinaryIO) -> None:
+    def _write_lines(self, file: BinaryIO, logits: _LogitsFiles) -> None:
         encoder = msgspec.json.Encoder()
         synced, is_synced, is_last = time.monotonic(), True, False
         while not is_last:
@@ -88,11 +102,42 @@ class RunWriter:
                 lines, self._waiting = self._waiting, []
                 is_last = self._is_closed
             if lines:
-                file.write(b"".join(encoder.encode(line) + b"\n" for line in lines))
+                for line, rows in lines:
+                    if rows is not None and isinstance(line, PromptLine | TokenLine):
+                        logits.write(line.side, rows)
+                # First, so that no line speaks of a position that is not there.
+                logits.flush()
+                file.write(b"".join(encoder.encode(line) + b"\n" for line, _ in lines))
                 file.flush()
                 is_synced = False
             if not is_synced and (is_last or time.monotonic() - synced >= _SYNC_SECONDS):
                 if not (self.folder / EVENTS).exists():
                     raise FileNotFoundError(errno.ENOENT, "Its folder was removed")
+                logits.sync()
                 os.fsync(file.fileno())
                 synced, is_synced = time.monotonic(), True
+
+
+class _LogitsFiles:
+    """The router logits of each side, in files of `folder` that are open as long as `held` is."""
+
+    def __init__(self, folder: Path, held: ExitStack) -> None:
+        self._folder, self._held = folder, held
+        self._files: dict[int, BinaryIO] = {}
+
+    def write(self, side: int, rows: np.ndarray) -> None:
+        """Write the next positions of a side."""
+        if side not in self._files:
+            file = (self._folder / logits_name(side)).open("xb")
+            self._files[side] = self._held.enter_context(file)
+        self._files[side].write(rows.astype("<f4", copy=False).tobytes())
+
+    def flush(self) -> None:
+        """Give the system what was written."""
+        for file in self._files.values():
+            file.flush()
+
+    def sync(self) -> None:
+        """Have it on the disk."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
