@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.prompts_file import PromptsFile, read_prompts
 from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.rows import PROMPTS_FIELD
-from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS
-from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.records.terms import GenerationParameters, Keep
+from bh_studio.engine.units import format_bytes
 
 # What the window's options and those of commands say alike.
 MODEL_HELP = (
@@ -190,6 +192,31 @@ def write_and_show(
         show()
         raise
     show()
+
+
+def add_keep_option(parser: argparse.ArgumentParser) -> None:
+    """Add --keep, which keep_of reads."""
+    parser.add_argument(
+        "--keep",
+        choices=[keep.value for keep in Keep],
+        help="what a saved session and a kept run hold of each position: the router logits too "
+        "(the default; 4 bytes an expert and layer, 4 kB a token and side of OLMoE), or only which "
+        "experts ran, how many, and how probable its token was",
+    )
+
+
+def keep_of(arguments: argparse.Namespace) -> Keep:
+    """What --keep says."""
+    return Keep.LOGITS if arguments.keep is None else Keep(arguments.keep)
+
+
+def saved_words(session: Session, path: Path) -> str:
+    """That `session` is saved in `path`, and how much it takes."""
+    rows = [r.router_logits for r in session.records if r.router_logits is not None]
+    size = format_bytes(path.stat().st_size)
+    if path.suffix == SUFFIX and rows:
+        size += f", {format_bytes(sum(4 * math.prod(one.shape) for one in rows))} router logits"
+    return f"Saved {path} ({size})"
 
 
 def write_output(write: Callable[[Path], None], path: Path) -> None:

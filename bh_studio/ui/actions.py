@@ -39,6 +39,11 @@ class Actions(QObject):
         self.export_csv = new(
             "Expert counts as &CSV…", None, "Write one row a side, token and layer"
         )
+        self.export_experts = new(
+            "E&xperts as NumPy…",
+            None,
+            "Write which experts ran for every token and layer, as vLLM returns them (.npz)",
+        )
         self.quit = new("&Quit", "Ctrl+Q", "Close the window; all runs are kept")
         self.models = new("&Models…", "Ctrl+M", "Choose, download, load and unload models")
         self.load_embedded = new(
@@ -94,7 +99,7 @@ class Actions(QObject):
     def _fill_menus(self) -> None:
         bar = self._window.menuBar()
         export = QMenu("&Export", self._window)
-        export.addActions([self.export_json, self.export_csv])
+        export.addActions([self.export_json, self.export_csv, self.export_experts])
         file = self._menu("&File")
         file.addActions([self.open])
         file.addMenu(self.recent_menu)

@@ -127,6 +127,7 @@ class MainWindow(QMainWindow):
             (actions.save_as, self.files.save_as),
             (actions.export_json, self.files.export_json),
             (actions.export_csv, self.files.export_csv),
+            (actions.export_experts, self.files.export_experts),
             (actions.quit, self.close),
             (actions.models, self.models.open_dialog),
             (actions.load_embedded, self.models.load_embedded),
@@ -252,7 +253,8 @@ class MainWindow(QMainWindow):
         actions.new_conversation.setVisible(place.can_start_over is not None)
         actions.new_conversation.setEnabled(bool(place.can_start_over))
         actions.save.setEnabled(place.is_unsaved)
-        for action in (actions.save_as, actions.export_json, actions.export_csv):
+        exports = actions.export_json, actions.export_csv, actions.export_experts
+        for action in (actions.save_as, *exports):
             action.setEnabled(place.can_export)
         actions.open.setEnabled(not place.is_busy)
         if self.kept_dialog is not None:

@@ -154,6 +154,14 @@ class SessionFiles(QObject):
             dialog.fileSelected.connect(self._export_csv_chosen)
             dialog.open()
 
+    @Slot()
+    def export_experts(self) -> None:
+        """Ask for a file and write which experts ran to it, as arrays."""
+        dialog = self._new_export_dialog("NumPy (*.npz)", ".npz")
+        if dialog is not None:
+            dialog.fileSelected.connect(self._export_experts_chosen)
+            dialog.open()
+
     def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
         if self._session.session is None:
             return None
@@ -187,6 +195,10 @@ class SessionFiles(QObject):
     @Slot(str)
     def _export_csv_chosen(self, name: str) -> None:
         self._export_to(Path(name), ".csv")
+
+    @Slot(str)
+    def _export_experts_chosen(self, name: str) -> None:
+        self._export_to(Path(name), ".npz")
 
     def _export_to(self, path: Path, form: str) -> None:
         # The menu's item decides what is written; the name of the file is the user's affair.

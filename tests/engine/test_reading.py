@@ -22,7 +22,7 @@ from bh_studio.engine.records.evaluation import ContenderRow, Control
 from bh_studio.engine.records.recording import RecordedLogits
 from bh_studio.engine.records.rows import FilePrompt, PromptRow, SkippedRow
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.session_file import export_json
+from bh_studio.engine.records.sessions.exports import export_json
 from bh_studio.engine.records.sweep import SweepResult, SweepRow
 from bh_studio.engine.rules.text import parse_rule
 from tests.bench_results import result as bench_result

@@ -12,9 +12,11 @@ from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
     add_history_option,
+    add_keep_option,
     add_model_option,
     generation_parameters,
     history_folder,
+    keep_of,
     output_file,
 )
 from bh_studio.cli.rule_options import add_sides_options, sides_from
@@ -55,8 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=output_file(SESSION_WRITERS),
         metavar="FILE",
         help=f"save after each turn: {SUFFIX} (all that was said, the counts of the last turn), "
-        ".json or .csv",
+        ".json, .csv or .npz (which experts ran in the last turn)",
     )
+    add_keep_option(parser)
     add_history_option(parser)
     parser.set_defaults(run=_run)
 
@@ -74,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
             rule.check_shape(loaded.info.layers, loaded.info.experts)
     if is_typed():
         say(f"A conversation with {loaded.info.name}. /help lists what else can be typed.")
-    chat = Chat(loaded, sides, generation, conversation, arguments.out)
+    chat = Chat(loaded, sides, generation, keep_of(arguments), conversation, arguments.out)
     for line in read_lines():
         chat.take(line)
         if chat.is_over:

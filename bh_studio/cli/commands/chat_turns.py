@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bh_studio.cli.loading import Loaded
-from bh_studio.cli.options import output_file, write_session
+from bh_studio.cli.options import output_file, saved_words, write_session
 from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import turn_line
 from bh_studio.cli.tables.sides import analyze_notes
@@ -28,13 +28,13 @@ from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS
-from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
+from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters, Keep
 from bh_studio.engine.rules.sides import Sides
 
 COMMANDS = f"""\
 /new          start a new conversation, with the same system prompt
 /system TEXT  set the system prompt from the next turn on; without TEXT, leave it out
-/save FILE    save the conversation: {SUFFIX} (with the last turn's counts), .json or .csv
+/save FILE    save the conversation: {SUFFIX} (with the last turn's counts), .json, .csv or .npz
 /quit         end, as Ctrl+D does
 Any other line is a message; one that starts with a slash needs a space before it.
 Ctrl+C stops the answers and keeps what is there."""
@@ -52,6 +52,7 @@ class Chat:
         loaded: Loaded,
         sides: Sides,
         generation: GenerationParameters,
+        keep: Keep,
         conversation: Conversation,
         out: Path | None,
     ) -> None:
@@ -61,6 +62,7 @@ class Chat:
         self._loaded = loaded
         self._sides = tuple(sides)
         self._generation = generation
+        self._keep_of_turns = keep
         self._conversation = conversation
         self._out = out
         self._notices = Notices()
@@ -94,6 +96,7 @@ class Chat:
             sides=self._sides,
             generation=self._generation,
             conversation=self._conversation,
+            keep=self._keep_of_turns,
         )
         session = run_side_by_side(self._loaded, definition, self._notices)
         records = session.records
@@ -152,7 +155,7 @@ class Chat:
         except (argparse.ArgumentTypeError, RuntimeError) as error:
             raise CommandError(f"{error}.") from error
         write_session(self._session, path)
-        say(f"Saved {path}")
+        say(saved_words(self._session, path))
 
     def _quit(self, _rest: str) -> None:
         self.is_over = True

@@ -19,13 +19,16 @@ from bh_studio.cli.options import (
     add_calibration_option,
     add_generation_options,
     add_history_option,
+    add_keep_option,
     add_model_option,
     add_prompts_file_options,
     check_ending,
     generation_parameters,
     history_folder,
+    keep_of,
     output_file,
     prompts_of,
+    saved_words,
     write_and_show,
     write_session,
 )
@@ -82,10 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=output_file(SESSION_WRITERS),
         metavar="FILE",
-        help=f"save the result: {SUFFIX} (whole session), .json or .csv; of a prompts file .json "
-        "or .csv, each prompt as soon as it is answered, and after an interruption the same "
-        "command goes on; of a text .json or .csv",
+        help=f"save the result: {SUFFIX} (whole session), .json, .csv or .npz (which experts ran, "
+        "as vLLM returns them); of a prompts file .json or .csv, each prompt as soon as it is "
+        "answered, and after an interruption the same command goes on; of a text .json or .csv",
     )
+    add_keep_option(parser)
     add_restart_option(parser)
     add_history_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
@@ -100,6 +104,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
     prompts = prompts_of(arguments)
+    if arguments.keep is not None and (prompts is not None or arguments.text is not None):
+        raise CommandError("--keep is about the answers to one PROMPT; leave it out.", EXIT_USAGE)
     if arguments.text is not None:
         return compare_text(arguments, sides)
     if prompts is not None:
@@ -107,7 +113,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.restart:
         raise CommandError("--restart needs --prompts-file or --text.", EXIT_USAGE)
     definition = Comparison(
-        prompt=read_prompt(arguments.prompt), sides=sides, generation=generation
+        prompt=read_prompt(arguments.prompt),
+        sides=sides,
+        generation=generation,
+        keep=keep_of(arguments),
     )
     return run_or_save(arguments, definition, carry_out)
 
@@ -127,7 +136,7 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
 
     def write(out: Path) -> None:
         write_session(session, out)
-        say(f"Saved {out}")
+        say(saved_words(session, out))
 
     def show() -> None:
         if arguments.json:

@@ -91,6 +91,8 @@ def _write(session: Session, path: Path, form: str) -> SessionWritten | Failed:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         SESSION_WRITERS[form](session, path)
+    except SessionError as error:
+        return _failed(f"{path.name} was not written.", str(error), error)
     except OSError as error:
         advice = f"{as_sentence(error)} The run stays on screen; save it elsewhere."
         return _failed(f"{path.name} could not be written.", advice, error)

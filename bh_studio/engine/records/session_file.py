@@ -9,7 +9,6 @@ is unpacked, and only those members are read.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -27,7 +26,7 @@ from bh_studio.engine.files.arrays import (
     MissingMemberError,
     NotAnArchiveError,
 )
-from bh_studio.engine.files.atomic import write_atomically, written_atomically
+from bh_studio.engine.files.atomic import written_atomically
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
 from bh_studio.engine.records.decisions.router_rows import RouterRows, StoredRows
 from bh_studio.engine.records.decisions.router_rows import packed as packed_rows
@@ -49,6 +48,11 @@ from bh_studio.engine.records.session_checks import (
     read_positions,
 )
 from bh_studio.engine.records.session_versions import array_name, upgraded
+from bh_studio.engine.records.sessions.exports import (
+    export_csv,
+    export_json,
+    export_routed_experts,
+)
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
@@ -58,7 +62,6 @@ from bh_studio.engine.records.terms import (
 )
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.sides import check_number, side_letter
-from bh_studio.engine.rules.text import format_rule
 
 _JSON_MEMBER = "session.json"
 _ARRAYS_MEMBER = "arrays.npz"
@@ -99,7 +102,7 @@ def save_session(session: Session, path: Path) -> None:
                 arrays[f"{side}_{name}"] = getattr(record.choices, name)
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)
-    document = _dump_json(session.to_json())
+    document = json.dumps(session.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
@@ -142,36 +145,13 @@ def load_session(path: Path) -> Session:
         raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
 
 
-def export_json(session: Session, path: Path) -> None:
-    """Write the document, statistics included, as one JSON file."""
-    write_atomically(path, _dump_json(session.to_json()).encode())
-
-
-def export_csv(session: Session, path: Path) -> None:
-    """Write one row a side, token and layer: side, its rule, token, token_id, layer, counts."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    columns = ("side", "rule", "token", "token_id", "layer", "experts", "experts_before_clamp")
-    writer.writerow(columns)
-    for side, (rule, record) in enumerate(zip(session.sides, session.records, strict=True)):
-        named = [side_letter(side), rule and format_rule(rule)]
-        for token, token_id in enumerate(record.token_ids):
-            for layer, count in enumerate(record.expert_counts[token]):
-                raw = record.raw_counts[token, layer]
-                writer.writerow([*named, token, token_id, layer, int(count), int(raw)])
-    write_atomically(path, text.getvalue().encode())
-
-
 # By the ending that is usual for each.
 SESSION_WRITERS: dict[str, Callable[[Session, Path], None]] = {
     SUFFIX: save_session,
     ".json": export_json,
     ".csv": export_csv,
+    ".npz": export_routed_experts,
 }
-
-
-def _dump_json(document: dict[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
 
 
 def _document(text: bytes, name: str) -> dict[str, Any]:

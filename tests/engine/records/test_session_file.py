@@ -24,11 +24,10 @@ from bh_studio.engine.records.session import (
     SideRecord,
 )
 from bh_studio.engine.records.session_file import (
-    export_csv,
-    export_json,
     load_session,
     save_session,
 )
+from bh_studio.engine.records.sessions.exports import export_csv, export_json
 from bh_studio.engine.records.terms import (
     FORMER_SIDE_NAMES,
     Conversation,

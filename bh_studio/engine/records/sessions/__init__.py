@@ -1,0 +1,1 @@
+"""Sessions: what they are, their files, and what they are exported as."""
