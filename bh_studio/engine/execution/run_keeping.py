@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from bh_studio.engine.errors import Cancelled, EngineError, as_sentence
 from bh_studio.engine.protocol.events import (
     Event,
@@ -35,6 +37,7 @@ from bh_studio.engine.records.runs.writer import RunWriter
 
 if TYPE_CHECKING:
     from bh_studio.engine.records.decisions.decision import Decision
+    from bh_studio.engine.records.proofs.proof import Proof
     from bh_studio.engine.records.runs.lines import RunHeader
 
 Events = Generator[Event, None, None]
@@ -91,20 +94,22 @@ class RunKeeper:
                 self._add(NoticeLine(text))
             case Finished(session, is_complete):
                 how = RunEnd.COMPLETE if is_complete else RunEnd.STOPPED
-                self.end(how, at=session.finished_at)
+                self.end(how, at=session.finished_at, proof=session.proof)
         writer = self._writer
         if writer is not None and writer.problem and not self._has_told:
             self._has_told = True
             yield Notice(f"The run is not kept to its end: {writer.problem}")
 
-    def end(self, how: RunEnd, message: str = "", at: str | None = None) -> None:
+    def end(
+        self, how: RunEnd, message: str = "", at: str | None = None, proof: Proof | None = None
+    ) -> None:
         """Say in the folder how the run ended, if it does not say so yet; all is on the disk then.
 
-        at: ISO 8601, by default now.
+        at: ISO 8601, by default now. proof: what was checked of it.
         """
         if self._writer is not None and not self._has_ended:
             self._has_ended = True
-            self._writer.close(EndLine(how, at or now(), message))
+            self._writer.close(EndLine(how, at or now(), message, proof or UNSET))
 
     def _open(self, header: RunHeader) -> Iterator[Event]:
         """Begin the folder, with the first prompt that was read."""

@@ -13,6 +13,7 @@ import numpy as np
 from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
 from bh_studio.engine.records.decisions.router_rows import RouterRows
 from bh_studio.engine.records.decisions.token_choices import TokenChoices
+from bh_studio.engine.records.proofs.proof import Proof
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
@@ -113,6 +114,7 @@ class Session:
     first. records: what each side read and produced.
     conversation: what preceded the prompt; None if it was plain text that all sides continued.
     environment: versions of everything, machine, device and threads.
+    proof: what was checked of it; None if nothing was.
     """
 
     model: ModelInfo
@@ -124,6 +126,7 @@ class Session:
     environment: dict[str, Any]
     started_at: str
     finished_at: str
+    proof: Proof | None = None
 
     @property
     def first_differences(self) -> tuple[int | None, ...]:
@@ -186,4 +189,5 @@ class Session:
                 )
             ],
             "environment": self.environment,
+            "proof": None if self.proof is None else asdict(self.proof),
         }

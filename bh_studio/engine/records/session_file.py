@@ -31,6 +31,7 @@ from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
 from bh_studio.engine.records.decisions.router_rows import RouterRows, StoredRows
 from bh_studio.engine.records.decisions.router_rows import packed as packed_rows
 from bh_studio.engine.records.decisions.token_choices import ALTERNATIVES, TokenChoices
+from bh_studio.engine.records.proofs.proof import Proof
 from bh_studio.engine.records.session import (
     SCHEMA_VERSION,
     SUFFIX,
@@ -237,6 +238,8 @@ def _session_from(
     conversation = None if said is None else convert(Conversation, said, "conversation")
     check_ranges(model, generation)
     check_answered(sides, conversation, model)
+    # Sessions of which nothing was checked need not say so.
+    checked = document.get("proof")
     return Session(
         model=model,
         sides=sides,
@@ -249,6 +252,7 @@ def _session_from(
         environment=convert(dict[str, Any], document["environment"], "environment"),
         started_at=_text(document["started_at"]),
         finished_at=_text(document["finished_at"]),
+        proof=None if checked is None else convert(Proof, checked, "proof"),
     )
 
 

@@ -19,10 +19,12 @@ import filelock
 import msgspec
 import numpy as np
 import pytest
+from msgspec import UNSET, UnsetType
 
 import bh_studio
 from bh_studio.engine.errors import InputError
 from bh_studio.engine.files.lock import locked
+from bh_studio.engine.records.proofs.proof import Check, Proof
 from bh_studio.engine.records.runs import kept
 from bh_studio.engine.records.runs import writer as writer_module
 from bh_studio.engine.records.runs.kept import KeptRun, kept_runs, new_run_folder, take_cut_off
@@ -85,7 +87,7 @@ def lines_of(side: int, record: SideRecord) -> list[Line]:
     return [prompt, *tokens, SideLine(side, "", record.finish_reason)]
 
 
-def written(session: Session, folder: Path) -> Path:
+def written(session: Session, folder: Path, proof: Proof | UnsetType = UNSET) -> Path:
     """`folder` with the run that `session` is."""
     writer = RunWriter(folder, header_of(session))
     sides = [lines_of(side, record) for side, record in enumerate(session.records)]
@@ -93,7 +95,7 @@ def written(session: Session, folder: Path) -> Path:
     for line in chain.from_iterable(zip_longest(*sides)):
         if line is not None:
             writer.add(line)
-    writer.close(EndLine(RunEnd.COMPLETE, session.finished_at))
+    writer.close(EndLine(RunEnd.COMPLETE, session.finished_at, proof=proof))
     assert not writer.problem
     return folder
 
@@ -121,6 +123,20 @@ def test_a_run_comes_back_as_the_session_that_it_was(session: Session, folder: P
     assert isinstance(again, Session)
     assert again.to_json() == session.to_json()
     assert open_session(SAVED).to_json() == session.to_json()
+
+
+def test_a_proof_of_any_length_comes_back_with_its_run(session: Session, tmp_path: Path) -> None:
+    long = "\N{LEAF FLUTTERING IN WIND}" * 500
+    checks = (Check(long[:40], False, long, 2**24, 1024, 2**53, long),) * 12
+    folder = written(session, tmp_path / "run", Proof(checks))
+    assert_equal(load_run(folder), dataclasses.replace(session, proof=Proof(checks)))
+    end = read_end(folder)
+    assert end is not None
+    assert (end.how, end.proof) == (RunEnd.COMPLETE, Proof(checks))
+    whole = (folder / EVENTS).read_text()
+    (folder / EVENTS).write_text(whole.replace('"layers":1024', '"layers":1025'))
+    with pytest.raises(SessionError, match=r"run is damaged: line \d+ of its events.jsonl"):
+        load_run(folder)
 
 
 def test_a_run_as_far_as_it_came_can_be_saved_as_a_session(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from bh_studio.engine.records import session_file
+from bh_studio.engine.records.proofs.proof import Check, Proof
 from bh_studio.engine.records.session import (
     SCHEMA_VERSION,
     Session,
@@ -97,6 +98,15 @@ def session() -> Session:
         started_at="2026-11-23T10:00:00.000+00:00",
         finished_at="2026-11-23T10:00:01.000+00:00",
     )  # fmt: skip
+
+
+PROOF = Proof(
+    (
+        Check("repeat", True, "one answer with another", 6, LAYERS, 120),
+        Check("experts of B", False, "ü", 5, LAYERS, 15, "At token 1, in layer 0, 3 ran."),
+        Check("model restored", None, "", 0, 0, 0, "It was stopped."),
+    )
+)
 
 
 def with_second(session: Session, record: SideRecord) -> Session:
@@ -182,6 +192,57 @@ def test_what_could_not_be_opened_again_is_not_saved(session: Session, tmp_path:
     with pytest.raises(ValueError, match="JSON"):
         save_session(session, tmp_path / "a.bhsession")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_proof_survives_its_file(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(dataclasses.replace(session, proof=PROOF), path)
+    assert load_session(path).proof == PROOF
+    proof = load_session(path).to_json()["proof"]
+    assert [check["passed"] for check in proof["checks"]] == [True, False, None]
+    # As the program wrote it before there were proofs.
+    assert load_session(rewritten(path, lambda document: document.pop("proof"))).proof is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["checks"].clear(), "a proof has 0 checks"),
+        (lambda p: p["checks"].extend(p["checks"] * 4), "a proof has 15 checks"),
+        (lambda p: p.update(surprise=1), "proof.surprise is not known"),
+        (lambda p: p["checks"][0].update(surprise=1), r"proof\.checks\[0\]\.surprise is not known"),
+        (lambda p: p["checks"][0].pop("numbers"), "'numbers' is missing"),
+        (lambda p: p["checks"][0].update(passed="yes"), r"proof\.checks\[0\]\.passed is"),
+        (lambda p: p["checks"][0].update(passed=False), "has passed and a problem, or neither"),
+        (lambda p: p["checks"][1].update(passed=True), "has passed and a problem, or neither"),
+        (lambda p: p["checks"][2].update(problem=""), "has passed and a problem, or neither"),
+        (lambda p: p["checks"][0].update(positions=-1), "positions of a check is -1"),
+        (lambda p: p["checks"][0].update(positions=2**24 + 1), "positions of a check is 16777217"),
+        (lambda p: p["checks"][0].update(layers=1025), "layers of a check is 1025"),
+        (lambda p: p["checks"][0].update(numbers=2**53 + 1), "numbers of a check is"),
+        (lambda p: p["checks"][0].update(numbers=1.5), r"numbers is 1\.5, not a whole number"),
+        (lambda p: p["checks"][0].update(numbers=10**400), "numbers of a check is 1000"),
+        (lambda p: p["checks"][0].update(name=""), "a check has no name"),
+        (lambda p: p["checks"][0].update(name="n" * 41), "name of a check is no text"),
+        (lambda p: p["checks"][0].update(compared="\x1b[2J"), "compared of a check is no text"),
+        (lambda p: p["checks"][1].update(problem="p" * 501), "problem of a check is no text"),
+    ],
+)
+def test_a_damaged_proof_is_refused(
+    change: Callable[[dict[str, Any]], None], message: str, session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(dataclasses.replace(session, proof=PROOF), path)
+    with pytest.raises(SessionError, match=rf"^a\.bhsession is damaged: .*{message}"):
+        load_session(rewritten(path, lambda document: change(document["proof"])))
+
+
+@pytest.mark.parametrize("value", [1, True, [], "passed", {}])
+def test_what_is_no_proof_is_refused(value: object, session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with pytest.raises(SessionError, match="is damaged"):
+        load_session(rewritten(path, lambda document: document.update(proof=value)))
 
 
 def save_as_version_3(session: Session, path: Path) -> None:

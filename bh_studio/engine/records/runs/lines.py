@@ -15,7 +15,9 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from bh_studio.engine.records.proofs.proof import Proof
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import (
     Conversation,
@@ -129,11 +131,12 @@ class NoticeLine(msgspec.Struct, frozen=True, tag_field="event", tag="notice"):
 
 
 class EndLine(msgspec.Struct, frozen=True, tag_field="event", tag="ended"):
-    """The run has ended. at: ISO 8601. message: why it failed."""
+    """The run has ended. at: ISO 8601. message: why it failed. proof: as Session has it, if so."""
 
     how: RunEnd
     at: str
     message: str = ""
+    proof: Proof | UnsetType = UNSET
 
 
 Line = PromptLine | TokenLine | SideLine | NoticeLine | EndLine

@@ -6,6 +6,7 @@ Folders come from anyone, as sessions do: sizes are bounded and every number is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def load_run(folder: Path) -> Session:
             check_record(record, f"side {side_letter(number)}", model)
     except DAMAGE as error:
         raise SessionError(f"{folder.name} is damaged: {damage(error)}") from error
-    return header.session(records, end.at if end else changed_at(folder))
+    session = header.session(records, end.at if end else changed_at(folder))
+    return replace(session, proof=end.proof) if end and end.proof else session
 
 
 def read_header(folder: Path) -> RunHeader:
