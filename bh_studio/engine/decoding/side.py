@@ -7,7 +7,9 @@ nothing else, such as a repetition penalty.
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +20,14 @@ from bh_studio.engine.decoding.decided import Decided
 from bh_studio.engine.decoding.pass_recorder import PassRecorder
 from bh_studio.engine.decoding.paths import open_step
 from bh_studio.engine.decoding.sampling import SampledToken
-from bh_studio.engine.decoding.step import DecodedToken, DecodeStep, PendingToken
+from bh_studio.engine.decoding.step import Choose, DecodedToken, DecodeStep, PendingToken
 from bh_studio.engine.decoding.stock_step import chosen_token, read_tokens
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters
 from bh_studio.engine.rules.parameters import Mode, RouterShape
+
+# Is given the logits, (1, vocabulary), that each token is chosen from, and keeps none of them.
+Watch = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +53,8 @@ class SideDecoder:
 
     integration: routing in force during the steps of this side only; None for the baseline.
     prompt: (1, position) int64. end_token_ids: tokens that end the text. records: whether what the
-    routers decide, and how probable each token was, is recorded.
+    routers decide, and how probable each token was, is recorded. watch: also called for a token
+    that is computed ahead and dropped.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class SideDecoder:
         integration: RoutingIntegration | None = None,
         *,
         records: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self._model = model
         self._prompt = prompt.to(model.device)
@@ -75,7 +82,11 @@ class SideDecoder:
             else FinishReason.CONTEXT_LENGTH
         )
         # Not a method of this object: a step that holds it must not keep the decoder alive.
-        self._choose = SampledToken(parameters, model.device) if parameters.sampling else None
+        self._choose: Choose | None = None
+        if parameters.sampling:
+            self._choose = SampledToken(parameters, model.device)
+        if watch is not None:
+            self._choose = functools.partial(_watched_token, self._choose, watch)
         self._baseline_row = np.full((1, shape.layers), shape.top_k, dtype=np.uint8)
         if integration is not None:
             used = integration.parameters.used_counts(shape.experts, shape.top_k)
@@ -163,3 +174,8 @@ def _most_slots(shape: RouterShape, integration: RoutingIntegration | None) -> i
     if integration is None or integration.parameters.mode is Mode.ANALYZE:
         return shape.top_k
     return max(integration.parameters.used_counts(shape.experts, shape.top_k))
+
+
+def _watched_token(choose: Choose | None, watch: Watch, logits: Tensor) -> Tensor:
+    watch(logits)
+    return chosen_token(logits, choose)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from bh_studio.engine.errors import Cancelled, CancelToken, InputError
 from bh_studio.engine.experiments.environment import describe_environment
+from bh_studio.engine.experiments.proof.proving import Proving
 from bh_studio.engine.experiments.sides import (
     answer_in_turns,
     prompt_ids_of,
@@ -32,8 +34,7 @@ class ComparisonLaboratory:
 
     def __init__(self, loaded: LoadedModel, definition: Comparison) -> None:
         started_at = now()
-        self._loaded = loaded
-        self._keep = definition.keep
+        self._loaded, self._keep, self._prove = loaded, definition.keep, definition.prove
         conversation = conversation_of(definition, loaded.info)
         self._prompt_ids = prompt_ids_of(
             loaded, definition.prompt, conversation, len(definition.sides)
@@ -59,17 +60,31 @@ class ComparisonLaboratory:
     def compute(
         self, unit: Unit, cancel: CancelToken
     ) -> Generator[UnitEvent | Stepped, None, None]:
-        """Answer the prompt; what the sides say on the way."""
+        """Answer the prompt; what the sides say on the way. Then check it, if that is wanted."""
         del unit
-        header = self._header
+        header, proving = self._header, None
         yield RunBegan(header)
         yield from shortages(self._routings)
+        if self._prove:
+            asked = self._prompt_ids, self._routings, header.generation
+            proving = Proving(self._loaded, *asked)
         records = yield from answer_in_turns(
-            self._loaded, self._prompt_ids, self._routings, header.generation, cancel, self._keep
+            self._loaded,
+            self._prompt_ids,
+            self._routings,
+            header.generation,
+            cancel,
+            self._keep,
+            () if proving is None else proving.watches,
         )
         self._session = header.session(records, now())
         if any(record.finish_reason is FinishReason.STOPPED for record in records):
             raise Cancelled
+        if proving is not None:
+            try:
+                yield from proving.checks(records, cancel)
+            finally:
+                self._session = replace(self._session, proof=proving.proof)
 
     def document(self, rows: Mapping[str, None], is_complete: bool) -> Session | None:
         """The session, also one that was stopped."""

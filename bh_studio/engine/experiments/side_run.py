@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer
-from bh_studio.engine.decoding.side import SideDecoder, Step
+from bh_studio.engine.decoding.side import SideDecoder, Step, Watch
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import PromptRead, SideFinished, TokenGenerated
@@ -26,7 +26,7 @@ class SideRun:
     """Produces the events of one side; the last one holds its record.
 
     integration: routing in force during the steps of this side only; None for the baseline. keep:
-    what is kept beside the counts; None for nothing.
+    what is kept beside the counts; None for nothing. watch: as SideDecoder has it.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class SideRun:
         side: int,
         integration: RoutingIntegration | None,
         keep: Keep | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._side = side
         self._keep = keep
@@ -48,6 +49,7 @@ class SideRun:
             loaded.shape,
             integration,
             records=keep is not None,
+            watch=watch,
         )
         self._prompt_ids = tuple(prompt_ids)
         self._detokenizer = StreamingDetokenizer(loaded.tokenizer, prompt_ids)

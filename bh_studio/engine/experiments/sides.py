@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
+from bh_studio.engine.decoding.side import Watch
 from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.experiments.prompt import encode_prompt
 from bh_studio.engine.experiments.side_run import SideRun
@@ -52,15 +53,18 @@ def answer_in_turns(
     generation: GenerationParameters,
     cancel: CancelToken,
     keep: Keep | None = None,
+    watches: Sequence[Watch | None] = (),
 ) -> Generator[PromptRead | TokenGenerated | SideFinished, None, tuple[SideRecord, ...]]:
     """What the sides say; their records, which a stop ends where they are.
 
     prompt_ids, routings: of each side. keep: what is kept of each position beside the counts; None
-    for nothing.
+    for nothing. watches: of each side, what is given its logits; or none.
     """
     runs = [
-        SideRun(loaded, ids, generation, side, routing, keep)
-        for side, (ids, routing) in enumerate(zip(prompt_ids, routings, strict=True))
+        SideRun(loaded, ids, generation, side, routing, keep, watch)
+        for side, (ids, routing, watch) in enumerate(
+            zip(prompt_ids, routings, watches or [None] * len(routings), strict=True)
+        )
     ]
     records: dict[int, SideRecord] = {}
     # Sides that fail, or that nobody listens to any longer, give their buffers back too.

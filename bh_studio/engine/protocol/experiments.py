@@ -52,13 +52,15 @@ class Comparison(_Answers, frozen=True, kw_only=True, tag="comparison", tag_fiel
 
     sides: one to four, each the model's own routing, None, or a rule, no two alike. The others are
     compared with the first. conversation: see conversation_of. keep: what is kept of each position
-    beside the counts.
+    beside the counts. prove: whether it is checked afterwards how far the comparison can be
+    believed.
 
     Raises ValueError for other sides, and for earlier turns that other sides have answered.
     """
 
     prompt: str
     keep: Keep = Keep.LOGITS
+    prove: bool = False
 
     def __post_init__(self) -> None:
         check_sides(self.sides)
@@ -71,6 +73,7 @@ class Comparison(_Answers, frozen=True, kw_only=True, tag="comparison", tag_fiel
             "sides": _side_texts(self.sides),
             "generation": msgspec.to_builtins(self.generation),
             "keep": self.keep.value,
+            "prove": self.prove,
             **_precedes(self.conversation),
         }
 

@@ -49,6 +49,11 @@ def sweep(**values: Any) -> Sweep:
 ANSWERING = (comparison, batch, sweep)
 
 
+def test_only_a_comparison_that_is_to_be_proved_says_so() -> None:
+    assert comparison().settings()["prove"] is False
+    assert comparison(prove=True).settings()["prove"] is True
+
+
 TOP_3 = parse_rule("top-k:3")
 
 

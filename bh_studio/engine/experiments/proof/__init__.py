@@ -1,0 +1,1 @@
+"""The checks that say how far a comparison can be believed."""
