@@ -12,6 +12,7 @@ from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.streams import accept_any_character, say, terminal_width
 from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.protocol.events import (
+    Activity,
     Event,
     Finished,
     KeptIn,
@@ -44,6 +45,8 @@ def run_side_by_side(
                     return session
                 if isinstance(event, KeptIn):
                     folder = event.folder
+                elif isinstance(event, Activity):
+                    say(event.text)
                 elif isinstance(event, Notice):
                     notices.say(event)
                 elif printer is not None and not _show(printer, event):

@@ -19,6 +19,7 @@ from bh_studio.cli.options import (
     keep_of,
     output_file,
 )
+from bh_studio.cli.proving import add_prove_option
 from bh_studio.cli.rule_options import add_sides_options, sides_from
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_keep_option(parser)
     add_history_option(parser)
+    add_prove_option(parser)
     parser.set_defaults(run=_run)
 
 
@@ -77,7 +79,8 @@ def _run(arguments: argparse.Namespace) -> int:
             rule.check_shape(loaded.info.layers, loaded.info.experts)
     if is_typed():
         say(f"A conversation with {loaded.info.name}. /help lists what else can be typed.")
-    chat = Chat(loaded, sides, generation, keep_of(arguments), conversation, arguments.out)
+    keep, prove = keep_of(arguments), arguments.prove
+    chat = Chat(loaded, sides, generation, keep, conversation, arguments.out, prove)
     for line in read_lines():
         chat.take(line)
         if chat.is_over:

@@ -8,12 +8,18 @@ from pathlib import Path
 
 from bh_studio.cli.loading import Loaded
 from bh_studio.cli.options import output_file, saved_words, write_session
+from bh_studio.cli.proving import warn_of
 from bh_studio.cli.side_by_side import run_side_by_side
 from bh_studio.cli.tables.comparison import turn_line
+from bh_studio.cli.tables.proof import proof_lines
 from bh_studio.cli.tables.sides import analyze_notes
 from bh_studio.cli.terminal.chat_lines import is_typed
 from bh_studio.cli.terminal.columns import shorten, wrap
-from bh_studio.cli.terminal.interrupt import forget_interrupt, put_off_interrupts
+from bh_studio.cli.terminal.interrupt import (
+    forget_interrupt,
+    put_off_interrupts,
+    was_interrupted,
+)
 from bh_studio.cli.terminal.notices import Notices
 from bh_studio.cli.terminal.streams import (
     EXIT_FAILED,
@@ -55,6 +61,7 @@ class Chat:
         keep: Keep,
         conversation: Conversation,
         out: Path | None,
+        prove: bool = False,
     ) -> None:
         self.is_over = False
         self.exit_code = EXIT_OK
@@ -65,6 +72,7 @@ class Chat:
         self._keep_of_turns = keep
         self._conversation = conversation
         self._out = out
+        self._prove = prove
         self._notices = Notices()
         self._session: Session | None = None
         self._commands: dict[str, Callable[[str], None]] = {
@@ -93,6 +101,7 @@ class Chat:
     def _answer(self, message: str) -> None:
         definition = Comparison(
             prompt=message,
+            prove=self._prove,
             sides=self._sides,
             generation=self._generation,
             conversation=self._conversation,
@@ -109,13 +118,16 @@ class Chat:
         # A pipe goes on by itself, so there the interrupt is for all of it.
         if is_typed():
             forget_interrupt()
-        elif any(r.finish_reason is FinishReason.STOPPED for r in records):
+        elif was_interrupted() or any(r.finish_reason is FinishReason.STOPPED for r in records):
             self.is_over, self.exit_code = True, EXIT_INTERRUPTED
 
     def _keep(self, session: Session) -> None:
         numbers = [turn_line(session), *analyze_notes(self._sides)]
         lines = [part for line in numbers for part in wrap(line, terminal_width())]
+        if session.proof is not None:
+            lines += proof_lines(session.proof)
         is_read = print_result("\n".join([*lines, ""]))
+        warn_of(session)
         # Without a reader the conversation goes on only for a file.
         self.is_over = not is_read and self._out is None
         if self._out is not None:

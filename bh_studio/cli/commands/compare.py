@@ -32,6 +32,7 @@ from bh_studio.cli.options import (
     write_and_show,
     write_session,
 )
+from bh_studio.cli.proving import add_prove_option, warn_of
 from bh_studio.cli.resuming import add_restart_option
 from bh_studio.cli.rule_options import add_sides_options, sides_from
 from bh_studio.cli.side_by_side import run_side_by_side
@@ -93,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_restart_option(parser)
     add_history_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    add_prove_option(parser)
     add_definition_option(parser)
     parser.set_defaults(run=_run)
 
@@ -104,8 +106,13 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error), EXIT_USAGE) from error
     check_conversation_options(arguments)
     prompts = prompts_of(arguments)
-    if arguments.keep is not None and (prompts is not None or arguments.text is not None):
-        raise CommandError("--keep is about the answers to one PROMPT; leave it out.", EXIT_USAGE)
+    is_one = prompts is None and arguments.text is None
+    for option, is_given in (("--keep", arguments.keep), ("--prove", arguments.prove)):
+        if is_given and not is_one:
+            raise CommandError(
+                f"{option} is for one PROMPT; leave it out with --prompts-file and --text.",
+                EXIT_USAGE,
+            )
     if arguments.text is not None:
         return compare_text(arguments, sides)
     if prompts is not None:
@@ -117,6 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
         sides=sides,
         generation=generation,
         keep=keep_of(arguments),
+        prove=arguments.prove,
     )
     return run_or_save(arguments, definition, carry_out)
 
@@ -146,5 +154,6 @@ def carry_out(arguments: argparse.Namespace, definition: Comparison) -> int:
             print_result(summary(session))
 
     write_and_show(arguments.out, write, show)
+    warn_of(session)
     stopped = any(r.finish_reason is FinishReason.STOPPED for r in session.records)
     return EXIT_INTERRUPTED if stopped else EXIT_OK

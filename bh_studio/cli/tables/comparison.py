@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bh_studio.cli.tables.answer_columns import decided
+from bh_studio.cli.tables.proof import proof_lines
 from bh_studio.cli.tables.sides import analyze_notes, layer_lines, title_lines
 from bh_studio.cli.tables.table import aligned, number, ratio, whole
 from bh_studio.engine.records.session import Session, SideRecord
@@ -48,6 +49,8 @@ def summary(session: Session) -> str:
         else f"{letter} first differs from A at token {difference}, counted from 0."
         for letter, difference in zip(letters[1:], session.first_differences[1:], strict=True)
     ]
+    if session.proof is not None:
+        lines += ["", *proof_lines(session.proof)]
     return "\n".join(lines)
 
 

@@ -50,7 +50,7 @@ def test_a_saved_definition_gives_what_the_command_gives(
     short = tmp_path / "short.txt"
     short.write_text("Once upon a time")
     asked: dict[str, tuple[object, ...]] = {
-        "comparison": ("compare", "Once", *FEW),
+        "comparison": ("compare", "Once", "--prove", *FEW),
         "sweep": ("sweep", "Once", "--seeds", "2", *FEW),
         "batch": ("compare", "--prompts-file", prompts, *FEW),
         "same-text": ("compare", "--text", short, "--rule", "bh:0.1,max_k=4"),
