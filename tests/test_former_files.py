@@ -215,7 +215,8 @@ def test_a_session_says_what_its_file_says_also_when_it_is_saved_again(
         assert document[name] == written[name]
     assert document["model"] | written["model"] == document["model"]
     if written["schema_version"] == 4:
-        assert json.loads(json.dumps(document)) == written
+        # Its version was written before there were proofs too.
+        assert json.loads(json.dumps(document)) == {"proof": None, **written}
         return
     assert document["sides"][1]["first_difference"] == written["first_difference"]
     assert document["generation"] == written["parameters"]["generation"]

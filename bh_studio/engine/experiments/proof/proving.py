@@ -84,10 +84,9 @@ class Proving:
                 zip(routings, range(len(records)), records, prints, strict=True)
             )
         ]
+        read = first.prompt_token_ids, first.token_ids
         # What the model's own routing has answered need not be read by it once more.
-        own = routings.index(None) if None in routings else 0
-        read = records[own].prompt_token_ids, records[own].token_ids
-        known = prints[own] if routings[own] is None else None
+        known = prints[0] if routings[0] is None else None
         return [
             (
                 REPEAT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,6 +41,7 @@ from tests.engine.experiments.proof.proved import (
     problems,
     proof_of,
 )
+from tests.tiny_moe import save_tiny_of_type
 from tests.tiny_olmoe import LAYERS, TOP_K
 
 RULE = "bh:0.1,max_k=4"
@@ -82,6 +84,14 @@ def test_a_proof_of_the_embedded_model_passes(
     assert (steps.positions, steps.numbers) == (TOKENS, TOKENS * vocabulary)
     assert one_pass.numbers == one_pass.positions * vocabulary
     assert "own forward on the CPU" in first.compared
+
+
+@pytest.mark.parametrize("model_type", ["flex_olmo", "qwen3_moe"])
+def test_a_proof_of_other_models_passes(model_type: str, tmp_path: Path) -> None:
+    other = load_model(str(save_tiny_of_type(model_type, tmp_path)))
+    proof = proof_of(other, comparison(RULE, "top-p:0.5,max_k=6,weights=match"))
+    assert problems(proof.checks) == {}
+    assert STOCK in proof.checks[1].compared
 
 
 def test_what_is_proved_answers_as_it_does_unproved(loaded: LoadedModel) -> None:
@@ -235,6 +245,19 @@ def test_what_is_left_behind_is_named(
     assert check.passed is False
     assert check.problem.startswith(sentence)
     assert state.check().passed
+
+
+def test_a_forward_that_was_replaced_before_has_to_be_that_one(loaded: LoadedModel) -> None:
+    module = loaded.model.model.layers[1].mlp
+    own = module.forward
+    module.forward = lambda *inputs: own(*inputs)
+    try:
+        state = ModelState(loaded, [1, 2, 3])
+        assert state.check().passed
+        module.forward = lambda *inputs: own(*inputs)
+        assert state.check().problem.startswith("On model.layers.1.mlp a forward")
+    finally:
+        del module.forward
 
 
 # Experts that run and are not those that are counted.
