@@ -41,7 +41,12 @@ def check_repeat(
     """
     logits = PrintedLogits()
     steps = answer_in_turns(
-        loaded, [list(record.prompt_token_ids)], (routing,), generation, cancel, [logits]
+        loaded,
+        [list(record.prompt_token_ids)],
+        (routing,),
+        generation,
+        cancel,
+        watches=[logits],
     )
     (again,) = result_of_steps(steps)
     if again.finish_reason is FinishReason.STOPPED:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def export_routed_experts(session: Session, path: Path) -> None:
 
     Raises SessionError for a session that does not hold them.
     """
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for side, record in enumerate(session.records):
         if record.routed_experts is None:
             continue

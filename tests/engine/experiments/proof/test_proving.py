@@ -379,7 +379,7 @@ def answer(loaded: LoadedModel) -> Callable[..., str]:
     logits, token = PrintedLogits(), CancelToken()
     prompt = loaded.tokenizer("Once upon a time").input_ids
     asked = (loaded, [prompt], (routing,), generation, token)
-    (record,) = result_of_steps(answer_in_turns(*asked, [logits]))
+    (record,) = result_of_steps(answer_in_turns(*asked, watches=[logits]))
     prints = logits.of(TOKENS)
 
     def problem(change: Callable[[SideRecord, np.ndarray], SideRecord | None]) -> str:
