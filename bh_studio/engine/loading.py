@@ -225,6 +225,7 @@ def _describe(
         revision=plan.checkpoint.revision,
         has_chat_template=bool(tokenizer.chat_template),
         decode_path=str(decode_path(model)),
+        norm_topk_prob=shape.norm_topk_prob,
     )
 
 

@@ -130,6 +130,7 @@ def test_greedy_answers_equal_those_of_the_untouched_model(loaded: LoadedModel) 
     folder = paths.resource("models/olmoe-nano")
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert loaded.info.decode_path == CPU
+    assert loaded.info.norm_topk_prob is stock.config.norm_topk_prob
     prompts = [loaded.tokenizer(prompt, return_tensors="pt").input_ids for prompt in PROMPTS]
     expected = generated(loaded, stock, prompts)
     assert [own_loop(loaded, loaded.model, token_ids) for token_ids in prompts] == expected

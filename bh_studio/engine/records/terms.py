@@ -101,6 +101,8 @@ class ModelInfo:
     null_samples: scores in the null of one layer; the smallest p-value is 1 / (null_samples + 1).
     expert_path: the computation that ran the experts. decode_path: the forward that read tokens
     after the prompt, and why no faster one did; empty in sessions that do not say.
+    norm_topk_prob: whether its router scales mixing weights to sum 1; None in sessions that do not
+    say.
     """
 
     id: str
@@ -120,6 +122,7 @@ class ModelInfo:
     revision: str = ""
     has_chat_template: bool = False
     decode_path: str = ""
+    norm_topk_prob: bool | None = None
 
     def check_chat_template(self) -> None:
         """Raise EngineError for a model that cannot have conversations."""

@@ -80,7 +80,7 @@ def _bh(context: CounterContext) -> Counter:
     of one token come from one hidden state and, as probabilities, sum to 1; min_k and max_k
     override the rule; so alpha is the level of the procedure here, not a guaranteed error rate.
     """
-    return _step_up(context, [1.0] * len(context.levels))
+    return _step_up(context)
 
 
 def _by(context: CounterContext) -> Counter:
@@ -89,7 +89,7 @@ def _by(context: CounterContext) -> Counter:
     Controls the false discovery rate under any dependence, if the p-values are valid ones: for 64
     experts at the price of a level 4.74 times as strict.
     """
-    return _step_up(context, [harmonic_number(context.experts)] * len(context.levels))
+    return _step_up(context)
 
 
 def _storey(context: CounterContext) -> Counter:
@@ -100,6 +100,25 @@ def _storey(context: CounterContext) -> Counter:
     same p-values. With the discarded null about 56 of 64 are null by definition, so the rule is
     hardly more than BH at a higher alpha.
     """
+    return _step_up(context)
+
+
+def step_up_terms(context: CounterContext) -> tuple[Sequence[float], float]:
+    """What makes the step-up rule that of BH, BY or Storey: see fdr.step_up_rejections.
+
+    Returns the factor of each layer, and the largest p-value that may be rejected.
+    """
+    match context.parameters.rule:
+        case RuleName.BY:
+            return [harmonic_number(context.experts)] * len(context.levels), 1.0
+        case RuleName.STOREY:
+            return _true_nulls(context), _STOREY_CUTOFF
+        case _:
+            return [1.0] * len(context.levels), 1.0
+
+
+def _true_nulls(context: CounterContext) -> list[float]:
+    """Storey's pi0 of each layer."""
     null, recording = context.tested()
     scorer = context.scorer
 
@@ -108,12 +127,13 @@ def _storey(context: CounterContext) -> Counter:
         return [storey_pi0(null.p_values(n, s), _STOREY_CUTOFF) for n, s in enumerate(scores)]
 
     key = ("pi0", context.parameters.null, scorer.name, scorer.temperature)
-    return _step_up(context, recording.derived(key, estimates), _STOREY_CUTOFF)
+    return recording.derived(key, estimates)
 
 
-def _step_up(context: CounterContext, factors: Sequence[float], largest: float = 1.0) -> Counter:
+def _step_up(context: CounterContext) -> Counter:
     null, _ = context.tested()
     levels = context.levels
+    factors, largest = step_up_terms(context)
     if isinstance(null, EmpiricalNull):
         thresholds = [
             score_thresholds(scores, level, context.experts, factor, largest)
@@ -153,21 +173,28 @@ def _top_p(context: CounterContext) -> Counter:
     """
 
     def count(layer: int, probabilities: Tensor) -> Tensor:
-        mass = probabilities.sort(dim=-1, descending=True).values.cumsum(-1)
+        mass = cumulated(probabilities)
         # The last sums may miss p by rounding: never more than there are.
         return ((mass < context.levels[layer]).sum(-1) + 1).clamp(max=context.experts)
 
     return count
 
 
+def cumulated(probabilities: Tensor) -> Tensor:
+    """What the first, the first two and so on of `probabilities` hold together, largest first."""
+    return probabilities.sort(dim=-1, descending=True).values.cumsum(-1)
+
+
 def _min_p(context: CounterContext) -> Counter:
     """Keep an expert with P_i >= beta P_(1): as min-p sampling of tokens (Nguyen et al. 2024)."""
+    return lambda layer, probabilities: (
+        probabilities >= smallest_kept(probabilities, context.levels[layer])
+    ).sum(-1)
 
-    def count(layer: int, probabilities: Tensor) -> Tensor:
-        largest = probabilities.amax(-1, keepdim=True)
-        return (probabilities >= context.levels[layer] * largest).sum(-1)
 
-    return count
+def smallest_kept(probabilities: Tensor, beta: float) -> Tensor:
+    """beta P_(1) of each row, (row, 1)."""
+    return beta * probabilities.amax(-1, keepdim=True)
 
 
 def _cut(context: CounterContext) -> Counter:
@@ -183,12 +210,16 @@ def _entropy(context: CounterContext) -> Counter:
     parameters, experts = context.parameters, context.experts
 
     def count(layer: int, probabilities: Tensor) -> Tensor:
-        # In float64: rounding must not put a uniform distribution below its own entropy, ln m.
-        entropy = torch.special.entr(probabilities.double()).sum(-1)
-        sure = entropy < context.levels[layer] * math.log(experts)
+        sure = entropy(probabilities) < context.levels[layer] * math.log(experts)
         return torch.where(sure, parameters.min_k, parameters.max_k)
 
     return count
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of each row in nats, float64."""
+    # In float64: rounding must not put a uniform distribution below its own entropy, ln m.
+    return torch.special.entr(probabilities.double()).sum(-1)
 
 
 COUNTERS: dict[RuleName, Callable[[CounterContext], Counter]] = {

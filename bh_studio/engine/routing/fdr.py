@@ -66,6 +66,27 @@ def step_up_rejections(
     return (rejected * ranks).amax(dim=-1)
 
 
+def step_up_line(
+    alpha: float, hypotheses: int, factor: float = 1.0, largest: float = 1.0
+) -> Tensor:
+    """The largest p-value that step_up_rejections accepts at each rank, (hypotheses,) float64.
+
+    So the rows it rejects are those in which p_(k) <= line_k, bit for bit.
+    """
+    ranks = torch.arange(1, hypotheses + 1, dtype=torch.float64, device="cpu")
+    guess = alpha * ranks / hypotheses / factor
+    # As in score_thresholds: the very expression decides between neighbours of the analytic value.
+    candidates = [guess]
+    for towards in (-torch.inf, torch.inf):
+        near = guess
+        for _ in range(8):
+            near = torch.nextafter(near, torch.full_like(near, towards))
+            candidates.append(near)
+    p_values = torch.stack(candidates)
+    accepted = p_values * (hypotheses / ranks) * factor <= alpha
+    return p_values.where(accepted, -torch.inf).amax(dim=0).clamp(max=largest)
+
+
 def score_thresholds(
     null: Tensor, alpha: float, hypotheses: int, factor: float = 1.0, largest: float = 1.0
 ) -> Tensor:
@@ -132,8 +153,17 @@ def step_up_count(scores: list[float], thresholds: list[float]) -> int:
 def higher_criticism_counts(p_values: Tensor, alpha0: float) -> Tensor:
     """Number of p-values up to the one that maximises higher criticism, (...,) int64.
 
-    HC_k = sqrt(m) (k/m - p_(k)) / sqrt(p_(k) (1 - p_(k))), maximised over k <= alpha0 * m (Donoho &
-    Jin 2004, with k >= 1). 0 where no HC_k is positive. p_values: (..., m).
+    Maximised over k <= alpha0 * m (Donoho & Jin 2004, with k >= 1). 0 where no HC_k is positive.
+    p_values: (..., m).
+    """
+    best = higher_criticism(p_values, alpha0).max(dim=-1)
+    return torch.where(best.values > 0, best.indices + 1, 0)
+
+
+def higher_criticism(p_values: Tensor, alpha0: float) -> Tensor:
+    """HC_k = sqrt(m) (k/m - p_(k)) / sqrt(p_(k) (1 - p_(k))) of each k <= alpha0 * m, at least one.
+
+    p_values: (..., m). Returns (..., k) float64, -inf where p_(k) is 1 or nan.
     """
     m = p_values.shape[-1]
     searched = max(1, int(alpha0 * m))
@@ -142,9 +172,7 @@ def higher_criticism_counts(p_values: Tensor, alpha0: float) -> Tensor:
     tiny = torch.finfo(torch.float64).tiny
     deviation = (ordered * (1 - ordered)).clamp(min=tiny).sqrt()
     # Neither an exact 1, which leaves 0 / tiny, nor nan may be the maximum.
-    objective = (m**0.5 * (ranks.double() / m - ordered) / deviation).where(ordered < 1, -torch.inf)
-    best = objective.max(dim=-1)
-    return torch.where(best.values > 0, best.indices + 1, 0)
+    return (m**0.5 * (ranks.double() / m - ordered) / deviation).where(ordered < 1, -torch.inf)
 
 
 def _p_value(at_least: Tensor, n: int) -> Tensor:

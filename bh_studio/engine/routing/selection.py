@@ -46,6 +46,21 @@ class Selection(NamedTuple):
     raw_counts: Tensor
 
 
+class Judgement(NamedTuple):
+    """How a rule came to its selection, of each token of one layer.
+
+    probabilities, scores: (token, expert) float32; scores are -inf for experts that are no
+    candidates. p_values: (token, expert) float64; None for a rule that tests nothing. order:
+    (token, expert) int64, all experts, best first, those of `selection` before the others.
+    """
+
+    probabilities: Tensor
+    scores: Tensor
+    p_values: Tensor | None
+    order: Tensor
+    selection: Selection
+
+
 class SelectionTables(NamedTuple):
     """A rule as numbers on the CPU, for kernels that select experts themselves.
 
@@ -69,7 +84,8 @@ class RoutingRule:
     score, where every expert has a null of its own. A temperature changes counts, never the order
     or the mixing weights.
 
-    is_ordered_by_probability: whether the experts used are the most probable ones.
+    is_ordered_by_probability: whether the experts used are the most probable ones. context: what
+    its counter was built from.
     """
 
     def __init__(
@@ -90,12 +106,11 @@ class RoutingRule:
         self._scorer = Scorer(parameters.score, parameters.temperature, factors)
         if parameters.is_test and recording is not None:
             self.null = null_model(parameters.null, recording, self._scorer)
-        self._count = COUNTERS[parameters.rule](
-            CounterContext(
-                parameters, parameters.levels(shape.layers), shape.experts, self._scorer, self.null,
-                recording,
-            )
+        self.context = CounterContext(
+            parameters, parameters.levels(shape.layers), shape.experts, self._scorer, self.null,
+            recording,
         )  # fmt: skip
+        self._count = COUNTERS[parameters.rule](self.context)
         self._shape = shape
         self._renormalize = shape.norm_topk_prob or parameters.weights is MixingWeights.RENORMALIZE
         self._used = parameters.used_counts(shape.experts, shape.top_k)
@@ -152,6 +167,22 @@ class RoutingRule:
             unused = self._slots.on(logits.device, layer) >= counts[:, None]
             weights = weights.masked_fill(unused, 0.0)
         return Selection(indices, self._rescaled(weights, probabilities), counts, raw)
+
+    def judge(self, layer: int, logits: Tensor) -> Judgement:
+        """What `select` gives, and how it came to it. logits: (token, expert)."""
+        probabilities, scores = self._judged(layer, logits)
+        selection = self.select(layer, logits)
+        order = self._order(layer, scores)
+        # Of equals it is `select` that says which come first.
+        is_taken = torch.zeros_like(order, dtype=torch.bool).scatter(-1, selection.indices, True)
+        others = order[~is_taken.gather(-1, order)].view(len(order), -1)
+        return Judgement(
+            probabilities,
+            scores,
+            None if self.null is None else self.null.p_values(layer, scores),
+            torch.cat([selection.indices, others], dim=-1),
+            selection,
+        )
 
     def select_one(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor, int]:
         """The used slots of a single token on the processor, and its raw count.
@@ -287,6 +318,12 @@ class RoutingRule:
             weights = F.pad(weights, (0, top_k - slots))
         first = weights[:, :top_k].contiguous().sum(-1, keepdim=True)
         return first if slots <= top_k else first + weights[:, top_k:].cumsum(-1)[:, -1:]
+
+
+def own_routing(shape: RouterShape) -> RoutingRule:
+    """The model's own top-k as a rule."""
+    top_k = shape.top_k
+    return RoutingRule(RuleParameters(RuleName.TOP_K, top_k, max_k=top_k), None, shape)
 
 
 def own_tables(shape: RouterShape) -> SelectionTables:

@@ -292,8 +292,9 @@ def to_version_2(document: dict[str, Any]) -> None:
 
 
 def to_early_version_3(document: dict[str, Any]) -> None:
-    """As the program wrote it before it said which forward read the tokens."""
+    """As the program wrote it before it said how tokens are read and whether weights are scaled."""
     assert document["model"].pop("decode_path") == ""
+    assert document["model"].pop("norm_topk_prob") is None
 
 
 def to_version_1(document: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from bh_studio.engine.routing.fdr import (
     score_thresholds,
     step_up_count,
     step_up_counts,
+    step_up_line,
     step_up_rejections,
     storey_pi0,
 )
@@ -351,6 +352,24 @@ def test_pi0_finds_the_share_of_true_nulls(share: float) -> None:
 
 
 # Higher criticism
+
+
+@pytest.mark.parametrize("name", STEP_UPS)
+@given(alpha=st.floats(1e-12, 1, exclude_max=True), hypotheses=st.integers(1, 255))
+def test_the_line_holds_the_largest_p_values_that_the_step_up_rule_accepts(
+    name: str, alpha: float, hypotheses: int
+) -> None:
+    factor, largest = STEP_UPS[name]
+    line = step_up_line(alpha, hypotheses, factor, largest)
+    for k in {1, (hypotheses + 1) // 2, hypotheses}:
+        at = float(line[k - 1])
+        # Only the first k can be rejected, for the others are 1.
+        row = torch.ones(2, hypotheses, dtype=torch.float64)
+        row[0, :k], row[1, :k] = at, math.nextafter(at, math.inf)
+        if at < 1:
+            on, above = step_up_rejections(row, alpha, factor, largest).tolist()
+            assert on >= k > above
+    assert (line.diff() >= 0).all()
 
 
 def slow_higher_criticism(p_values: list[float], alpha0: float) -> int:
