@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from bh_studio import paths
 from bh_studio.engine.calibration.expert_norms import OutputNorms, mean_norms
 from bh_studio.engine.calibration.sensitivity import sensitivities, squared_effects
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
@@ -26,6 +25,7 @@ from bh_studio.engine.moe.routers import find_routers, router_shape
 from bh_studio.engine.moe.vocabulary import check_token_ids
 from bh_studio.engine.protocol.texts import shipped_text
 from bh_studio.engine.records.calibration import FisherRow, LogitsRow
+from bh_studio.engine.records.decisions.session_null import kept_recording_path
 from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
 from bh_studio.engine.routing.recordings import Recording, load_recording, save_recording
 from bh_studio.engine.rules.parameters import ScoreName
@@ -249,8 +249,8 @@ def _recorder(kept: list[Tensor]) -> Callable[[nn.Module, object, tuple[Tensor, 
 
 
 def _cache_path(model: PreTrainedModel, text: str) -> Path:
-    text_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return paths.cache_dir() / "nulls" / f"{model_fingerprint(model)}-{text_hash}.npz"
+    text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return kept_recording_path(model_fingerprint(model), text_sha256)
 
 
 def _own_tokenizer(model: PreTrainedModel) -> PreTrainedTokenizerBase:

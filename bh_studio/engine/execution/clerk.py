@@ -1,4 +1,4 @@
-"""Answers what needs no model: reads sessions, writes them, replays rules on recorded logits.
+"""Answers what needs no model: reads sessions, writes them, applies rules to recorded logits.
 
 Loads no torch for files: one can be opened before any model is there. Knows no thread and no job.
 """
@@ -9,6 +9,7 @@ import logging
 import traceback
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bh_studio.engine.errors import Cancelled, CancelToken, as_sentence
 from bh_studio.engine.protocol.events import (
@@ -20,15 +21,19 @@ from bh_studio.engine.protocol.events import (
     RunsRemoved,
     SessionRead,
     SessionWritten,
+    SideReplayed,
+    TokenInspected,
 )
 from bh_studio.engine.protocol.experiments import Replay
 from bh_studio.engine.protocol.requests import (
     FindCutOff,
+    InspectToken,
     ListRuns,
     MeasureHistory,
     ModelFree,
     ReadSession,
     RemoveOldestRuns,
+    ReplaySide,
     WriteSession,
 )
 from bh_studio.engine.records.runs.kept import kept_runs, take_cut_off
@@ -37,18 +42,25 @@ from bh_studio.engine.records.runs.size import history_size, remove_oldest
 from bh_studio.engine.records.session import Session, SessionError
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 
+if TYPE_CHECKING:
+    from bh_studio.engine.execution.recorded_routing import RecordedRouting
+
 _log = logging.getLogger(__name__)
 
 Events = Generator[Event, None, None]
 
 
 class Clerk:
-    """Holds nothing between two requests."""
+    """Holds nothing between two requests but the nulls that were needed last."""
+
+    def __init__(self) -> None:
+        self._recorded_routing: RecordedRouting | None = None
 
     def answer(self, body: ModelFree, cancel: CancelToken) -> Events:
         """What comes of `body`; what a person can mend of a file is told as Failed.
 
-        Raises Cancelled if that was asked for before it began; a file is never half written.
+        Raises Cancelled if that was asked for before it began; a file is never half written. Raises
+        InputError for rules and recorded logits that cannot be used.
         """
         if cancel.is_cancelled:
             raise Cancelled
@@ -65,11 +77,23 @@ class Clerk:
                 yield HistoryMeasured(history_size(history, most_bytes))
             case RemoveOldestRuns(history, runs):
                 yield _remove(history, runs)
+            case InspectToken():
+                yield TokenInspected(self._routing().inspect(body))
+            case ReplaySide():
+                yield SideReplayed(self._routing().replay(body))
             case Replay():
                 # Not at the top: a replay takes torch, files do not.
                 from bh_studio.engine.experiments.runner import run
 
                 yield from run(None, body, cancel=cancel)
+
+    def _routing(self) -> RecordedRouting:
+        if self._recorded_routing is None:
+            # Not at the top, as for a replay.
+            from bh_studio.engine.execution.recorded_routing import RecordedRouting
+
+            self._recorded_routing = RecordedRouting()
+        return self._recorded_routing
 
 
 def _read(path: Path) -> SessionRead | Failed:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bh_studio.engine.records.decisions.decision import Decision
+    from bh_studio.engine.records.decisions.side_replay import ReplayedSide
     from bh_studio.engine.records.decisions.token_choices import TokenChoice
+    from bh_studio.engine.records.decisions.token_inspection import InspectedToken
     from bh_studio.engine.records.diagnostics import NullDiagnostics
     from bh_studio.engine.records.recording import RecordedLogits
     from bh_studio.engine.records.runs.kept import KeptRun
@@ -134,6 +136,20 @@ class RunsRemoved:
     """The answer to RemoveOldestRuns. runs: how many are gone."""
 
     runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInspected:
+    """The answer to InspectToken."""
+
+    token: InspectedToken
+
+
+@dataclass(frozen=True, slots=True)
+class SideReplayed:
+    """The answer to ReplaySide."""
+
+    replayed: ReplayedSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +305,8 @@ Event = (
     | CutOffFound
     | HistoryMeasured
     | RunsRemoved
+    | TokenInspected
+    | SideReplayed
     | KeptIn
     | ExperimentEvent
     | Waiting

@@ -13,10 +13,13 @@ from bh_studio.engine.protocol.experiments import Experiment, ModelExperiment, R
 
 # The window imports this before its first frame, and needs of these only the names.
 if TYPE_CHECKING:
+    from bh_studio.engine.records.decisions.router_rows import RouterRows
     from bh_studio.engine.records.journal import Journal
     from bh_studio.engine.records.recording import RecordedLogits
-    from bh_studio.engine.records.session import Session
+    from bh_studio.engine.records.session import Session, SideRecord
+    from bh_studio.engine.records.terms import ModelInfo
     from bh_studio.engine.rules.names import NullName, ScoreName
+    from bh_studio.engine.rules.parameters import RuleParameters
 
 # The number formats of weights and the bytes that one weight takes, under torch's names; "auto"
 # leaves the choice to the load, which knows the model and the device.
@@ -136,9 +139,47 @@ class FindCutOff:
     history: Path
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class InspectToken:
+    """Say what `rule` sees and does in every layer, at one position that a side of a session read.
+
+    model: of the session. logits: of the side. position: from 0, the prompt's first; token i of the
+    answer was predicted at len(prompt_token_ids) - 1 + i. rule: the side's or any other; None for
+    the model's own routing. calibration: file with the recording that the session's nulls were
+    fitted on; None to look among those that are kept on this machine.
+    """
+
+    model: ModelInfo
+    logits: RouterRows | None
+    position: int
+    rule: RuleParameters | None
+    calibration: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplaySide:
+    """Say what `rule` selects at every position that a side of a session read.
+
+    model: of the session. record: of the side. rule, calibration: as InspectToken has them.
+    """
+
+    model: ModelInfo
+    record: SideRecord
+    rule: RuleParameters | None
+    calibration: Path | None = None
+
+
 # Needs no model, so it is answered also while one loads or works, and while there is none.
 ModelFree = (
-    ReadSession | WriteSession | ListRuns | FindCutOff | MeasureHistory | RemoveOldestRuns | Replay
+    ReadSession
+    | WriteSession
+    | ListRuns
+    | FindCutOff
+    | MeasureHistory
+    | RemoveOldestRuns
+    | InspectToken
+    | ReplaySide
+    | Replay
 )
 ModelBound = (
     LoadModel | UnloadModel | InspectModel | SaveCalibration | JudgeNull | RunKept | ModelExperiment

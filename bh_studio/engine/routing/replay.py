@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bh_studio.engine.records.decisions.router_rows import RouterRows
 from bh_studio.engine.records.recording import RecordingOrigin
 from bh_studio.engine.routing.recordings import Recording, checked_logits
 from bh_studio.engine.routing.selection import RoutingRule
@@ -69,7 +70,7 @@ def replay(
     values = checked_logits(logits)
     shape = _shape(values, top_k)
     if recording is not None:
-        _check_recording(recording, shape)
+        check_recording(recording, shape)
     return _replayed(RoutingRule(parameters, recording, shape), values, shape)
 
 
@@ -100,6 +101,25 @@ def replay_leave_one_out(
     return ReplayedCounts(**joined, shortage=parts[0].shortage)
 
 
+def replayed_counts(
+    rule: RoutingRule, rows: RouterRows, positions: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `rule` selects at the first `positions` of `rows`, after and before its limits.
+
+    Both (position, layer) uint8. Raises ValueError for logits that are not finite, and what `rows`
+    raises where they cannot be read.
+    """
+    layers = rows.shape[1]
+    counts, raw_counts = np.empty((2, positions, layers), np.uint8)
+    for start in range(0, positions, _TOKENS_AT_ONCE):
+        block = slice(start, min(start + _TOKENS_AT_ONCE, positions))
+        logits = checked_logits(rows.rows(block.start, block.stop).transpose(1, 0, 2).copy())
+        for layer, of_layer in enumerate(logits):
+            used, raw = rule.counts(layer, of_layer)
+            counts[block, layer], raw_counts[block, layer] = used.numpy(), raw.numpy()
+    return counts, raw_counts
+
+
 def _shape(logits: Tensor, top_k: int) -> RouterShape:
     layers, _, experts = logits.shape
     if not 1 <= top_k < experts:
@@ -108,7 +128,8 @@ def _shape(logits: Tensor, top_k: int) -> RouterShape:
     return RouterShape(layers, experts, top_k, norm_topk_prob=False)
 
 
-def _check_recording(recording: Recording, shape: RouterShape) -> None:
+def check_recording(recording: Recording, shape: RouterShape) -> None:
+    """Raise ValueError if `recording` is of other layers or experts than `shape`."""
     layers, _, experts = recording.logits.shape
     if (layers, experts, recording.origin.top_k) != (shape.layers, shape.experts, shape.top_k):
         raise ValueError(
