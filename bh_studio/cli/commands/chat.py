@@ -18,14 +18,14 @@ from bh_studio.cli.options import (
     history_folder,
     keep_of,
     output_file,
+    read_session,
 )
 from bh_studio.cli.proving import add_prove_option
 from bh_studio.cli.rule_options import add_sides_options, sides_from
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
-from bh_studio.engine.records.runs.reader import open_session
-from bh_studio.engine.records.session import SUFFIX, SessionError
+from bh_studio.engine.records.session import SUFFIX
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import Conversation
 from bh_studio.engine.rules import format_rule
@@ -99,14 +99,7 @@ def _first_conversation(arguments: argparse.Namespace, sides: Sides) -> Conversa
     system = system_prompt(arguments)
     if arguments.former is None:
         return Conversation(system)
-    try:
-        session = open_session(arguments.former)
-    except SessionError as error:
-        raise CommandError(str(error), EXIT_USAGE) from error
-    except OSError as error:
-        raise CommandError(
-            f"{arguments.former} cannot be read: {error.strerror}.", EXIT_USAGE
-        ) from error
+    session = read_session(arguments.former)
     former = session.continued
     if former is None:
         raise CommandError(f"{arguments.former} is a run of plain text, no chat.", EXIT_USAGE)

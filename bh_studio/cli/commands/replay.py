@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from bh_studio.cli.commands.replay_session import replay_session
 from bh_studio.cli.definitions import add_definition_option, run_or_save
 from bh_studio.cli.options import (
     check_ending,
@@ -24,6 +25,7 @@ from bh_studio.engine.protocol.events import Finished, Progress
 from bh_studio.engine.protocol.experiments import DEFAULT_TOP_K, NullSource, Replay
 from bh_studio.engine.protocol.logits_files import LogitsFile, read_logits_file
 from bh_studio.engine.records.replays import NOTE, ReplayResult
+from bh_studio.engine.records.session import SUFFIX
 
 _ENDINGS = (".json", ".csv")
 
@@ -31,14 +33,15 @@ _ENDINGS = (".json", ".csv")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what this command does, and add its arguments."""
     parser.description = (
-        f"Recompute which experts rules select from recorded router logits, without a model. {NOTE}"
+        "Recompute which experts rules select from recorded router logits, or from those that a "
+        f"session has of each side, without a model. {NOTE}"
     )
     parser.add_argument(
         "logits",
         type=Path,
-        metavar="LOGITS.npz",
-        help="what `bh-studio calibrate --out` saved, or an .npz file with an array "
-        '"logits" (layer, token, expert)',
+        metavar="FILE",
+        help="LOGITS.npz: what `bh-studio calibrate --out` saved, or an .npz file with an array "
+        '"logits" (layer, token, expert); or a session: a .bhsession file or the folder of a run',
     )
     null = parser.add_mutually_exclusive_group()
     null.add_argument(
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="fit nulls on what `bh-studio calibrate --out FILE` saved (default: on LOGITS.npz, if "
-        "it is such a file)",
+        "it is such a file; on what a session had, if that is kept on this machine)",
     )
     null.add_argument(
         "--leave-one-out",
@@ -72,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=rule,
         metavar="RULE",
-        help=f"a rule, may be given again: {RULE_HELP} (default: a choice of all rules)",
+        help=f"a rule, may be given again: {RULE_HELP} (default: a choice of all rules; of a "
+        "session each side's own)",
     )
     parser.add_argument("--layers", action="store_true", help="also print the mean of each layer")
     parser.add_argument(
@@ -85,6 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.logits.is_dir() or arguments.logits.suffix.lower() == SUFFIX:
+        return replay_session(arguments)
     definition = _definition(arguments)
     paths = {definition.logits.sha256: arguments.logits}
     if isinstance(definition.null, LogitsFile):

@@ -25,6 +25,8 @@ from bh_studio.engine.protocol.events import (
     RunsRemoved,
     SessionRead,
     SessionWritten,
+    SideReplayed,
+    TokenInspected,
 )
 from bh_studio.engine.protocol.experiments import ModelExperiment
 from bh_studio.engine.protocol.requests import Body, ModelFree, Request, UnloadModel
@@ -44,6 +46,8 @@ _ENDS = (
     | RunsRemoved
     | SessionRead
     | SessionWritten
+    | SideReplayed
+    | TokenInspected
 )
 
 Take = Callable[[Event], None]
