@@ -135,9 +135,15 @@ def _step_up(context: CounterContext) -> Counter:
     levels = context.levels
     factors, largest = step_up_terms(context)
     if isinstance(null, EmpiricalNull):
+        # What most rules have alike in all layers is computed once.
+        of_terms = {
+            terms: score_thresholds(
+                null.sorted_scores, terms[0], context.experts, terms[1], largest
+            )
+            for terms in set(zip(levels, factors, strict=True))
+        }
         thresholds = [
-            score_thresholds(scores, level, context.experts, factor, largest)
-            for scores, level, factor in zip(null.sorted_scores, levels, factors, strict=True)
+            of_terms[terms][layer] for layer, terms in enumerate(zip(levels, factors, strict=True))
         ]
         return StepUpThresholds(torch.stack(thresholds))
     return lambda layer, scores: step_up_rejections(

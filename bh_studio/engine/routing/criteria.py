@@ -37,11 +37,13 @@ _STEP_UP_LINES = {
 def _step_up(context: CounterContext) -> Draw:
     factors, largest = step_up_terms(context)
     name = _STEP_UP_LINES[context.parameters.rule]
+    terms = list(zip(context.levels, factors, strict=True))
+    # Most rules have the same line in all layers.
+    lines = {of: step_up_line(of[0], context.experts, of[1], largest).numpy() for of in set(terms)}
 
     def draw(layer: int, _scores: Tensor, p_values: Tensor | None) -> Criterion:
-        line = step_up_line(context.levels[layer], context.experts, factors[layer], largest)
-        points = _tested(p_values).sort().values
-        return _criterion(Counting.LAST_AT_OR_BELOW, points, line, "p-value", name)
+        points = _tested(p_values).sort().values.numpy()
+        return Criterion(Counting.LAST_AT_OR_BELOW, points, lines[terms[layer]], "p-value", name)
 
     return draw
 

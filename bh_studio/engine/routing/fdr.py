@@ -75,14 +75,10 @@ def step_up_line(
     """
     ranks = torch.arange(1, hypotheses + 1, dtype=torch.float64, device="cpu")
     guess = alpha * ranks / hypotheses / factor
-    # As in score_thresholds: the very expression decides between neighbours of the analytic value.
-    candidates = [guess]
-    for towards in (-torch.inf, torch.inf):
-        near = guess
-        for _ in range(8):
-            near = torch.nextafter(near, torch.full_like(near, towards))
-            candidates.append(near)
-    p_values = torch.stack(candidates)
+    # As in score_thresholds: the very expression decides between neighbours of the analytic value,
+    # which are as many steps away as the bits of a positive number are counted up or down.
+    steps = torch.arange(-8, 9, device="cpu")[:, None]
+    p_values = (guess.view(torch.int64) + steps).view(torch.float64)
     accepted = p_values * (hypotheses / ranks) * factor <= alpha
     return p_values.where(accepted, -torch.inf).amax(dim=0).clamp(max=largest)
 
@@ -95,10 +91,10 @@ def score_thresholds(
     With one null for all hypotheses of a row p falls as the score rises, so p_(k) <= alpha k / m
     holds exactly when the k-th largest score reaches the k-th threshold returned here.
 
-    null: (n,) float32 sorted ascending. Returns (m,) float32, falling with k; inf where even the
-    largest score could not be significant, -inf where any score is.
+    null: (..., n) float32 sorted ascending, one null a row. Returns (..., m) float32, falling with
+    k; inf where even the largest score could not be significant, -inf where any score is.
     """
-    n = null.numel()
+    n = null.shape[-1]
     if n == 0:
         raise ValueError("The null holds no scores.")
     # Everything in float64 on the processor, whatever torch's defaults are set to.
@@ -116,7 +112,7 @@ def score_thresholds(
     allowed = torch.where(significant, candidates, -1).amax(dim=1)
 
     infinity = torch.tensor(torch.inf, dtype=null.dtype, device="cpu")
-    first_too_many = null[(n - 1 - allowed.clamp(0, n - 1)).to(null.device)].cpu()
+    first_too_many = null[..., (n - 1 - allowed.clamp(0, n - 1)).to(null.device)].cpu()
     above = torch.nextafter(first_too_many, infinity)
     thresholds = torch.where(allowed < 0, infinity, above)
     return torch.where(allowed >= n, -infinity, thresholds).to(null.device)

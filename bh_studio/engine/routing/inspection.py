@@ -26,15 +26,16 @@ def inspect_layers(
     layers = []
     for layer, row in enumerate(values):
         found = rule.judge(layer, row)
-        selection, order = found.selection, found.order[0]
+        selection = found.selection
         count, scores = int(selection.counts), found.scores[0]
         p_values = None if found.p_values is None else found.p_values[0]
+        order = _order(found.order[0].numpy(), selection.indices[0].numpy())
         layers.append(
             InspectedLayer(
-                experts=order.numpy(),
-                probabilities=found.probabilities[0][order].numpy(),
-                scores=scores[order].numpy(),
-                p_values=None if p_values is None else p_values[order].numpy(),
+                experts=order,
+                probabilities=found.probabilities[0].numpy()[order],
+                scores=scores.numpy()[order],
+                p_values=None if p_values is None else p_values.numpy()[order],
                 criterion=draw(layer, scores, p_values),
                 raw_count=int(selection.raw_counts),
                 count=count,
@@ -42,3 +43,10 @@ def inspect_layers(
             )
         )
     return tuple(layers)
+
+
+def _order(order: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """`order` with those that are `taken` before the others: of equals any may come first."""
+    is_taken = np.zeros(len(order), bool)
+    is_taken[taken] = True
+    return np.concatenate([taken, order[~is_taken[order]]])

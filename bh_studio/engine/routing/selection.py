@@ -51,7 +51,7 @@ class Judgement(NamedTuple):
 
     probabilities, scores: (token, expert) float32; scores are -inf for experts that are no
     candidates. p_values: (token, expert) float64; None for a rule that tests nothing. order:
-    (token, expert) int64, all experts, best first, those of `selection` before the others.
+    (token, expert) int64, all experts, best first; of equals `selection` may have others first.
     """
 
     probabilities: Tensor
@@ -152,37 +152,31 @@ class RoutingRule:
 
     def select(self, layer: int, logits: Tensor) -> Selection:
         """Select experts for each token. logits: (token, expert)."""
+        return self._selection(layer, *self._judged(layer, logits))
+
+    def _selection(self, layer: int, probabilities: Tensor, scores: Tensor) -> Selection:
         # The very operations of the model's own router, so that its own counts change no bit. Slots
         # that stay unused keep the index of a real expert: any other value corrupts grouped_mm.
-        probabilities, scores = self._judged(layer, logits)
+        device = probabilities.device
         if self.is_ordered_by_probability:
             weights, indices = self._most_probable(probabilities, self.parameters.max_k)
         else:
             indices = self._order(layer, scores)[:, : self.parameters.max_k]
             weights = probabilities.gather(-1, indices)
-        if scores is probabilities and self._has_kernel(logits.device):
+        if scores is probabilities and self._has_kernel(device):
             weights, counts, raw = self._limited(layer, probabilities, weights)
         else:
             counts, raw = self._counts(layer, scores)
-            unused = self._slots.on(logits.device, layer) >= counts[:, None]
+            unused = self._slots.on(device, layer) >= counts[:, None]
             weights = weights.masked_fill(unused, 0.0)
         return Selection(indices, self._rescaled(weights, probabilities), counts, raw)
 
     def judge(self, layer: int, logits: Tensor) -> Judgement:
         """What `select` gives, and how it came to it. logits: (token, expert)."""
         probabilities, scores = self._judged(layer, logits)
-        selection = self.select(layer, logits)
-        order = self._order(layer, scores)
-        # Of equals it is `select` that says which come first.
-        is_taken = torch.zeros_like(order, dtype=torch.bool).scatter(-1, selection.indices, True)
-        others = order[~is_taken.gather(-1, order)].view(len(order), -1)
-        return Judgement(
-            probabilities,
-            scores,
-            None if self.null is None else self.null.p_values(layer, scores),
-            torch.cat([selection.indices, others], dim=-1),
-            selection,
-        )
+        selection = self._selection(layer, probabilities, scores)
+        p_values = None if self.null is None else self.null.p_values(layer, scores)
+        return Judgement(probabilities, scores, p_values, self._order(layer, scores), selection)
 
     def select_one(self, layer: int, logits: Tensor) -> tuple[Tensor, Tensor, int]:
         """The used slots of a single token on the processor, and its raw count.
