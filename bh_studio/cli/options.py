@@ -18,8 +18,7 @@ from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.prompts_file import PromptsFile, read_prompts
 from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.records.rows import PROMPTS_FIELD
-from bh_studio.engine.records.runs.reader import open_session
-from bh_studio.engine.records.session import SUFFIX, Session, SessionError
+from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 from bh_studio.engine.records.terms import GenerationParameters, Keep
 from bh_studio.engine.units import format_bytes
@@ -239,19 +238,6 @@ def write_session(session: Session, path: Path) -> None:
     Raises CommandError with a sentence if the disk refuses.
     """
     write_output(lambda target: SESSION_WRITERS[target.suffix](session, target), path)
-
-
-def read_session(path: Path) -> Session:
-    """The session in a `.bhsession` file, or in the folder of a run.
-
-    Raises CommandError with a sentence if it cannot be read.
-    """
-    try:
-        return open_session(path)
-    except SessionError as error:
-        raise CommandError(str(error), EXIT_USAGE) from error
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.", EXIT_USAGE) from error
 
 
 def whole_number_from(least: int) -> Callable[[str], int]:

@@ -18,10 +18,10 @@ from bh_studio.cli.options import (
     history_folder,
     keep_of,
     output_file,
-    read_session,
 )
 from bh_studio.cli.proving import add_prove_option
 from bh_studio.cli.rule_options import add_sides_options, sides_from
+from bh_studio.cli.sessions import read_session
 from bh_studio.cli.terminal.chat_lines import is_typed, read_lines
 from bh_studio.cli.terminal.columns import shorten
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say

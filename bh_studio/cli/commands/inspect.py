@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from bh_studio.cli.options import add_calibration_option, read_session, whole_number_from
+from bh_studio.cli.options import add_calibration_option, whole_number_from
 from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
+from bh_studio.cli.sessions import read_session
 from bh_studio.cli.tables.inspection import Place, document, layer_table, overview
 from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result
 from bh_studio.engine.errors import CancelToken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from bh_studio.cli.options import read_session
+from bh_studio.cli.sessions import read_session
 from bh_studio.cli.tables.replay_session import Row, document, table
 from bh_studio.cli.terminal.streams import EXIT_OK, EXIT_USAGE, CommandError, print_result
 from bh_studio.engine.errors import CancelToken

@@ -11,7 +11,7 @@ import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
-from bh_studio.cli import options
+from bh_studio.cli import sessions
 from bh_studio.engine.loading import load_model
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import save_session
@@ -35,7 +35,7 @@ def path(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s
     """The session as a file, which is read with its router logits."""
     path = tmp_path / "a.bhsession"
     save_session(session, path)
-    monkeypatch.setattr(options, "open_session", lambda _: session)
+    monkeypatch.setattr(sessions, "open_session", lambda _: session)
     return str(path)
 
 
@@ -105,7 +105,7 @@ def test_own_counts_that_are_others_are_said_loudly(
     counts[3, 1] += 1
     changed = dataclasses.replace(session.records[1], expert_counts=counts)
     other = dataclasses.replace(session, records=(session.records[0], changed))
-    monkeypatch.setattr(options, "open_session", lambda _: other)
+    monkeypatch.setattr(sessions, "open_session", lambda _: other)
     assert command("replay", path) == 0
     out = capsys.readouterr().out
     assert "B: its own rule does not give all counts that it recorded." in out
@@ -125,11 +125,11 @@ def test_a_side_without_an_answer_is_left_out(
         token_seconds=np.empty(0), router_logits=None,
     )  # fmt: skip
     sides = dataclasses.replace(session, records=(silent, session.records[1]))
-    monkeypatch.setattr(options, "open_session", lambda _: sides)
+    monkeypatch.setattr(sessions, "open_session", lambda _: sides)
     assert command("replay", path, "--rule", "top-k:2", "--json") == 0
     assert [row["side"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["B"]
     none = dataclasses.replace(session, records=(silent, silent))
-    monkeypatch.setattr(options, "open_session", lambda _: none)
+    monkeypatch.setattr(sessions, "open_session", lambda _: none)
     assert command("replay", path) == 2
     assert "No side of " in capsys.readouterr().err
 
