@@ -42,7 +42,8 @@ def session_recording(model: ModelInfo, calibration: Path | None = None) -> Reco
         )
     raise InputError(
         f"The null that this session had is not on this machine: nothing is kept of {model.name}.",
-        f"Load that model once, which records it. {_GIVE_FILE}",
+        "Load that model once, which records it, or give the file that it was loaded with as "
+        "--calibration.",
     )
 
 
