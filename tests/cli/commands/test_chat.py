@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_written_does_not_end_the_conversation(
     def refuse(_path: Path, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bh_studio.engine.records.session_file.write_atomically", refuse)
+    monkeypatch.setattr("bh_studio.engine.records.sessions.exports.write_atomically", refuse)
     saved = tmp_path / "a.json"
     assert chat("Hello\nWhy?\n", "--out", str(saved)) == 1
     captured = capsys.readouterr()

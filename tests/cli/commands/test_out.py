@@ -8,19 +8,20 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from bh_studio import cli
 from bh_studio.__main__ import build_parser
-from bh_studio.cli import options
 from bh_studio.engine.calibration.recorder import calibration_text
-from bh_studio.engine.files.atomic import write_atomically
+from bh_studio.engine.files import atomic
+from bh_studio.engine.files.atomic import written_atomically
 from bh_studio.engine.files.lock import locked
 from bh_studio.engine.records import journal, session_file
-from bh_studio.engine.routing import recordings
+from bh_studio.engine.records.sessions import exports
 from tests.cli.conftest import Start
 
 pytestmark = pytest.mark.filterwarnings("ignore:The null holds")
@@ -147,13 +148,13 @@ def test_what_cannot_be_written_at_the_end_is_printed_all_the_same(
 ) -> None:  # fmt: skip
     out = folder / f"a{COMMANDS[name][1]}"
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if path == out:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write_atomically(path, data)
+        written_atomically(path, write)
 
-    for module in (journal, recordings, session_file, options):
-        monkeypatch.setattr(module, "write_atomically", refuse)
+    for module in (atomic, session_file, exports):
+        monkeypatch.setattr(module, "written_atomically", refuse)
     assert run([*words(name, checkpoint, out), "--json"]) == 1
     printed, said = capsys.readouterr()
     assert json.loads(printed)

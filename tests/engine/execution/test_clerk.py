@@ -38,7 +38,16 @@ def test_a_session_is_read(session: Session) -> None:
     assert read.session.to_json() == session.to_json()
 
 
-@pytest.mark.parametrize("form", SESSION_WRITERS)
+def test_experts_that_were_not_kept_are_not_written(session: Session, tmp_path: Path) -> None:
+    told = answer(WriteSession(session, tmp_path / "a.npz", ".npz"))
+    assert isinstance(told, Failed)
+    assert told.message == "a.npz was not written."
+    assert told.advice == "This session does not hold which experts ran; run it again."
+    assert told.details == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", [form for form in SESSION_WRITERS if form != ".npz"])
 def test_the_form_decides_what_is_written_and_folders_are_made(
     session: Session, tmp_path: Path, form: str
 ) -> None:

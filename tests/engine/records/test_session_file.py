@@ -712,7 +712,9 @@ def test_exports(session: Session, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         "side", "rule", "token", "token_id", "layer", "experts", "experts_before_clamp",
+        "expert_ids", "log_probability", "rank",
     ]  # fmt: skip
+    assert {row[name] for row in rows for name in ("expert_ids", "log_probability", "rank")} == {""}
     assert [row["side"] for row in rows] == ["A"] * 9 + ["B"] * 6
     assert [row["rule"] for row in rows] == [""] * 9 + ["bh:0.01"] * 6
     assert (rows[4]["token"], rows[4]["token_id"]) == ("1", "6")
