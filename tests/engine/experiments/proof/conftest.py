@@ -11,4 +11,4 @@ from tests.tiny_olmoe import save_tiny_checkpoint
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     folder = save_tiny_checkpoint(tmp_path_factory.mktemp("tiny-olmoe"))
-    return load_model(str(folder), dtype="float32")
+    return load_model(str(folder), device="cpu", dtype="float32")

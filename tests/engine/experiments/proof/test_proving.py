@@ -54,7 +54,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def embedded(request: pytest.FixtureRequest) -> LoadedModel:
-    return load_model(dtype=request.param)
+    return load_model(device="cpu", dtype=request.param)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_proof_of_the_embedded_model_passes(
 
 @pytest.mark.parametrize("model_type", ["flex_olmo", "qwen3_moe"])
 def test_a_proof_of_other_models_passes(model_type: str, tmp_path: Path) -> None:
-    other = load_model(str(save_tiny_of_type(model_type, tmp_path)))
+    other = load_model(str(save_tiny_of_type(model_type, tmp_path)), device="cpu")
     proof = proof_of(other, comparison(RULE, "top-p:0.5,max_k=6,weights=match"))
     assert problems(proof.checks) == {}
     assert STOCK in proof.checks[1].compared
