@@ -110,7 +110,7 @@ def test_a_rule_that_the_window_cannot_show_is_refused_at_the_start(
 
 def test_a_command_has_a_rule_of_its_own(asked: list[WindowOptions]) -> None:
     arguments = program.build_parser().parse_args(["compare", "Once", "--rule", "top-k:5"])
-    assert arguments.rule.text == "top-k:5"
+    assert [written.text for written in arguments.rules] == ["top-k:5"]
     assert arguments.window_rule is None
 
 

@@ -30,7 +30,7 @@ _CHARACTERS = 700
 # What differs from one undisturbed run to the next.
 _TIMES = (
     "started_at", "finished_at", "tokens_per_second", "time_to_first_token_s", "environment",
-    "_seconds",
+    "_seconds", "speed_ratio",
 )  # fmt: skip
 _LAST = ("compare", "One day said the fox to the", "--max-new-tokens", "40")
 _MANY = ("compare", "--prompts-file", PROMPTS, "--max-new-tokens", "12")
