@@ -17,6 +17,9 @@ from bh_studio.engine.errors import EngineError
 from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.records.decisions.token_choices import ALTERNATIVES, TokenChoice
 
+# The least that float32 holds; a logarithm of 0 is kept as that.
+_LEAST = float(np.finfo(np.float32).min)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decided:
@@ -40,14 +43,20 @@ def choice_of(logits: Tensor, token_id: int) -> TokenChoice:
     """
     row = logits[0].to("cpu", torch.float32)
     top = row.topk(min(ALTERNATIVES, len(row)))
-    chosen = row[token_id]
-    # From the largest on, so that no exponential overflows and what is rounded is small.
-    largest = top.values[0]
-    of_all = float((row - largest).exp().sum().log())
-    numbers = (top.values - largest - of_all).numpy()
-    log_probability = float(chosen - largest) - of_all
-    check_finite(log_probability)
-    return TokenChoice(log_probability, 1 + int((row > chosen).sum()), top.indices.numpy(), numbers)
+    # Few operations, and NumPy's: each costs a token more than the arithmetic in it.
+    values, likely = row.numpy(), top.values.tolist()
+    largest = likely[0]
+    chosen = float(values[token_id])
+    # From the largest on, so that no exponential overflows.
+    with np.errstate(all="ignore"):
+        of_all = largest + math.log(np.exp(values - np.float32(largest)).sum())
+    check_finite(chosen - of_all)
+    return TokenChoice(
+        chosen - of_all,
+        1 + int(np.count_nonzero(values > chosen)),
+        top.indices.numpy(),
+        np.array([max(value - of_all, _LEAST) for value in likely], np.float32),
+    )
 
 
 def check_finite(log_probability: float) -> None:
