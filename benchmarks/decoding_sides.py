@@ -13,10 +13,8 @@ other programs on the machine change less.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.summary import publish, spread
 from bh_studio.engine.decoding.side import SideDecoder
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.loading import LoadedModel, load_model
@@ -74,15 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             for sides in range(2, len(_RULES) + 1)
         },
         "seconds": {
-            name: _spread([times[name]["seconds"] for times in rounds]) for name in contenders
+            name: spread([times[name]["seconds"] for times in rounds]) for name in contenders
         },
         # Of whatever else the machine does: it has as many processes to run at once.
         "load_average": os.getloadavg()[0],
         "environment": describe_environment(),
     }
-    print(json.dumps(summary, indent=1))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(summary, indent=1) + "\n")
+    publish(summary, arguments.out)
     return 0
 
 
@@ -139,16 +136,8 @@ def _contenders(loaded: LoadedModel, tokens: int) -> dict[str, Callable[[], Time
 def _ratio(rounds: list[dict[str, Times]], of: str, over: Sequence[str]) -> dict[str, Any]:
     """The time of a contender over that of others together, by round."""
     return {
-        clock: _spread([t[of][clock] / sum(t[name][clock] for name in over) for t in rounds])
+        clock: spread([t[of][clock] / sum(t[name][clock] for name in over) for t in rounds])
         for clock in rounds[0][of]
-    }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 4),
-        "lowest": round(min(values), 4),
-        "highest": round(max(values), 4),
     }
 
 

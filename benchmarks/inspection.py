@@ -12,9 +12,7 @@ the asking thread computes, which other programs and threads change less.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import sys
 import threading
 import time
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.summary import publish, spread
 from bh_studio.engine.errors import CancelToken
 from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.experiments.environment import describe_environment
@@ -77,9 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "load_average": os.getloadavg()[0],
         "environment": describe_environment(),
     }
-    print(json.dumps(summary, indent=1))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(summary, indent=1) + "\n")
+    publish(summary, arguments.out)
     return 0
 
 
@@ -149,7 +146,7 @@ def _decoding(loaded: LoadedModel) -> Iterator[list[int]]:
 
 def _rounds(ask: Asked, rounds: int) -> dict[str, Any]:
     times = [_milliseconds(ask) for _ in range(rounds)]
-    return {name: _spread([of_round[name] for of_round in times]) for name in times[0]}
+    return {name: spread([of_round[name] for of_round in times], 2) for name in times[0]}
 
 
 def _milliseconds(ask: Asked) -> Times:
@@ -158,14 +155,6 @@ def _milliseconds(ask: Asked) -> Times:
     return {
         "passed": round((time.perf_counter() - begun) * 1000, 2),
         "computing": round((time.thread_time() - begun_computing) * 1000, 2),
-    }
-
-
-def _spread(values: list[float]) -> Times:
-    return {
-        "median": round(statistics.median(values), 2),
-        "lowest": min(values),
-        "highest": max(values),
     }
 
 

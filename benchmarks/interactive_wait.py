@@ -11,7 +11,6 @@ of the same evaluation that nobody has interrupted: they are equal, or this exit
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import queue
 import random
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from benchmarks.summary import publish, spread
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.execution.service import Service
 from bh_studio.engine.experiments.environment import describe_environment
@@ -105,9 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = _measured(desk, arguments)
     finally:
         desk.close()
-    print(json.dumps(result, indent=1))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, arguments.out)
     return 0 if result["numbers_are_equal"] else 1
 
 
@@ -122,8 +120,8 @@ def _measured(desk: Desk, arguments: argparse.Namespace) -> dict[str, Any]:
         "device": event.model.device,
         "dtype": event.model.dtype,
         "runs": len(waits),
-        "wait_seconds": _spread(waits),
-        "pass_seconds": _spread(passes),
+        "wait_seconds": spread(waits),
+        "pass_seconds": spread(passes),
         "longest_wait / longest_pass": round(max(waits) / max(passes), 3),
         "numbers_are_equal": _same(interrupted, alone),
         "environment": describe_environment(),
@@ -189,14 +187,6 @@ def _same(one: EvaluationResult, other: EvaluationResult) -> bool:
         np.array_equal(left.quality, right.quality) and np.array_equal(left.counts, right.counts)
         for left, right in zip(one.sums, other.sums, strict=True)
     )
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 4),
-        "lowest": round(min(values), 4),
-        "highest": round(max(values), 4),
-    }
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.summary import publish, spread
 
 WAYS = ("read", "read_into_new_memory", "load")
 
@@ -37,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _run("read", arguments.folder)
     rounds = [{way: _run(way, arguments.folder) for way in WAYS} for _ in range(arguments.rounds)]
     result = _summary(rounds, arguments.folder)
-    print(json.dumps(result, indent=1))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, arguments.out)
     return 0
 
 
@@ -55,24 +54,16 @@ def _summary(rounds: list[dict[str, dict[str, float]]], folder: Path) -> dict[st
     from bh_studio.engine.experiments.environment import describe_environment
 
     ratios = {
-        f"load / {way}": _spread([r["load"]["seconds"] / r[way]["seconds"] for r in rounds])
+        f"load / {way}": spread([r["load"]["seconds"] / r[way]["seconds"] for r in rounds], 3)
         for way in WAYS[:-1]
     }
     return {
         "bytes": sum(path.stat().st_size for path in _files(folder)),
-        "seconds": {way: _spread([r[way]["seconds"] for r in rounds]) for way in WAYS},
+        "seconds": {way: spread([r[way]["seconds"] for r in rounds], 3) for way in WAYS},
         "ratio": ratios,
         "load_peak_rss_bytes": max(r["load"]["peak_rss_bytes"] for r in rounds),
         "rounds": rounds,
         "environment": describe_environment(),
-    }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "lowest": round(min(values), 3),
-        "highest": round(max(values), 3),
     }
 
 

@@ -11,15 +11,13 @@ processor, which other programs on the machine change less.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks.summary import publish, spread
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.experiments.runner import run
@@ -54,14 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sides": len(result.sides),
         "rounds": len(rounds),
         "first": first,
-        **{name: _spread([times[name] for times in rounds]) for name in first},
+        **{name: spread([times[name] for times in rounds]) for name in first},
         # Of whatever else the machine does: it has as many processes to run at once.
         "load_average": os.getloadavg()[0],
         "environment": describe_environment(),
     }
-    print(json.dumps(summary, indent=1))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(summary, indent=1) + "\n")
+    publish(summary, arguments.out)
     return 0
 
 
@@ -81,14 +77,6 @@ def _read(loaded: LoadedModel, definition: SameText) -> tuple[Times, SameTextRes
         "processor_seconds": round(time.process_time() - begun_computing, 4),
     }
     return times, result
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    return {
-        "median": round(statistics.median(values), 4),
-        "lowest": min(values),
-        "highest": max(values),
-    }
 
 
 if __name__ == "__main__":

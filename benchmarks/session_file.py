@@ -11,9 +11,7 @@ is there; one position of each side is then read where it lies, and timed apart.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.summary import publish, spread
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.records.decisions.router_rows import HeldRows
 from bh_studio.engine.records.decisions.token_choices import TokenChoices
@@ -53,14 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tokens": arguments.tokens,
         "file_bytes": size,
         "rounds": len(rounds),
-        **{name: _spread([times[name] for times in rounds]) for name in rounds[0]},
+        **{name: spread([times[name] for times in rounds], 5) for name in rounds[0]},
         # Of whatever else the machine does: it has as many processes to run at once.
         "load_average": os.getloadavg()[0],
         "environment": describe_environment(),
     }
-    print(json.dumps(summary, indent=1))
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(summary, indent=1) + "\n")
+    publish(summary, arguments.out)
     return 0
 
 
@@ -134,14 +131,6 @@ def _record(drawn: np.random.Generator, tokens: int) -> SideRecord:
         finish_reason=FinishReason.MAX_NEW_TOKENS,
         **kept,
     )
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 5),
-        "lowest": round(min(values), 5),
-        "highest": round(max(values), 5),
-    }
 
 
 if __name__ == "__main__":
