@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import TracebackType
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bh_studio.engine.decoding.decided import Decided, choice_of, experts_that_ran, of_layers
-from bh_studio.engine.moe.router_capture import RouterCapture, RouterOutput
+from bh_studio.engine.moe.router_capture import RouterCapture
 
 
-class PassRecorder:
+class PassRecorder(RouterCapture):
     """To be entered around a pass of `model`, inside the routing that is in force.
 
     slots: experts that a position can have at most.
     """
 
     def __init__(self, model: nn.Module, slots: int) -> None:
+        super().__init__(model)
         self.slots = slots
-        self._capture = RouterCapture(model)
-
-    def __enter__(self) -> None:
-        self._capture.__enter__()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._capture.__exit__(kind, error, traceback)
-
-    @property
-    def outputs(self) -> Sequence[RouterOutput]:
-        """What the routers put out in the last pass."""
-        return self._capture.outputs
 
     def decided(self, logits: Tensor, token_id: int) -> Decided:
         """What was decided in the last pass. logits: (1, vocabulary), of which `token_id` is."""
