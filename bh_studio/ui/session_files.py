@@ -143,7 +143,7 @@ class SessionFiles(QObject):
         """Ask for a file and write the statistics to it as JSON."""
         dialog = self._new_export_dialog("JSON (*.json)", ".json")
         if dialog is not None:
-            dialog.fileSelected.connect(self._export_json_chosen)
+            dialog.fileSelected.connect(self._export_chosen)
             dialog.open()
 
     @Slot()
@@ -151,7 +151,7 @@ class SessionFiles(QObject):
         """Ask for a file and write every expert count to it as CSV."""
         dialog = self._new_export_dialog("CSV (*.csv)", ".csv")
         if dialog is not None:
-            dialog.fileSelected.connect(self._export_csv_chosen)
+            dialog.fileSelected.connect(self._export_chosen)
             dialog.open()
 
     @Slot()
@@ -159,7 +159,7 @@ class SessionFiles(QObject):
         """Ask for a file and write which experts ran to it, as arrays."""
         dialog = self._new_export_dialog("NumPy (*.npz)", ".npz")
         if dialog is not None:
-            dialog.fileSelected.connect(self._export_experts_chosen)
+            dialog.fileSelected.connect(self._export_chosen)
             dialog.open()
 
     def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
@@ -189,16 +189,9 @@ class SessionFiles(QObject):
         self.open_path(Path(name))
 
     @Slot(str)
-    def _export_json_chosen(self, name: str) -> None:
-        self._export_to(Path(name), ".json")
-
-    @Slot(str)
-    def _export_csv_chosen(self, name: str) -> None:
-        self._export_to(Path(name), ".csv")
-
-    @Slot(str)
-    def _export_experts_chosen(self, name: str) -> None:
-        self._export_to(Path(name), ".npz")
+    def _export_chosen(self, name: str) -> None:
+        assert self.dialog is not None
+        self._export_to(Path(name), f".{self.dialog.defaultSuffix()}")
 
     def _export_to(self, path: Path, form: str) -> None:
         # The menu's item decides what is written; the name of the file is the user's affair.
