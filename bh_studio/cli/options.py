@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bh_studio.engine.files.lock import LockedError, locked
 from bh_studio.engine.protocol.prompts_file import ENDINGS as PROMPTS_ENDINGS
 from bh_studio.engine.protocol.prompts_file import PromptsFile, read_prompts
 from bh_studio.engine.protocol.requests import DTYPES
+from bh_studio.engine.records.decisions.router_rows import rows_bytes
 from bh_studio.engine.records.rows import PROMPTS_FIELD
 from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS
@@ -215,7 +215,7 @@ def saved_words(session: Session, path: Path) -> str:
     rows = [r.router_logits for r in session.records if r.router_logits is not None]
     size = format_bytes(path.stat().st_size)
     if path.suffix == SUFFIX and rows:
-        size += f", {format_bytes(sum(4 * math.prod(one.shape) for one in rows))} router logits"
+        size += f", {format_bytes(sum(rows_bytes(one.shape) for one in rows))} router logits"
     return f"Saved {path} ({size})"
 
 

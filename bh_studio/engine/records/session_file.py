@@ -10,8 +10,6 @@ is unpacked, and only those members are read.
 from __future__ import annotations
 
 import io
-import json
-import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +26,13 @@ from bh_studio.engine.files.arrays import (
 )
 from bh_studio.engine.files.atomic import written_atomically
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
-from bh_studio.engine.records.decisions.router_rows import RouterRows, StoredRows
-from bh_studio.engine.records.decisions.router_rows import packed as packed_rows
+from bh_studio.engine.records.decisions.router_rows import (
+    RouterRows,
+    StoredRows,
+    packed,
+    rows_bytes,
+    rows_name,
+)
 from bh_studio.engine.records.decisions.token_choices import ALTERNATIVES, TokenChoices
 from bh_studio.engine.records.proofs.proof import Proof
 from bh_studio.engine.records.session import (
@@ -50,6 +53,7 @@ from bh_studio.engine.records.session_checks import (
 )
 from bh_studio.engine.records.session_versions import array_name, upgraded
 from bh_studio.engine.records.sessions.exports import (
+    document_text,
     export_csv,
     export_json,
     export_routed_experts,
@@ -101,21 +105,21 @@ def save_session(session: Session, path: Path) -> None:
         if record.choices is not None:
             for name in _CHOICE_TYPES:
                 arrays[f"{side}_{name}"] = getattr(record.choices, name)
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)
-    document = json.dumps(session.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    document = document_text(session)
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle:
             bundle.writestr(_JSON_MEMBER, document)
-            bundle.writestr(_ARRAYS_MEMBER, packed.getvalue())
+            bundle.writestr(_ARRAYS_MEMBER, archive.getvalue())
             for side, record in enumerate(session.records):
                 if record.router_logits is not None:
                     # What its header has to hold follows from the size.
-                    info = zipfile.ZipInfo(_logits_member(side))
-                    info.file_size = math.prod(record.router_logits.shape) * 4
+                    info = zipfile.ZipInfo(rows_name(side))
+                    info.file_size = rows_bytes(record.router_logits.shape)
                     with bundle.open(info, "w") as member:
-                        for piece in packed_rows(record.router_logits):
+                        for piece in packed(record.router_logits):
                             member.write(piece)
 
     written_atomically(path, write)
@@ -129,7 +133,7 @@ def load_session(path: Path) -> Session:
     try:
         with Archive(path) as bundle:
             document = _document(bundle.member(_JSON_MEMBER, _MAX_MEMBER_BYTES), path.name)
-            packed = bundle.member(_ARRAYS_MEMBER, _most_packed(document))
+            content = bundle.member(_ARRAYS_MEMBER, _most_packed(document))
             logits = _router_logits(path, bundle, document)
     except NotAnArchiveError:
         raise SessionError(f"{path.name} is not a BH Studio session (not a zip file).") from None
@@ -140,7 +144,7 @@ def load_session(path: Path) -> Session:
     except DAMAGE as error:
         raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
     try:
-        with Archive(packed) as arrays:
+        with Archive(content) as arrays:
             return _session_from(document, arrays, logits)
     except DAMAGE as error:
         raise SessionError(f"{path.name} is damaged: {damage(error)}") from error
@@ -205,12 +209,8 @@ def _router_logits(
 def _stored_logits(
     path: Path, bundle: Archive, side: int, shape: tuple[int, int, int]
 ) -> RouterRows:
-    offset = bundle.place(_logits_member(side), math.prod(shape) * 4)
+    offset = bundle.place(rows_name(side), rows_bytes(shape))
     return StoredRows(path, offset, shape)
-
-
-def _logits_member(side: int) -> str:
-    return f"{side}_router_logits.f32"
 
 
 def _keeps(said: dict[str, Any]) -> Keep | None:

@@ -19,7 +19,8 @@ from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.protocol.events import Event, Finished, KeptIn
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
-from bh_studio.engine.records.runs.lines import EVENTS, logits_name
+from bh_studio.engine.records.decisions.router_rows import rows_name
+from bh_studio.engine.records.runs.lines import EVENTS
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session import Session, SessionError, SideRecord
 from bh_studio.engine.records.session_file import load_session, save_session
@@ -138,14 +139,14 @@ def test_a_run_that_was_cut_off_has_what_its_lines_speak_of(
         assert record.routed_experts is not None
         assert len(record.routed_experts) == read
     # Logits that are not all there are none; the rest stays.
-    short = tmp_path / logits_name(2)
+    short = tmp_path / rows_name(2)
     short.write_bytes(short.read_bytes()[:-20000])
     records = load_run(tmp_path).records
     assert [record.keeps for record in records] == [
         Keep.LOGITS, Keep.LOGITS, Keep.COUNTS, Keep.LOGITS,
     ]  # fmt: skip
     short.unlink()
-    short.symlink_to(folder / logits_name(2))
+    short.symlink_to(folder / rows_name(2))
     assert load_run(tmp_path).records[2].router_logits is None
 
 

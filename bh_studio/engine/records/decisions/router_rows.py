@@ -5,6 +5,7 @@ Knows arrays and open files; no session and no torch.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,17 @@ import numpy as np
 
 _DTYPE = np.dtype("<f4")
 _ROWS_AT_ONCE = 256
+Shape = tuple[int, int, int]
+
+
+def rows_name(side: int) -> str:
+    """What the logits of a side are called in the file of a session and in the folder of a run."""
+    return f"{side}_router_logits.f32"
+
+
+def rows_bytes(shape: Shape) -> int:
+    """What RouterRows of this shape take where they are stored."""
+    return math.prod(shape) * _DTYPE.itemsize
 
 
 class RouterRows(Protocol):
@@ -22,7 +34,7 @@ class RouterRows(Protocol):
     shape: (positions, layers, experts).
     """
 
-    shape: tuple[int, int, int]
+    shape: Shape
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """(row, layer, expert) float32, the positions from `start` up to `stop`.
@@ -51,7 +63,7 @@ class StoredRows:
     begin. Raises OSError if it cannot be opened.
     """
 
-    def __init__(self, path: Path, offset: int, shape: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, offset: int, shape: Shape) -> None:
         self.shape = shape
         self._name = path.name
         self._offset = offset

@@ -72,11 +72,6 @@ class RunHeader:
         )
 
 
-def logits_name(side: int) -> str:
-    """What the file with the router logits of a side is called."""
-    return f"{side}_router_logits.f32"
-
-
 class PromptLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="prompt"):
     """A side has read its prompt; the names are those of SideRecord.
 

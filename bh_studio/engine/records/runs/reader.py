@@ -17,7 +17,7 @@ import numpy as np
 from bh_studio.engine.errors import DAMAGE, InputError, damage
 from bh_studio.engine.files.bounded import read_bytes, read_last_bytes
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
-from bh_studio.engine.records.decisions.router_rows import StoredRows
+from bh_studio.engine.records.decisions.router_rows import StoredRows, rows_bytes, rows_name
 from bh_studio.engine.records.decisions.token_choices import TokenChoice, TokenChoices
 from bh_studio.engine.records.runs.lines import (
     EVENTS,
@@ -30,7 +30,6 @@ from bh_studio.engine.records.runs.lines import (
     RunHeader,
     SideLine,
     TokenLine,
-    logits_name,
 )
 from bh_studio.engine.records.session import Session, SessionError, SideRecord
 from bh_studio.engine.records.session_checks import (
@@ -76,7 +75,7 @@ def load_run(folder: Path) -> Session:
                 raise ValueError(f"line {number} of its {EVENTS}: {damage(error)}") from error
             if end is not None:
                 break
-        records = tuple(side.record(folder / logits_name(n)) for n, side in enumerate(sides))
+        records = tuple(side.record(folder / rows_name(n)) for n, side in enumerate(sides))
         for number, record in enumerate(records):
             check_record(record, f"side {side_letter(number)}", model)
     except DAMAGE as error:
@@ -267,10 +266,14 @@ class _Side:
             ).reshape(positions, layers, -1),
             "choices": TokenChoices.of(self._choices),
         }
-        size = positions * layers * experts * 4
+        shape = positions, layers, experts
         # Of a last position that was written just before the end no line may speak.
-        if not logits.is_symlink() and logits.is_file() and logits.stat().st_size >= size:
-            kept["router_logits"] = StoredRows(logits, 0, (positions, layers, experts))
+        if (
+            not logits.is_symlink()
+            and logits.is_file()
+            and logits.stat().st_size >= rows_bytes(shape)
+        ):
+            kept["router_logits"] = StoredRows(logits, 0, shape)
         return kept
 
     def _row(self, counts: list[int]) -> bytes:

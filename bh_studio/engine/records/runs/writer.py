@@ -19,6 +19,7 @@ from bh_studio.engine.errors import as_sentence
 from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.files.lock import locked
 from bh_studio.engine.files.plain_json import encode
+from bh_studio.engine.records.decisions.router_rows import rows_name
 from bh_studio.engine.records.runs.lines import (
     EVENTS,
     FORMAT,
@@ -28,7 +29,6 @@ from bh_studio.engine.records.runs.lines import (
     PromptLine,
     RunHeader,
     TokenLine,
-    logits_name,
 )
 
 _FLUSH_SECONDS = 0.25
@@ -128,7 +128,7 @@ class _LogitsFiles:
     def write(self, side: int, rows: np.ndarray) -> None:
         """Write the next positions of a side."""
         if side not in self._files:
-            file = (self._folder / logits_name(side)).open("xb")
+            file = (self._folder / rows_name(side)).open("xb")
             self._files[side] = self._held.enter_context(file)
         self._files[side].write(rows.astype("<f4", copy=False).tobytes())
 

@@ -23,10 +23,14 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+def document_text(session: Session) -> str:
+    """The document, statistics included, as JSON for people and scripts."""
+    return json.dumps(session.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
+
+
 def export_json(session: Session, path: Path) -> None:
-    """Write the document, statistics included, as one JSON file."""
-    document = json.dumps(session.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomically(path, document.encode())
+    """Write the document as one JSON file."""
+    write_atomically(path, document_text(session).encode())
 
 
 def export_csv(session: Session, path: Path) -> None:
