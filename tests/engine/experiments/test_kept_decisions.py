@@ -160,7 +160,7 @@ def test_logits_are_left_out_on_wish(loaded: LoadedModel, tmp_path: Path) -> Non
     assert session.to_json()["sides"][0]["keeps"] == "counts"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("rule", RULES)
 def test_counts_experts_and_logits_of_every_token_agree(
     rule: str, seed: int, loaded: LoadedModel, tmp_path: Path
