@@ -231,8 +231,8 @@ class _Launcher(QObject):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() is QEvent.Type.Paint:
             watched.removeEventFilter(self)
-            # Not for a window that is closed before that.
-            QTimer.singleShot(0, self, self._launch)
+            # By the timer that goes with the window: one that is closed before that starts nothing.
+            self._latest.start(0)
         return False
 
     @Slot()

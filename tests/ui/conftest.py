@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,12 @@ class Desk:
         self.window.files.open_path(path)
         self.settle()
         return len(opened) == 1
+
+
+@pytest.fixture
+def collected() -> None:
+    """What earlier tests left goes now, not in the thread of an engine, where no timer may end."""
+    gc.collect()
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.ui.engine_thread import Engine
 from tests.tiny_olmoe import TOP_K, save_tiny_checkpoint
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 # Every request ends with one of these, and has no other; ModelUnloaded ends UnloadModel alone.
 FINAL = (
     ModelLoaded | LoadRefused | JobCancelled | ModelInspected | CalibrationSaved | Finished

@@ -25,6 +25,8 @@ from bh_studio.settings import Settings
 from bh_studio.ui.engine_thread import Engine
 from tests.ui.conftest import Desk
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 BIG = 2_000
 RULE = RuleParameters()
 

@@ -26,6 +26,8 @@ from tests.tiny_olmoe import TOP_K, save_tiny_checkpoint
 from tests.ui.conftest import Desk
 from tests.ui.test_window import enabled, flags
 
+pytestmark = pytest.mark.usefixtures("collected")
+
 
 def test_a_run_may_be_asked_for_while_the_model_loads(
     make_desk: Callable[..., Desk], qtbot: QtBot
