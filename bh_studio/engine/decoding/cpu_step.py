@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bh_studio.engine.decoding.decided import Decided, choice_of
+from bh_studio.engine.decoding.decided import Decided, choice_of, experts_that_ran
 from bh_studio.engine.decoding.key_value_buffer import KeyValueBuffer, Place
 from bh_studio.engine.decoding.olmoe_layers import Layer, Norm, read_layers, read_norm
 from bh_studio.engine.decoding.rotary_rows import RotaryRows, half_swap, turned
@@ -32,7 +31,6 @@ from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import Mode
 
-_UNUSED = bytes([NO_EXPERT])
 # (layer number, layer, row) to router logits (1, expert), mixing weights and indices (1, slot), and
 # the rule's raw count.
 Route = Callable[[int, Layer, Tensor], tuple[Tensor, Tensor, Tensor, int]]
@@ -140,10 +138,18 @@ class CpuStep:
     def _decided(self, logits: Tensor, slots: int) -> Decided:
         """What was decided in the last pass, the token that was chosen included."""
         router_logits, weights, indices = zip(*self._routed, strict=True)
-        ran = b"".join(map(partial(_ran, slots), indices, weights))
+        is_used = np.array([taken.shape[1] for taken in indices])[:, None] > np.arange(slots)
+        experts = np.full(is_used.shape, NO_EXPERT, np.uint8)
+        experts[is_used] = torch.cat(indices, dim=1).numpy()[0]
+        shares = torch.cat(weights, dim=1)
+        if not shares.all():
+            # Weights that vanished in rounding: their experts did not run.
+            of_slots = np.zeros(is_used.shape, np.float32)
+            of_slots[is_used] = shares.float().numpy()[0]
+            experts = experts_that_ran(experts, of_slots, slots)
         return Decided(
             torch.cat(router_logits).float().numpy()[None],
-            np.frombuffer(ran, np.uint8).reshape(1, len(indices), slots),
+            experts[None],
             choice_of(logits, self._token_id),
         )
 
@@ -169,14 +175,6 @@ class CpuStep:
             enable_gqa=self._is_grouped,
         )
         return self._linear(attended.view(1, -1).to(hidden.dtype), layer.output)
-
-
-def _ran(slots: int, indices: Tensor, weights: Tensor) -> bytes:
-    """The experts of one layer that ran, as experts_that_ran has them; quicker for a few."""
-    numbers, shares = indices.tolist()[0], weights.tolist()[0]
-    if 0.0 in shares:
-        numbers = [number for number, share in zip(numbers, shares, strict=True) if share]
-    return bytes(numbers).ljust(slots, _UNUSED)
 
 
 def _normed(row: Tensor, norm: Norm, out: Tensor | None = None) -> Tensor:

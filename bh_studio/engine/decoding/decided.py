@@ -19,6 +19,8 @@ from bh_studio.engine.records.decisions.token_choices import ALTERNATIVES, Token
 
 # The least that float32 holds; a logarithm of 0 is kept as that.
 _LEAST = float(np.finfo(np.float32).min)
+# Of what _largest looks at; the maxima of so many are taken side by side.
+_PARTS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,21 +44,41 @@ def choice_of(logits: Tensor, token_id: int) -> TokenChoice:
     checkpoint.
     """
     row = logits[0].to("cpu", torch.float32)
-    top = row.topk(min(ALTERNATIVES, len(row)))
-    # Few operations, and NumPy's: each costs a token more than the arithmetic in it.
-    values, likely = row.numpy(), top.values.tolist()
-    largest = likely[0]
-    chosen = float(values[token_id])
-    # From the largest on, so that no exponential overflows.
-    with np.errstate(all="ignore"):
-        of_all = largest + math.log(np.exp(values - np.float32(largest)).sum())
-    check_finite(chosen - of_all)
+    values = row.numpy()
+    # All of these are NaN where one value is; after the check the values have an order.
+    probabilities = row.softmax(0).numpy()
+    if not np.isfinite([values[token_id], probabilities[token_id]]).all():
+        raise not_finite()
+    top = _largest(values, ALTERNATIVES)
+    # The logarithm of the sum of all exponentials: the probabilities tell by how much their common
+    # divisor, which is summed less exactly than NumPy does, was wrong.
+    of_all = float(values[top[0]]) + math.log(probabilities.sum() / probabilities[top[0]])
+    chosen = values[token_id]
     return TokenChoice(
-        chosen - of_all,
+        float(chosen) - of_all,
         1 + int(np.count_nonzero(values > chosen)),
-        top.indices.numpy(),
-        np.array([max(value - of_all, _LEAST) for value in likely], np.float32),
+        top,
+        np.array([max(value - of_all, _LEAST) for value in values[top].tolist()], np.float32),
     )
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Where the `count` largest of `values`, none of them NaN, lie: the largest first, and of equal
+    ones the first.
+
+    No more than a third of the time of a topk, which is felt in every token: at least `count`
+    values reach the `count`-th largest of the maxima of parts, and few more do.
+    """
+    width = len(values) // _PARTS
+    whole = width * _PARTS
+    maxima = np.append(
+        values[:whole].reshape(_PARTS, width).max(0, initial=-np.inf), values[whole:]
+    )
+    if len(maxima) > count:
+        found = np.flatnonzero(values >= np.partition(maxima, -count)[-count])
+    else:
+        found = np.arange(len(values))
+    return found[np.argsort(-values[found], kind="stable")[:count]]
 
 
 def check_finite(log_probability: float) -> None:
