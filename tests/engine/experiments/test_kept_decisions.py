@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bh_studio.engine.execution.recorded_routing import RecordedRouting
 from bh_studio.engine.execution.run_keeping import kept
 from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.protocol.events import Event, Finished, KeptIn
 from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.requests import InspectToken
 from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.records.decisions.router_rows import rows_name
+from bh_studio.engine.records.decisions.token_inspection import InspectedLayer
 from bh_studio.engine.records.runs.lines import EVENTS
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session import Session, SessionError, SideRecord
@@ -27,7 +30,7 @@ from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.sessions.exports import export_csv, export_routed_experts
 from bh_studio.engine.records.terms import GenerationParameters, Keep
 from bh_studio.engine.routing.replay import replay
-from bh_studio.engine.rules.parameters import Mode
+from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.engine.rules.text import parse_rule
 
 RULES = (
@@ -35,6 +38,8 @@ RULES = (
     "storey:0.05", "hc:0.5", "top-k:5", "top-p:0.3,max_k=10", "min-p:0.1,weights=match",
     "cut:0.04", "entropy:0.8", "bh:0.05,score=logit",
 )  # fmt: skip
+# As the service has it: its nulls are sorted once.
+ROUTING = RecordedRouting()
 SIDES = (None, *map(parse_rule, ("bh:0.05", "cut:0.04,max_k=12", "bh:0.2,mode=analyze")))
 
 
@@ -160,6 +165,14 @@ def test_logits_are_left_out_on_wish(loaded: LoadedModel, tmp_path: Path) -> Non
     assert session.to_json()["sides"][0]["keeps"] == "counts"
 
 
+def inspected(
+    session: Session, record: SideRecord, position: int, rule: RuleParameters
+) -> tuple[InspectedLayer, ...]:
+    """What the window draws of a position."""
+    asked = InspectToken(session.model, record.router_logits, position, rule)
+    return ROUTING.inspect(asked).layers
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("rule", RULES)
 def test_counts_experts_and_logits_of_every_token_agree(
@@ -179,6 +192,9 @@ def test_counts_experts_and_logits_of_every_token_agree(
     again = replay(logits, parameters, loaded.recording, session.model.top_k)
     np.testing.assert_array_equal(again.counts, stored)
     np.testing.assert_array_equal(again.raw_counts, raw)
+    drawn = [inspected(session, other, position, parameters) for position in range(len(stored))]
+    np.testing.assert_array_equal([[layer.count for layer in layers] for layers in drawn], stored)
+    np.testing.assert_array_equal([[layer.raw_count for layer in layers] for layers in drawn], raw)
     assert other.routed_experts is not None
     ran = (other.routed_experts != NO_EXPERT).sum(-1)
     analyzes = parameters.mode is Mode.ANALYZE
