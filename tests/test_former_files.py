@@ -17,6 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ from bh_studio.engine.hub.snapshots import SnapshotRecord, load_records, recorde
 from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.hub.status import HubState, hub_folder, hub_status
 from bh_studio.engine.protocol.prompts_file import read_prompts
+from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.records.recording import RecordingError, RecordingOrigin
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session, save_session
@@ -34,9 +36,11 @@ from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,
     GenerationParameters,
+    Keep,
     Turn,
 )
 from bh_studio.engine.routing.recordings import load_recording, load_router_logits
+from bh_studio.engine.routing.replay import replay
 from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters, ScoreName
 from bh_studio.engine.rules.text import parse_rule
 from bh_studio.paths import data_dir
@@ -199,6 +203,37 @@ def test_a_session_of_four_sides() -> None:
     assert own.text == analyzed.text == "L\ufffd^6\ufffd\ufffdpz"
     assert one.raw_counts.tolist() == [[1, 1]] * 8
     assert analyzed.expert_counts.max() > 2
+
+
+def test_what_was_decided_is_read_from_a_session_and_from_the_folder_of_its_run() -> None:
+    session = load_session(SESSIONS / "schema_4_decided.bhsession")
+    folder = load_run(FORMER / "runs" / "format_1_decided")
+    texts = [record.text for record in session.records[:2]]
+    assert texts == ["L\ufffd^6\ufffd\ufffdpz", "L\ufffd^Vo\ufffdp\ufffd"]
+    recording = load_recording(CALIBRATIONS / "probability.npz")
+    for rule, one, other in zip(session.sides, session.records, folder.records, strict=True):
+        assert one.keeps is other.keeps is Keep.LOGITS
+        assert one.router_logits is not None
+        assert other.router_logits is not None
+        assert one.routed_experts is not None
+        assert one.choices is not None
+        assert other.choices is not None
+        assert one.router_logits.shape == (31, 2, 8)
+        rows = one.router_logits.rows(0, 31)
+        np.testing.assert_array_equal(other.router_logits.rows(0, 31), rows)
+        np.testing.assert_array_equal(one.routed_experts, other.routed_experts)
+        np.testing.assert_array_equal(one.choices.ranks, other.choices.ranks)
+        counts = np.concatenate([one.prompt_expert_counts, one.expert_counts])
+        if rule is not None:
+            again = replay(rows.swapaxes(0, 1), rule, recording, session.model.top_k)
+            np.testing.assert_array_equal(again.counts, counts)
+        if rule is None or rule.mode is Mode.PATCH:
+            np.testing.assert_array_equal((one.routed_experts != NO_EXPERT).sum(-1), counts)
+    choices = session.records[0].choices
+    assert choices is not None
+    assert choices.ranks.tolist() == [2, 5, 12, 19, 8, 88, 15, 11]
+    assert choices.log_probabilities[:2] == pytest.approx([-2.0774612, -3.4144518])
+    assert choices.top_ids[0].tolist() == [91, 43, 105, 25, 159]
 
 
 @pytest.mark.parametrize("path", sorted(SESSIONS.glob("*.bhsession")), ids=lambda path: path.stem)
