@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bh_studio.engine.decoding.decided import Decided, choice_of, experts_that_ran
+from bh_studio.engine.decoding.decided import Decided, choice_of
 from bh_studio.engine.decoding.key_value_buffer import KeyValueBuffer, Place
 from bh_studio.engine.decoding.olmoe_layers import Layer, Norm, read_layers, read_norm
 from bh_studio.engine.decoding.rotary_rows import RotaryRows, half_swap, turned
@@ -31,6 +32,7 @@ from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import Mode
 
+_UNUSED = bytes([NO_EXPERT])
 # (layer number, layer, row) to router logits (1, expert), mixing weights and indices (1, slot), and
 # the rule's raw count.
 Route = Callable[[int, Layer, Tensor], tuple[Tensor, Tensor, Tensor, int]]
@@ -138,18 +140,22 @@ class CpuStep:
     def _decided(self, logits: Tensor, slots: int) -> Decided:
         """What was decided in the last pass, the token that was chosen included."""
         router_logits, weights, indices = zip(*self._routed, strict=True)
-        is_used = np.array([taken.shape[1] for taken in indices])[:, None] > np.arange(slots)
-        experts = np.full(is_used.shape, NO_EXPERT, np.uint8)
-        experts[is_used] = torch.cat(indices, dim=1).numpy()[0]
-        shares = torch.cat(weights, dim=1)
-        if not shares.all():
-            # Weights that vanished in rounding: their experts did not run.
-            of_slots = np.zeros(is_used.shape, np.float32)
-            of_slots[is_used] = shares.float().numpy()[0]
-            experts = experts_that_ran(experts, of_slots, slots)
+        shares = torch.cat(weights, dim=1).tolist()[0]
+        numbers = torch.cat(indices, dim=1).tolist()[0]
+        ran = bytearray()
+        end = 0
+        # Plain Python: for so few numbers an array operation costs more than it saves.
+        for taken in indices:
+            start, end = end, end + taken.shape[1]
+            of_layer = numbers[start:end]
+            if 0.0 in shares[start:end]:
+                # A weight that vanished in rounding: its expert did not run.
+                of_layer = list(compress(of_layer, shares[start:end]))
+            ran += bytes(of_layer).ljust(slots, _UNUSED)
+        experts = np.frombuffer(ran, np.uint8).reshape(1, len(indices), slots)
         return Decided(
             torch.cat(router_logits).float().numpy()[None],
-            experts[None],
+            experts,
             choice_of(logits, self._token_id),
         )
 

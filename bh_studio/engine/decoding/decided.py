@@ -19,8 +19,6 @@ from bh_studio.engine.records.decisions.token_choices import ALTERNATIVES, Token
 
 # The least that float32 holds; a logarithm of 0 is kept as that.
 _LEAST = float(np.finfo(np.float32).min)
-# Of what _largest looks at; the maxima of so many are taken side by side.
-_PARTS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,42 +41,19 @@ def choice_of(logits: Tensor, token_id: int) -> TokenChoice:
     Raises EngineError for logits that are not finite where it matters, as those of a damaged
     checkpoint.
     """
-    row = logits[0].to("cpu", torch.float32)
-    values = row.numpy()
-    # All of these are NaN where one value is; after the check the values have an order.
-    probabilities = row.softmax(0).numpy()
-    if not np.isfinite([values[token_id], probabilities[token_id]]).all():
-        raise not_finite()
-    top = _largest(values, ALTERNATIVES)
-    # The logarithm of the sum of all exponentials: the probabilities tell by how much their common
-    # divisor, which is summed less exactly than NumPy does, was wrong.
-    of_all = float(values[top[0]]) + math.log(probabilities.sum() / probabilities[top[0]])
-    chosen = values[token_id]
+    row = logits.to("cpu", torch.float32)
+    # Few operations, and torch's, which have run for this token already: one that has not costs it
+    # more than the arithmetic in it.
+    log_probabilities = row.log_softmax(-1)
+    chosen = float(log_probabilities[0, token_id])
+    check_finite(chosen)
+    top = log_probabilities.topk(min(ALTERNATIVES, row.shape[-1]))
     return TokenChoice(
-        float(chosen) - of_all,
-        1 + int(np.count_nonzero(values > chosen)),
-        top,
-        np.array([max(value - of_all, _LEAST) for value in values[top].tolist()], np.float32),
+        chosen,
+        1 + int((row > row[0, token_id]).sum()),
+        np.array(top.indices.tolist()[0], np.int32),
+        np.array([max(value, _LEAST) for value in top.values.tolist()[0]], np.float32),
     )
-
-
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Where the `count` largest of `values`, none of them NaN, lie: the largest first, and of equal
-    ones the first.
-
-    No more than a third of the time of a topk, which is felt in every token: at least `count`
-    values reach the `count`-th largest of the maxima of parts, and few more do.
-    """
-    width = len(values) // _PARTS
-    whole = width * _PARTS
-    maxima = np.append(
-        values[:whole].reshape(_PARTS, width).max(0, initial=-np.inf), values[whole:]
-    )
-    if len(maxima) > count:
-        found = np.flatnonzero(values >= np.partition(maxima, -count)[-count])
-    else:
-        found = np.arange(len(values))
-    return found[np.argsort(-values[found], kind="stable")[:count]]
 
 
 def check_finite(log_probability: float) -> None:
