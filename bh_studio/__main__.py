@@ -24,7 +24,8 @@ from typing import Any, TextIO
 from bh_studio import __version__, cli, display, paths
 from bh_studio.cli import options, rule_options
 from bh_studio.engine.protocol.requests import DTYPES
-from bh_studio.ui.state.shown_rule import rule_problem
+from bh_studio.engine.rules import completed_rule
+from bh_studio.engine.rules.sides import check_sides
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -71,13 +72,13 @@ def _run(argv: Sequence[str] | None) -> int:
     if window.get("chat") is False and window.get("system"):
         parser.error("--system is part of a chat; leave out --no-chat")
     try:
-        rule = _take_rule(window)
+        rules = _take_rules(window)
     except ValueError as error:
         parser.error(str(error))
     _start_logging()
     if arguments.command is None:
         with _ended_by_interrupts():
-            return _open_window(window, rule)
+            return _open_window(window, rules)
     # Python's own end would look through all modules for garbage, in vain and for half a second.
     atexit.register(gc.freeze)
     return cli.run(arguments)
@@ -120,13 +121,7 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
         action=argparse.BooleanOptionalAction,
     )
     add("--system", "system prompt of a chat", metavar="TEXT")
-    add(
-        "--rule",
-        "bh as a text, such as bh:0.01,max_k=6; --alpha to --weights are short forms of its parts",
-        type=rule_options.written_rule,
-        metavar="RULE",
-    )
-    rule_options.add_short_forms(group, prefix=_WINDOW)
+    rule_options.add_window_sides(group, _WINDOW)
     add("--max-new-tokens", "the most tokens of an answer", type=int, metavar="N")
     add("--sample", "draw tokens, or take the most probable", action=argparse.BooleanOptionalAction)
     add("--sampling-temperature", "divides the vocabulary logits", type=float, metavar="T")
@@ -150,21 +145,26 @@ def _window_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _take_rule(given: dict[str, Any]) -> dict[str, Any]:
-    """Take what says something of the rule out of `given`: by the fields of RuleParameters.
+def _take_rules(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take what says something of rules out of `given`: of each, by the fields of RuleParameters.
 
-    Raises ValueError for options that contradict each other, and for what the window cannot show.
+    Raises ValueError for options that contradict each other, and for sides that cannot be, as far
+    as that is known without what the window remembers.
     """
-    values = rule_options.rule_values(given)
-    if problem := rule_problem(values):
-        raise ValueError(problem)
+    rules = rule_options.rules_values(given)
+    is_own = given.get("own", True)
+    if len(rules) > 1:
+        check_sides([*([None] if is_own else []), *map(completed_rule, rules)])
+    elif not rules and not is_own:
+        raise ValueError("--no-own leaves no side; say which rules to compare with --rule")
     for name in rule_options.RULE_OPTIONS:
-        given.pop(name, None)
-    return values
+        if name != "own":
+            given.pop(name, None)
+    return rules
 
 
-def _open_window(given: dict[str, Any], rule: dict[str, Any]) -> int:
-    """Open the window set up as `given` and `rule` say, and stay in it; the exit code."""
+def _open_window(given: dict[str, Any], rules: list[dict[str, Any]]) -> int:
+    """Open the window set up as `given` and `rules` say, and stay in it; the exit code."""
     problem = display.window_problem()
     if problem is not None:
         print(f"bh-studio: {problem}", file=sys.stderr)
@@ -179,7 +179,7 @@ def _open_window(given: dict[str, Any], rule: dict[str, Any]) -> int:
     window = WindowOptions(
         session=given.pop("open", None),
         color_scheme=given.pop("theme", None),
-        rule=rule,
+        rules=rules,
         generation={field: given.pop(name) for name, field in _GENERATION.items() if name in given},
         **given,
     )

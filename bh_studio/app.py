@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,8 +48,10 @@ class WindowOptions:
     prompt: put into the editor. run: start as soon as the model is loaded. save: file for the
     session after the run. screenshot: file for a picture of the window, after the run if there is
     one, else when the model is loaded. quit: end after that; the exit code is 1 if anything failed.
-    model, device, dtype, load_anyway, calibration: as in requests.LoadModel. rule, generation:
-    values that replace the remembered ones, by the field names of RuleParameters and
+    model, device, dtype, load_anyway, calibration: as in requests.LoadModel.
+    rules: of each rule the values, by the field names of RuleParameters; a single one of the kind
+    that is remembered last leaves what it does not say. own: whether the model's own routing is
+    compared with them. generation: values that replace the remembered ones, by the field names of
     GenerationParameters. session: file to open. chat: take the prompt as a message (True) or as
     plain text (False). system: system prompt of a chat.
     history: keep every run. color_scheme: "light" or "dark" instead of the system's. size: width
@@ -66,7 +68,8 @@ class WindowOptions:
     dtype: str = "auto"
     load_anyway: bool = False
     calibration: Path | None = None
-    rule: Mapping[str, Any] = field(default_factory=dict)
+    rules: Sequence[Mapping[str, Any]] = ()
+    own: bool = True
     generation: Mapping[str, Any] = field(default_factory=dict)
     session: Path | None = None
     chat: bool | None = None
@@ -137,7 +140,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         window.report(Failed(sentence, "", ""))
     errand.prepare(
         options.prompt,
-        options.rule,
+        options.rules,
+        options.own,
         options.generation,
         options.session,
         options.chat,

@@ -35,7 +35,8 @@ _MOST_PIXELS = 65535
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Remembered values. rule, generation: parameters by name; the window checks their values.
+    """Remembered values. sides: the rules as texts, "own" for the model's own routing. generation:
+    parameters by name. The window checks these values. rule: of earlier versions, which had one.
 
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
@@ -46,6 +47,7 @@ class Settings:
 
     prompt: str = ""
     rule: dict[str, Any] = field(default_factory=dict)
+    sides: tuple[str, ...] = ()
     generation: dict[str, Any] = field(default_factory=dict)
     chat: bool = True
     system_prompt: str = ""

@@ -85,7 +85,7 @@ _SHORT_FORMS = (
     ),
 )  # fmt: skip
 # The names under which rule_values looks for them.
-RULE_OPTIONS = ("rule", *(short.name for short in _SHORT_FORMS))
+RULE_OPTIONS = ("rules", "own", *(short.name for short in _SHORT_FORMS))
 
 
 def rule(text: str) -> RuleParameters:
@@ -109,15 +109,20 @@ def add_sides_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "rules", "The others are short forms for what a single --rule leaves out."
     )
-    _add_rules(group, f" ({format_rule(_DEFAULT)})")
-    group.add_argument(
-        "--no-own",
-        dest="own",
-        action="store_false",
-        help="leave out the model's own routing, which is the first of at most four sides",
-    )
+    _add_rules(group, help_text=f"{_RULE_BELOW} ({format_rule(_DEFAULT)})")
+    _add_no_own(group)
     add_short_forms(group, default=_DEFAULT)
     explain_rules(parser)
+
+
+def add_window_sides(group: argparse._ArgumentGroup, prefix: str) -> None:
+    """Add the options that rules_values reads, and --no-own, each of which may be left out.
+
+    prefix: of their names in the namespace.
+    """
+    _add_rules(group, prefix, RULE_HELP)
+    _add_no_own(group, prefix, default=None)
+    add_short_forms(group, prefix=prefix)
 
 
 def add_rules_options(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +131,7 @@ def add_rules_options(parser: argparse.ArgumentParser) -> None:
         "rules",
         f"{_SHORT_FORMS_HELP} With --alphas, --max-k is {_SWEPT.max_k} unless it is given.",
     )
-    _add_rules(group)
+    _add_rules(group, help_text=_RULE_BELOW)
     group.add_argument(
         "--alphas",
         nargs="+",
@@ -138,14 +143,26 @@ def add_rules_options(parser: argparse.ArgumentParser) -> None:
     explain_rules(parser)
 
 
-def _add_rules(group: argparse._ArgumentGroup, default: str = "") -> None:
+def _add_rules(group: argparse._ArgumentGroup, prefix: str = "", help_text: str = "") -> None:
     group.add_argument(
         "--rule",
-        dest="rules",
+        dest=f"{prefix}rules",
         action="append",
         type=written_rule,
         metavar="RULE",
-        help=f"a rule, may be given again: {_RULE_BELOW}{default}",
+        help=f"a rule, may be given again: {help_text}",
+    )
+
+
+def _add_no_own(
+    group: argparse._ArgumentGroup, prefix: str = "", *, default: bool | None = True
+) -> None:
+    group.add_argument(
+        "--no-own",
+        dest=f"{prefix}own",
+        action="store_false",
+        default=default,
+        help="leave out the model's own routing, which is the first of at most four sides",
     )
 
 
@@ -207,6 +224,25 @@ def rule_values(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def rules_values(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each --rule and the short forms say, by the fields of RuleParameters; nothing where none
+    is given.
+
+    given: values of the options by name. Raises ValueError where they contradict each other.
+    """
+    written: list[WrittenRule] = given.get("rules") or []
+    if len(written) < 2:
+        values = rule_values({**given, "rule": written[0] if written else None})
+        return [values] if written or values else []
+    for short in _SHORT_FORMS:
+        if given.get(short.name) is not None:
+            raise ValueError(
+                f"{short.option} is for a single rule, and --rule is given {len(written)} "
+                "times; say it in the text of each."
+            )
+    return [dict(one.values) for one in written]
+
+
 def sides_from(arguments: argparse.Namespace) -> tuple[RuleParameters | None, ...]:
     """The sides that --rule, its short forms and --no-own ask for.
 
@@ -214,15 +250,7 @@ def sides_from(arguments: argparse.Namespace) -> tuple[RuleParameters | None, ..
     that a comparison cannot have.
     """
     given = vars(arguments)
-    written: list[WrittenRule | None] = given["rules"] or [None]
-    if len(written) > 1:
-        for short in _SHORT_FORMS:
-            if given[short.name] is not None:
-                raise ValueError(
-                    f"{short.option} is for a single rule, and --rule is given {len(written)} "
-                    "times; say it in the text of each."
-                )
-    rules = [completed_rule(rule_values({**given, "rule": one})) for one in written]
+    rules = [completed_rule(values) for values in rules_values(given) or [{}]]
     sides = (None, *rules) if given["own"] else tuple(rules)
     check_sides(sides)
     return sides

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from PySide6.QtCore import QObject, QTimer, Slot
 from PySide6.QtWidgets import QApplication
 
 from bh_studio.engine.protocol.events import Failed, LoadRefused
+from bh_studio.engine.rules import RuleName, RuleParameters, completed_rule
+from bh_studio.engine.rules.sides import Sides, check_sides
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.state.engine_model import EngineState
 
@@ -60,7 +62,8 @@ class Errand(QObject):
     def prepare(
         self,
         prompt: str | None,
-        rule: Mapping[str, Any],
+        rules: Sequence[Mapping[str, Any]],
+        own: bool,
         generation: Mapping[str, Any],
         session: Path | None,
         chat: bool | None = None,
@@ -70,7 +73,7 @@ class Errand(QObject):
 
         A session comes first: what else is asked for goes before what it says.
         """
-        self._set_up = partial(self._show_choices, prompt, rule, generation, chat, system)
+        self._set_up = partial(self._show_choices, prompt, rules, own, generation, chat, system)
         if session is not None:
             self._window.files.open_path(session)
         else:
@@ -79,7 +82,8 @@ class Errand(QObject):
     def _show_choices(
         self,
         prompt: str | None,
-        rule: Mapping[str, Any],
+        rules: Sequence[Mapping[str, Any]],
+        own: bool,
         generation: Mapping[str, Any],
         chat: bool | None,
         system: str | None,
@@ -93,8 +97,10 @@ class Errand(QObject):
         if system is not None:
             panel.conversation.show_system(system)
         try:
-            wanted = dataclasses.replace(panel.rule(), **rule)
-            panel.show_rule(wanted)
+            wanted: Sides = panel.sides()
+            if rules:
+                wanted = _sides(wanted, rules, own)
+                panel.show_sides(wanted)
             wanted_generation = dataclasses.replace(panel.generation(), **generation)
             panel.show_generation(wanted_generation)
         except ValueError as error:
@@ -189,3 +195,18 @@ class Errand(QObject):
         self._code = 1
         if self._run or self._screenshot or self._quit_after:
             print(text, file=sys.stderr)  # noqa: T201 - an answer to the command line
+
+
+def _sides(remembered: Sides, rules: Sequence[Mapping[str, Any]], own: bool) -> Sides:
+    """The sides that the command line asks for. Raises ValueError for what cannot be."""
+    if len(rules) > 1:
+        wanted = [completed_rule(values) for values in rules]
+    else:
+        (values,) = rules
+        last = next((rule for rule in reversed(remembered) if rule is not None), RuleParameters())
+        # Short forms alone are of bh.
+        is_same = values.get("rule", RuleName.BH) == last.rule
+        wanted = [dataclasses.replace(last, **values) if is_same else completed_rule(values)]
+    sides = [None, *wanted] if own else wanted
+    check_sides(sides)
+    return sides

@@ -9,12 +9,16 @@ import logging
 from PySide6.QtCore import QByteArray
 
 from bh_studio.engine.records.terms import GenerationParameters
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules import RuleParameters, format_rule, parse_rule
+from bh_studio.engine.rules.sides import Sides, check_sides
 from bh_studio.settings import Settings
 from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.main_window import MainWindow
 
 _log = logging.getLogger(__name__)
+
+_OWN = "own"
+_DEFAULT_SIDES = (None, RuleParameters())
 
 
 def restore(window: MainWindow, settings: Settings) -> None:
@@ -46,15 +50,15 @@ def _restore_comparison(page: ComparePage, settings: Settings) -> None:
     page.prompt.set_prompt(settings.prompt)
     panel = page.settings_panel
     try:
-        rule = RuleParameters(**settings.rule)
+        sides = _sides(settings)
         generation = GenerationParameters(**settings.generation)
-        panel.show_rule(rule)
+        panel.show_sides(sides)
         panel.show_generation(generation)
-        if difference := panel.difference(rule, generation):
+        if difference := panel.difference(sides, generation):
             _log.warning("Remembered parameters: %s", difference)
     except (TypeError, ValueError, OverflowError) as error:
         _log.warning("Remembered parameters do not fit (%s); using defaults.", error)
-        panel.show_rule(RuleParameters())
+        panel.show_sides(_DEFAULT_SIDES)
         panel.show_generation(GenerationParameters())
     panel.conversation.show_choice(settings.chat)
     panel.conversation.show_system(settings.system_prompt)
@@ -62,15 +66,24 @@ def _restore_comparison(page: ComparePage, settings: Settings) -> None:
 
 def _remember_comparison(page: ComparePage, settings: Settings) -> Settings:
     panel = page.settings_panel
-    rule, generation = settings.rule, settings.generation
+    sides, generation = settings.sides, settings.generation
     if not panel.problem:
-        rule = dataclasses.asdict(panel.rule())
+        sides = tuple(_OWN if rule is None else format_rule(rule) for rule in panel.sides())
         generation = dataclasses.asdict(panel.generation())
     return dataclasses.replace(
         settings,
         prompt=page.prompt.prompt,
-        rule=rule,
+        sides=sides,
         generation=generation,
         chat=panel.conversation.is_chat,
         system_prompt=panel.conversation.system,
     )
+
+
+def _sides(settings: Settings) -> Sides:
+    """The sides that were remembered. Raises TypeError or ValueError for what cannot be."""
+    if not settings.sides:
+        return (None, RuleParameters(**settings.rule))
+    sides = [None if text == _OWN else parse_rule(text) for text in settings.sides]
+    check_sides(sides)
+    return sides

@@ -53,7 +53,8 @@ class _Watcher(QObject):
         if window is None:
             return
         page = window.compare
-        shown = (page.prompt.prompt, page.baseline.text.token_count, page.bh.text.token_count)
+        tokens = [panel.text.token_count for panel in page.answers.shown]
+        shown = (page.prompt.prompt, *tokens)
         if shown != self._last:
             self._last = shown
             line = {"at": time.monotonic(), "prompt": shown[0], "tokens": shown[1:]}

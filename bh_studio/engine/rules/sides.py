@@ -9,7 +9,7 @@ from bh_studio.engine.rules.text import format_rule
 
 Sides = Sequence[RuleParameters | None]
 # As many answers as a person can follow at once.
-_MOST = 4
+MOST_SIDES = 4
 
 
 def side_letter(side: int) -> str:
@@ -19,9 +19,10 @@ def side_letter(side: int) -> str:
 
 def check_number(sides: int) -> None:
     """Raise ValueError for more sides than a comparison can have, and for none."""
-    if not 1 <= sides <= _MOST:
+    if not 1 <= sides <= MOST_SIDES:
         raise ValueError(
-            f"A comparison has 1 to {_MOST} sides, the model's own routing among them; got {sides}."
+            f"A comparison has 1 to {MOST_SIDES} sides, the model's own routing among them; "
+            f"got {sides}."
         )
 
 

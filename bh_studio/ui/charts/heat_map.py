@@ -71,7 +71,7 @@ class HeatMap(ChartCard):
             self._bar.setRange(0, 0)
         self.show_empty(run.token_count == 0)
         self.whole_button.setVisible(run.token_count > 0)
-        self.set_title("Token × layer (counted only)" if run.note else "Token × layer")
+        self.set_title("Token × layer (counted only)" if run.is_counted_only else "Token × layer")
         if run.token_count == 0:
             return
         if self._table_scale != run.scale:
@@ -175,7 +175,8 @@ class HeatMap(ChartCard):
     def _window(self) -> int:
         """Tokens in view at once. Fixed during a run, so that the picture keeps still."""
         run = self._run
-        total = max(run.most_tokens if run.is_running else run.token_count, _LEAST_TOKENS)
+        wanted = run.about.most_tokens if run.about and run.is_running else run.token_count
+        total = max(wanted, _LEAST_TOKENS)
         if self.whole_button.isChecked():
             return total
         fitting = int((self.plot.width() - _AXES_PIXELS) / _LEAST_CELL_PIXELS)

@@ -49,7 +49,9 @@ class LayerChart(ChartCard):
         """Show the run as it is now."""
         run = self._run
         self.show_empty(run.token_count == 0)
-        self.set_title("Experts per layer (counted only)" if run.note else "Experts per layer")
+        self.set_title(
+            "Experts per layer (counted only)" if run.is_counted_only else "Experts per layer"
+        )
         if run.token_count == 0:
             return
         if not self.readout:

@@ -17,10 +17,12 @@ from PySide6.QtWidgets import (
 from bh_studio.engine.records.terms import FinishReason
 from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.state.run_model import RunModel
+from bh_studio.ui.state.run_sides import Parting
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.figure_row import Figure, FigureRow
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
+from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _HEADER_HEIGHT = 28
 _LEAST_LINES = 3
@@ -40,9 +42,7 @@ class AnswerPanel(QFrame):
 
     difference_chosen = Signal()
 
-    def __init__(
-        self, run: RunModel, theme: Theme, empty_text: str, parent: QWidget | None = None
-    ) -> None:
+    def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._run = run
         self._theme = theme
@@ -54,9 +54,9 @@ class AnswerPanel(QFrame):
         self._note.setProperty("role", "note")
         self._note.setWordWrap(True)
         self.text = TokenText(run, theme)
-        self.text.setAccessibleName(f"Answer of {run.name}")
+        self.text.setAccessibleName(f"Answer of side {run.name}")
         self.text.setAccessibleDescription("What was said before, then the tokens of the answer")
-        self._empty = QLabel(empty_text)
+        self._empty = QLabel(f"The answer of side {run.name} will appear here.")
         self._empty.setProperty("role", "empty")
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setWordWrap(True)
@@ -66,35 +66,32 @@ class AnswerPanel(QFrame):
         self.text.following_changed.connect(self._sync_latest)
         theme.changed.connect(self._take_theme)
         self._take_theme()
-        self.refresh(None, 0)
+        self.refresh(None)
 
     @property
     def note(self) -> str:
         """What has to be known to read this text rightly; often empty."""
         return self._note.text()
 
-    def refresh(self, first_difference: int | None, compared: int) -> None:
-        """Show the run as it is now.
-
-        first_difference: the token where the sides part, if they do. compared: tokens that both
-        sides have.
-        """
+    def refresh(self, parting: Parting | None) -> None:
+        """Show the run as it is now. parting: of this side from the first; None before a run."""
         run = self._run
         self._pages.setCurrentWidget(self._text_page if run.is_started else self._empty)
-        self._routing.setText(run.routing)
-        self._routing.setToolTip(run.routing)
-        self._note.setText(run.note)
-        self._note.setVisible(bool(run.note))
+        routing, note = (run.about.routing, run.about.note) if run.about else ("", "")
+        self._routing.setText(routing)
+        self._routing.setToolTip(plain_tooltip(routing))
+        self._note.setText(note)
+        self._note.setVisible(bool(note))
         self.text.refresh()
         mean = run.statistics.mean
         speed, first = run.tokens_per_second, run.time_to_first_token_s
         self.tokens.show_value(str(run.token_count) if run.is_started else None)
         self.speed.show_value(None if speed is None else f"{speed:.1f} tok/s")
         self.first_token.show_value(None if first is None else format_seconds(first))
-        self.experts.rename(_COUNTED if run.note else _EXPERTS)
+        self.experts.rename(_COUNTED if run.is_counted_only else _EXPERTS)
         self.experts.show_value(None if mean is None else f"{mean:.2f}")
         self.ended.show_value(self._ending())
-        self._show_difference(first_difference, compared)
+        self._show_difference(parting)
         self._sync_latest()
 
     def show_token(self, index: int) -> None:
@@ -116,7 +113,7 @@ class AnswerPanel(QFrame):
         self.latest_button.setText("Latest")
         self.latest_button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.latest_button.setToolTip("Go to the newest token and follow it")
-        self.latest_button.setAccessibleName(f"Go to the newest token of {self._run.name}")
+        self.latest_button.setAccessibleName(f"Go to the newest token of side {self._run.name}")
         self.latest_button.clicked.connect(self.text.scroll_to_end)
         self.latest_button.hide()
         self._text_page.installEventFilter(self)
@@ -140,8 +137,8 @@ class AnswerPanel(QFrame):
         self.difference = QPushButton()
         self.difference.setProperty("role", "link")
         self.difference.setToolTip(
-            "Show and mark the first token in which the two answers differ, in both panels. "
-            "Tokens are counted from 0."
+            "Show and mark the first token in which this answer differs from that of side A, in "
+            "both panels. Tokens are counted from 0."
         )
         self.difference.clicked.connect(self.difference_chosen)
 
@@ -179,16 +176,17 @@ class AnswerPanel(QFrame):
             return None
         return "Writing" if run.token_count else "Reading"
 
-    def _show_difference(self, index: int | None, compared: int) -> None:
-        if index is not None:
-            text = f"First difference: token {index}"
-        elif compared:
-            text = f"No difference in {compared} tokens"
+    def _show_difference(self, parting: Parting | None) -> None:
+        parting = parting or Parting()
+        if parting.token is not None:
+            text = f"Differs from A at {parting.token}"
+        elif parting.compared:
+            text = f"As A for {parting.compared} tokens"
         else:
             text = ""
         self.difference.setText(text)
         self.difference.setAccessibleName(text or "First difference")
-        self.difference.setEnabled(index is not None)
+        self.difference.setEnabled(parting.token is not None)
         self.difference.setVisible(bool(text))
 
     @Slot()

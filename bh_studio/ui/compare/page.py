@@ -1,4 +1,4 @@
-"""The page that compares two answers: a prompt, the settings, both answers, numbers, charts.
+"""The page that compares answers: a prompt, the settings, the sides, numbers, charts.
 
 Knows the models behind it; menus, the status line and the dialogs are the frame's.
 """
@@ -6,24 +6,24 @@ Knows the models behind it; menus, the status line and the dialogs are the frame
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.records.session import Session
 from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.layer_chart import LayerChart
-from bh_studio.ui.compare.answer_panel import AnswerPanel
+from bh_studio.ui.compare.answers import Answers, new_splitter
+from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
 from bh_studio.ui.compare.settings_panel import SettingsPanel
-from bh_studio.ui.compare.statistics_strip import StatisticsStrip
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
-from bh_studio.ui.state.run_pair import shown_rule
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
@@ -60,32 +60,26 @@ class ComparePage(QWidget):
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
         self.settings_panel = SettingsPanel(theme)
-        self.baseline = AnswerPanel(
-            session.baseline, theme, "The answer with the model's own routing will appear here."
-        )
-        self.bh = AnswerPanel(
-            session.bh, theme, "The answer with Benjamini-Hochberg routing will appear here."
-        )
-        self.statistics = StatisticsStrip(session.baseline, session.bh, theme)
-        self.layers = LayerChart(session.bh, theme)
-        self.heat_map = HeatMap(session.bh, theme)
+        self.answers = Answers(session.sides, theme)
+        self.differences = DifferenceLine(session.sides, theme)
+        self.layers = LayerChart(session.sides.all_runs[1], theme)
+        self.heat_map = HeatMap(session.sides.all_runs[1], theme)
         self._lay_out()
         self._connect()
         self._paint()
         self._sync()
 
     def _lay_out(self) -> None:
-        answers = _splitter(Qt.Orientation.Horizontal, self.baseline, self.bh)
-        charts = _splitter(Qt.Orientation.Horizontal, self.layers, self.heat_map)
+        charts = new_splitter(Qt.Orientation.Horizontal, self.layers, self.heat_map)
         lower = QWidget()
         below = QVBoxLayout(lower)
         below.setContentsMargins(0, 0, 0, 0)
         below.setSpacing(GAP_SMALL)
-        below.addWidget(self.statistics)
+        below.addWidget(self.differences)
         below.addWidget(charts, 1)
-        rows = _splitter(Qt.Orientation.Vertical, answers, lower)
+        rows = new_splitter(Qt.Orientation.Vertical, self.answers, lower)
         rows.setSizes([1000, 1050])
-        self.splitters = {"answers": answers, "charts": charts, "rows": rows}
+        self.splitters = {"answers": self.answers.splitter, "charts": charts, "rows": rows}
         self.messages = QVBoxLayout()
         column = QVBoxLayout()
         column.setSpacing(GAP_SMALL)
@@ -121,9 +115,9 @@ class ComparePage(QWidget):
         self.prompt.stop_button.clicked.connect(self.stop)
         self.prompt.new_button.clicked.connect(self.start_over)
         self.settings_panel.edited.connect(self._sync)
-        self.baseline.difference_chosen.connect(self.show_difference)
-        self.bh.difference_chosen.connect(self.show_difference)
-        self.bh.text.token_hovered.connect(self.heat_map.point_at_token)
+        for side, panel in enumerate(self.answers.panels):
+            panel.difference_chosen.connect(partial(self.show_difference, side))
+        self.answers.panels[1].text.token_hovered.connect(self.heat_map.point_at_token)
 
     # --- what a frame asks of a place ---
 
@@ -186,7 +180,7 @@ class ComparePage(QWidget):
         self.settled.emit()
         panel = self.settings_panel
         precedes = panel.precedes(self.conversation.turns)
-        self._session.run(self.prompt.prompt, panel.rule(), panel.generation(), precedes)
+        self._session.run(self.prompt.prompt, panel.sides(), panel.generation(), precedes)
 
     @Slot()
     def stop(self) -> None:
@@ -214,22 +208,19 @@ class ComparePage(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         has_room = self.height() >= _ROOMY_LINES * self.fontMetrics().lineSpacing()
-        self.statistics.notice.setWordWrap(has_room)
+        self.differences.notice.setWordWrap(has_room)
 
-    @Slot()
-    def show_difference(self) -> None:
-        """Mark the first token in which the texts differ, in both panels."""
-        index = self._session.first_difference
-        if index is not None:
-            self.baseline.show_token(index)
-            self.bh.show_token(index)
+    def show_difference(self, side: int) -> None:
+        """Mark the first token in which `side` differs from the first side, in both panels."""
+        token = self._session.sides.partings[side].token
+        if token is not None:
+            self.answers.panels[0].show_token(token)
+            self.answers.panels[side].show_token(token)
 
     @Slot()
     def _paint(self) -> None:
-        session = self._session
-        for panel in (self.baseline, self.bh):
-            panel.refresh(session.first_difference, session.compared_tokens)
-        self.statistics.refresh(session.notices)
+        self.answers.refresh()
+        self.differences.refresh()
         for chart in (self.layers, self.heat_map):
             chart.refresh()
 
@@ -256,24 +247,11 @@ class ComparePage(QWidget):
         is_part = session.continued != session.conversation
         self.prompt.set_prompt("" if is_part else session.prompt)
         panel.show_conversation(session)
-        rule = shown_rule(session)
-        panel.show_rule(rule)
+        panel.show_sides(session.sides)
         panel.show_generation(session.generation)
         self.settled.emit()
-        difference = panel.difference(rule, session.generation)
+        difference = panel.difference(session.sides, session.generation)
         if difference:
             self.failed.emit(
                 Failed(difference, "The numbers on screen are those of the session.", "")
             )
-
-
-def _splitter(orientation: Qt.Orientation, *widgets: QWidget) -> QSplitter:
-    splitter = QSplitter(orientation)
-    splitter.setChildrenCollapsible(False)
-    splitter.setHandleWidth(GAP_SMALL)
-    for widget in widgets:
-        splitter.addWidget(widget)
-        splitter.setStretchFactor(splitter.count() - 1, 1)
-    # Equal shares; Qt scales them to the room there is.
-    splitter.setSizes([1000] * splitter.count())
-    return splitter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 
@@ -20,20 +21,22 @@ from PySide6.QtWidgets import (
 
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo, Turn
-from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameters
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.sides import Sides, check_sides, side_letter
 from bh_studio.ui.compare.conversation_controls import ConversationControls
+from bh_studio.ui.compare.rule_form import RuleForm
+from bh_studio.ui.compare.side_list import SideList
 from bh_studio.ui.widgets.form_rows import add_row, describe, label_for, new_form, section
 from bh_studio.ui.widgets.icons import icon
-from bh_studio.ui.widgets.number_boxes import AlphaBox, ChoiceBox, CountBox, NumberBox
+from bh_studio.ui.widgets.number_boxes import ChoiceBox, CountBox, NumberBox
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_SMALL, GAP_TINY, Theme
 
-_MOST_EXPERTS = 255  # a count is stored in eight bits
 _MOST_TOKENS = 131072
 _WIDTH_LETTERS = 38
 
 
 class SettingsPanel(QScrollArea):
-    """Controls for the rule and for generation."""
+    """Controls for the sides, the rule of one of them, and generation."""
 
     edited = Signal()
 
@@ -52,8 +55,12 @@ class SettingsPanel(QScrollArea):
         layout.setContentsMargins(0, 0, GAP_SMALL, 0)
         layout.setSpacing(GAP_SMALL)
         layout.addWidget(self.conversation)
-        layout.addWidget(section("BH rule"))
-        layout.addLayout(self._rule_form())
+        layout.addWidget(section("Sides"))
+        layout.addWidget(self.side_list)
+        self._side_title = section("")
+        layout.addSpacing(GAP)
+        layout.addWidget(self._side_title)
+        layout.addWidget(self.rule_form)
         layout.addSpacing(GAP_LARGE)
         layout.addWidget(section("Generation"))
         layout.addLayout(self._generation_form())
@@ -67,7 +74,7 @@ class SettingsPanel(QScrollArea):
         self._connect()
         theme.changed.connect(self._take_theme)
         self._take_theme()
-        self.show_rule(RuleParameters())
+        self.show_sides((None, RuleParameters()))
         self.show_generation(GenerationParameters())
         self._sync()
 
@@ -78,10 +85,14 @@ class SettingsPanel(QScrollArea):
     def problem(self) -> str:
         """What makes a run impossible with these settings, a sentence; empty if nothing does."""
         try:
-            rule = self.rule()
+            self.rule_form.rule()
+            sides = self.sides()
+            check_sides(sides)
             self.generation()
-            if self._model is not None:
-                rule.check_shape(self._model.layers, self._model.experts)
+            model = self._model
+            for rule in sides:
+                if rule is not None and model is not None:
+                    rule.check_shape(model.layers, model.experts)
         except ValueError as error:
             return str(error)
         return ""
@@ -96,16 +107,10 @@ class SettingsPanel(QScrollArea):
         """What precedes the next prompt after `turns`; None if it is plain text."""
         return Conversation(self.conversation.system, turns) if self.is_chat else None
 
-    def rule(self) -> RuleParameters:
-        """The rule as set. Raises ValueError for an impossible combination."""
-        return RuleParameters(
-            level=self.alpha.value(),
-            temperature=self.temperature.value(),
-            min_k=self.min_k.value(),
-            max_k=self.max_k.value(),
-            mode=Mode(self.mode.value),
-            weights=MixingWeights(self.weights.value),
-        )
+    def sides(self) -> tuple[RuleParameters | None, ...]:
+        """The sides as set. Where the form holds an impossible combination, its side is as it was
+        before."""
+        return self.side_list.sides
 
     def generation(self) -> GenerationParameters:
         """Generation as set. Raises ValueError for an impossible value."""
@@ -119,15 +124,9 @@ class SettingsPanel(QScrollArea):
             seed=int(self.seed.text()),
         )
 
-    def show_rule(self, rule: RuleParameters) -> None:
-        """Set the controls to `rule`."""
-        if not isinstance(rule.level, tuple):
-            self.alpha.setValue(rule.level)
-        self.temperature.setValue(rule.temperature)
-        self.min_k.setValue(rule.min_k)
-        self.max_k.setValue(rule.max_k)
-        self.mode.set_value(rule.mode.value)
-        self.weights.set_value(rule.weights.value)
+    def show_sides(self, sides: Sides) -> None:
+        """Set the controls to `sides`."""
+        self.side_list.show_sides(sides)
 
     def show_generation(self, generation: GenerationParameters) -> None:
         """Set the controls to `generation`."""
@@ -145,18 +144,23 @@ class SettingsPanel(QScrollArea):
         elif session.model.has_chat_template:
             self.conversation.show_choice(is_chat=False)
 
-    def difference(self, rule: RuleParameters, generation: GenerationParameters) -> str:
+    def difference(self, sides: Sides, generation: GenerationParameters) -> str:
         """What the controls hold in place of these values, a sentence; empty if all fit."""
         try:
-            pairs = ((rule, self.rule()), (generation, self.generation()))
+            held = self.generation()
         except ValueError as error:
             return str(error)
         changes = [
-            f"{item.name} {getattr(given, item.name)} became {getattr(held, item.name)}"
-            for given, held in pairs
-            for item in dataclasses.fields(given)
-            if getattr(given, item.name) != getattr(held, item.name)
+            f"{item.name} {getattr(generation, item.name)} became {getattr(held, item.name)}"
+            for item in dataclasses.fields(generation)
+            if getattr(generation, item.name) != getattr(held, item.name)
         ]
+        former = self.side_list.current
+        for side in range(len(sides)):
+            self.side_list.choose(side)
+            if change := self.rule_form.difference(sides[side]):
+                changes.append(f"{change} on side {side_letter(side)}")
+        self.side_list.choose(former)
         return f"The controls cannot hold every value: {', '.join(changes)}." if changes else ""
 
     def set_model(self, model: ModelInfo | None) -> None:
@@ -168,20 +172,8 @@ class SettingsPanel(QScrollArea):
     def _build_controls(self) -> None:
         self.conversation = ConversationControls(self._theme)
         self.conversation.hide()
-        self.alpha = AlphaBox()
-        self.min_k = CountBox(1, _MOST_EXPERTS)
-        self.max_k = CountBox(1, _MOST_EXPERTS)
-        self.temperature = NumberBox(1e-6, 1000.0, decimals=6)
-        self.mode = ChoiceBox(
-            {Mode.PATCH.value: "Patch: BH routes", Mode.ANALYZE.value: "Analyze: only count"}
-        )
-        self.weights = ChoiceBox(
-            {
-                MixingWeights.MODEL.value: "As the model does",
-                MixingWeights.RENORMALIZE.value: "Renormalize to 1",
-                MixingWeights.MATCH.value: "Match top-k's sum",
-            }
-        )
+        self.side_list = SideList(self._theme)
+        self.rule_form = RuleForm()
         self.max_new_tokens = CountBox(1, _MOST_TOKENS)
         self.decoding = ChoiceBox({"greedy": "Greedy", "sampling": "Sampling"})
         self.sampling_temperature = NumberBox(1e-6, 1000.0, decimals=6)
@@ -195,31 +187,9 @@ class SettingsPanel(QScrollArea):
 
     def _fields(self) -> tuple[QWidget, ...]:
         return (
-            self.alpha, self.min_k, self.max_k, self.temperature, self.mode, self.weights,
-            self.max_new_tokens, self.decoding, self.sampling_temperature, self.top_p, self.seed,
+            *self.rule_form.fields, self.max_new_tokens, self.decoding,
+            self.sampling_temperature, self.top_p, self.seed,
         )  # fmt: skip
-
-    def _rule_form(self) -> QFormLayout:
-        form = new_form()
-        add_row(form, "Alpha", self.alpha,
-                "BH level, between 0 and 1. Smaller selects fewer experts. The arrows walk along "
-                "0.001, 0.002, 0.005, 0.01 and so on.")  # fmt: skip
-        add_row(form, "min_k", self.min_k, "The least experts a token uses in a layer.")
-        add_row(form, "max_k", self.max_k,
-                "The most experts a token uses in a layer. The baseline's number is a fair "
-                "ceiling.")  # fmt: skip
-        add_row(form, "Temperature", self.temperature,
-                "Divides the router's logits before BH scores them. 1 leaves them as they are.",
-                "Router temperature")  # fmt: skip
-        add_row(form, "Mode", self.mode,
-                "Patch: BH chooses the experts of the BH side. Analyze: the model routes as always "
-                "and BH only counts what it would have chosen.")  # fmt: skip
-        add_row(form, "Weights", self.weights,
-                "How the outputs of the chosen experts are mixed: with the weights the model "
-                "gives them, or scaled to the sum 1, or to the sum that the model's own top-k "
-                "would have.",
-                "Mixing weights")  # fmt: skip
-        return form
 
     def _generation_form(self) -> QFormLayout:
         form = new_form()
@@ -245,15 +215,29 @@ class SettingsPanel(QScrollArea):
         return form
 
     def _connect(self) -> None:
-        for box in (self.alpha, self.temperature, self.sampling_temperature, self.top_p):
+        self.side_list.chosen.connect(self._show_side)
+        self.side_list.changed.connect(self._sync)
+        self.rule_form.edited.connect(self._take_rule)
+        for box in (self.sampling_temperature, self.top_p):
             box.valueChanged.connect(self._sync)
-        for counter in (self.min_k, self.max_k, self.max_new_tokens):
-            counter.valueChanged.connect(self._sync)
-        for choice in (self.mode, self.weights, self.decoding):
-            choice.currentIndexChanged.connect(self._sync)
+        self.max_new_tokens.valueChanged.connect(self._sync)
+        self.decoding.currentIndexChanged.connect(self._sync)
         self.seed.textChanged.connect(self._sync)
         self.conversation.edited.connect(self._sync)
         self.new_seed.clicked.connect(self._draw_seed)
+
+    @Slot()
+    def _show_side(self) -> None:
+        self._side_title.setText(f"Side {side_letter(self.side_list.current)}")
+        self.rule_form.show_rule(self.side_list.rule)
+        self._sync()
+
+    @Slot()
+    def _take_rule(self) -> None:
+        # What cannot be is told, and is not taken.
+        with contextlib.suppress(ValueError):
+            self.side_list.set_rule(self.rule_form.rule())
+        self._sync()
 
     @Slot()
     def _draw_seed(self) -> None:

@@ -145,7 +145,7 @@ class TokenText(QPlainTextEdit):
         text = run.token_texts[index]
         shown = f"“{visible(text, mark_newlines=True)}”" if text else "no text of its own"
         counts = run.counts[index]
-        counted = " (counted only)" if run.note else ""
+        counted = " (counted only)" if run.is_counted_only else ""
         return (
             f"Token {index}: {shown} (id {run.token_ids[index]})\n"
             f"Experts{counted}, mean over {len(counts)} layers: {counts.mean():.2f}\n"
@@ -212,11 +212,13 @@ class TokenText(QPlainTextEdit):
         self._starts = []
         self._last_length = 0
         self._marked = None
-        self._source = "".join(passage.text for passage in self._run.passages)
+        about = self._run.about
+        passages = () if about is None else about.passages
+        self._source = "".join(passage.text for passage in passages)
         self.setExtraSelections([])
         self.clear()
         cursor = QTextCursor(self.document())
-        for passage in self._run.passages:
+        for passage in passages:
             cursor.insertText(visible(passage.text), self._look_of(passage.voice))
         self.moveCursor(QTextCursor.MoveOperation.Start)
         self._set_following(True)

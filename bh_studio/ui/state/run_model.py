@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PySide6.QtCore import QObject, Signal
 
-from bh_studio.engine.protocol.events import SideFinished, TokenGenerated
+from bh_studio.engine.protocol.events import PromptRead, SideFinished, TokenGenerated
 from bh_studio.engine.records.counts import CountStatistics, count_statistics, tokens_per_second
+from bh_studio.engine.records.decisions.decision import Decision
+from bh_studio.engine.records.decisions.router_rows import HeldRows, RouterRows
+from bh_studio.engine.records.decisions.token_choices import TokenChoice, TokenChoices
 from bh_studio.engine.records.session import SideRecord
-from bh_studio.engine.records.terms import FinishReason
+from bh_studio.engine.records.terms import FinishReason, ModelInfo
+from bh_studio.engine.rules import RuleParameters
 from bh_studio.ui.state.expert_scale import ExpertScale
+from bh_studio.ui.state.grown_array import GrownArray
 from bh_studio.ui.state.transcript import Passage
 
-_FIRST_CAPACITY = 256
+
+@dataclass(frozen=True, slots=True)
+class RunSide:
+    """What is known of a side before it says anything.
+
+    rule: None for the model's own routing. prompt: what was asked last. passages: what stands above
+    the answer, the prompt included. most_tokens: it may produce. routing: the rule in words. note:
+    what has to be known to read the text rightly; often empty.
+    """
+
+    model: ModelInfo
+    rule: RuleParameters | None
+    prompt: str
+    passages: tuple[Passage, ...]
+    scale: ExpertScale
+    most_tokens: int
+    routing: str
+    note: str
+
+    @property
+    def can_be_limited(self) -> bool:
+        """Whether min_k or max_k can decide in place of the rule."""
+        return self.rule is not None and self.rule.entry.can_be_limited
 
 
 class RunModel(QObject):
     """The tokens, counts and times of one side, growing while the engine works.
 
+    name: its letter. about: what it is; None before it is begun.
     `epoch` changes when the content is replaced; while it stays, tokens are only appended, and
     only the last token's text may still grow.
     """
@@ -28,79 +58,54 @@ class RunModel(QObject):
         super().__init__(parent)
         self.name = name
         self.epoch = 0
-        self._clear()
+        self._clear(None)
 
-    def _clear(self) -> None:
-        self.prompt = ""
-        self.passages: tuple[Passage, ...] = ()
-        self.layers = 0
-        self.top_k = 0
-        self.scale = ExpertScale()
-        self.most_tokens = 0
-        self.routing = ""
-        self.note = ""
-        self.can_be_limited = False
-        self.is_started = False
+    def _clear(self, about: RunSide | None) -> None:
+        self.about = about
+        layers = 0 if about is None else about.model.layers
         self.is_running = False
         self.is_failed = False
         self.finish_reason: FinishReason | None = None
         self.token_ids: list[int] = []
         self.token_texts: list[str] = []
-        self._counts = np.zeros((0, 0), dtype=np.uint8)
-        self._raw_counts = np.zeros((0, 0), dtype=np.uint8)
-        self._seconds = np.zeros(0)
+        self._counts = GrownArray((layers,), np.uint8)
+        self._raw_counts = GrownArray((layers,), np.uint8)
+        self._seconds = GrownArray((), np.float64)
+        self._prompt_counts = self._prompt_raw_counts = np.zeros((0, layers), np.uint8)
+        self._logits: GrownArray | None = None
+        self._experts: GrownArray | None = None
+        self._choices: tuple[GrownArray, ...] | None = None
+        self._record: SideRecord | None = None
         self._statistics: CountStatistics | None = None
 
-    def begin(
-        self,
-        *,
-        prompt: str,
-        passages: tuple[Passage, ...],
-        layers: int,
-        top_k: int,
-        scale: ExpertScale,
-        most_tokens: int,
-        routing: str,
-        note: str,
-        can_be_limited: bool,
-    ) -> None:
-        """Forget the last run and await the tokens of a new one.
-
-        passages: what stands above the answer, `prompt` included. can_be_limited: whether min_k or
-        max_k can decide in place of the rule.
-        """
+    def begin(self, about: RunSide) -> None:
+        """Forget the last run and await the tokens of a new one."""
         self.epoch += 1
-        self._clear()
-        self.prompt = prompt
-        self.passages = passages
-        self.layers = layers
-        self.top_k = top_k
-        self.scale = scale
-        self.most_tokens = most_tokens
-        self.routing = routing
-        self.note = note
-        self.can_be_limited = can_be_limited
-        self.is_started = True
+        self._clear(about)
         self.is_running = True
-        self._reserve(0)
         self.changed.emit()
 
     def reset(self) -> None:
         """Forget the last run; there is nothing to show."""
         self.epoch += 1
-        self._clear()
+        self._clear(None)
+        self.changed.emit()
+
+    def read_prompt(self, read: PromptRead) -> None:
+        """Take what was decided at the positions of the prompt."""
+        self._prompt_counts, self._prompt_raw_counts = read.expert_counts, read.raw_counts
+        self._decide(read.decision)
         self.changed.emit()
 
     def append(self, token: TokenGenerated) -> None:
         """Add the next token."""
-        row = len(self.token_ids)
-        if row == len(self._seconds):
-            self._reserve(max(_FIRST_CAPACITY, 2 * row))
-        self._counts[row] = token.expert_counts
-        self._raw_counts[row] = token.raw_counts
-        self._seconds[row] = token.seconds
+        self._counts.extend(token.expert_counts[None])
+        self._raw_counts.extend(token.raw_counts[None])
+        self._seconds.extend(np.array([token.seconds]))
         self.token_ids.append(token.token_id)
         self.token_texts.append(token.text)
+        self._decide(token.decision)
+        self._choose(token.choice)
         self._statistics = None
         self.changed.emit()
 
@@ -119,9 +124,13 @@ class RunModel(QObject):
             self.epoch += 1
         self.token_ids = list(record.token_ids)
         self.token_texts = list(record.token_texts)
-        self._counts = record.expert_counts
-        self._raw_counts = record.raw_counts
-        self._seconds = record.token_seconds
+        self._counts = GrownArray.of(record.expert_counts)
+        self._raw_counts = GrownArray.of(record.raw_counts)
+        self._seconds = GrownArray.of(record.token_seconds)
+        self._prompt_counts = record.prompt_expert_counts
+        self._prompt_raw_counts = record.prompt_raw_counts
+        self._logits = self._experts = self._choices = None
+        self._record = record
         self._statistics = None
         self.finish_reason = record.finish_reason
         self.is_running = False
@@ -133,6 +142,34 @@ class RunModel(QObject):
         self.is_running = False
         self.changed.emit()
 
+    # --- what it is ---
+
+    @property
+    def is_started(self) -> bool:
+        """Whether there is anything to show."""
+        return self.about is not None
+
+    @property
+    def layers(self) -> int:
+        return 0 if self.about is None else self.about.model.layers
+
+    @property
+    def top_k(self) -> int:
+        """Experts of the model's own routing."""
+        return 0 if self.about is None else self.about.model.top_k
+
+    @property
+    def scale(self) -> ExpertScale:
+        """The colours of its counts."""
+        return ExpertScale() if self.about is None else self.about.scale
+
+    @property
+    def is_counted_only(self) -> bool:
+        """Whether its rule only counted what it would have used."""
+        return bool(self.about and self.about.note)
+
+    # --- what it produced ---
+
     @property
     def token_count(self) -> int:
         return len(self.token_ids)
@@ -140,12 +177,50 @@ class RunModel(QObject):
     @property
     def counts(self) -> np.ndarray:
         """(token, layer) uint8, experts used."""
-        return self._counts[: self.token_count]
+        return self._counts.rows
 
     @property
     def raw_counts(self) -> np.ndarray:
         """(token, layer) uint8, the same before min_k and max_k were applied."""
-        return self._raw_counts[: self.token_count]
+        return self._raw_counts.rows
+
+    @property
+    def prompt_counts(self) -> np.ndarray:
+        """(prompt token, layer) uint8, as SideRecord has them; none before it is read."""
+        return self._prompt_counts
+
+    @property
+    def prompt_raw_counts(self) -> np.ndarray:
+        """(prompt token, layer) uint8, the same before min_k and max_k were applied."""
+        return self._prompt_raw_counts
+
+    def position(self, token: int) -> int:
+        """Where among all positions that were read a token of the answer was predicted, or one of
+        the prompt, counted from its end with -1, was read."""
+        return len(self._prompt_counts) + token
+
+    @property
+    def router_logits(self) -> RouterRows | None:
+        """Of the positions read so far; None where they are not kept."""
+        if self._record is not None:
+            return self._record.router_logits
+        return None if self._logits is None else HeldRows(self._logits.rows)
+
+    @property
+    def routed_experts(self) -> np.ndarray | None:
+        """(position, layer, slot) uint8, as SideRecord has them; None where they are not kept."""
+        if self._record is not None:
+            return self._record.routed_experts
+        return None if self._experts is None else self._experts.rows
+
+    @property
+    def choices(self) -> TokenChoices | None:
+        """How probable each token was; None where that is not kept."""
+        if self._record is not None:
+            return self._record.choices
+        if self._choices is None:
+            return None
+        return TokenChoices(*(kept.rows for kept in self._choices))
 
     @property
     def statistics(self) -> CountStatistics:
@@ -156,24 +231,37 @@ class RunModel(QObject):
 
     @property
     def tokens_per_second(self) -> float | None:
-        return tokens_per_second(self._seconds[: self.token_count])
+        return tokens_per_second(self._seconds.rows)
 
     @property
     def time_to_first_token_s(self) -> float | None:
-        return float(self._seconds[0]) if self.token_count else None
+        return float(self._seconds.rows[0]) if self.token_count else None
 
     def token_means(self, start: int = 0) -> np.ndarray:
         """(token,) mean experts over layers, for the tokens from `start` on."""
         counts = self.counts[start:]
         return counts.mean(axis=1) if counts.size else np.zeros(0)
 
-    def _reserve(self, rows: int) -> None:
-        used = self.token_count
-        counts = np.zeros((rows, self.layers), dtype=np.uint8)
-        raw_counts = np.zeros((rows, self.layers), dtype=np.uint8)
-        seconds = np.zeros(rows)
-        if used:
-            counts[:used] = self._counts[:used]
-            raw_counts[:used] = self._raw_counts[:used]
-            seconds[:used] = self._seconds[:used]
-        self._counts, self._raw_counts, self._seconds = counts, raw_counts, seconds
+    def _decide(self, decision: Decision | None) -> None:
+        if decision is None:
+            return
+        if self._experts is None:
+            self._experts = GrownArray(decision.experts.shape[1:], np.uint8)
+        self._experts.extend(decision.experts)
+        if decision.router_logits is None:
+            return
+        if self._logits is None:
+            self._logits = GrownArray(decision.router_logits.shape[1:], np.float32)
+        self._logits.extend(decision.router_logits)
+
+    def _choose(self, choice: TokenChoice | None) -> None:
+        if choice is None:
+            return
+        if self._choices is None:
+            width = (len(choice.top_ids),)
+            self._choices = (
+                GrownArray((), np.float32), GrownArray((), np.int32),
+                GrownArray(width, np.int32), GrownArray(width, np.float32),
+            )  # fmt: skip
+        for kept, value in zip(self._choices, choice, strict=True):
+            kept.extend(np.asarray(value)[None])

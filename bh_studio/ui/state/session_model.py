@@ -1,6 +1,6 @@
-"""What is on screen: the run or the session that both panels show. QtCore only.
+"""What is on screen: the run or the session that all panels show. QtCore only.
 
-Knows no widget, no file and no thread. Panels observe its two run models.
+Knows no widget, no file and no thread. Panels observe the run models of its sides.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bh_studio.engine.protocol.events import (
     KeptIn,
     Notice,
     Progress,
+    PromptRead,
     SideFinished,
     TokenGenerated,
     Waiting,
@@ -31,7 +32,8 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.ui.state.engine_model import EngineModel
-from bh_studio.ui.state.run_pair import RunPair, check_session, shown_rule
+from bh_studio.ui.state.run_sides import RunSides, check_session
+from bh_studio.ui.state.selection import Selection
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class RunState(Enum):
 
 
 class SessionModel(QObject):
-    """Owns the state of the run, both sides of it and the current session.
+    """Owns the state of the run, its sides, what is selected in them, and the current session.
 
     run_accepted: the engine has taken the prompt, from then on the run is on screen. run_lost: it
     has ended without a session. run_broken_off: so it has, but what it had said is in this folder.
@@ -70,9 +72,9 @@ class SessionModel(QObject):
         self._jobs = engine.jobs
         self.state = RunState.IDLE
         self.session: Session | None = None
-        self._runs = RunPair(self)
-        self.baseline, self.bh = self._runs.baseline, self._runs.bh
-        self._runs.changed.connect(self.content_changed)
+        self.sides = RunSides(self)
+        self.sides.changed.connect(self.content_changed)
+        self.selection = Selection(self)
         # The run in flight and its job, and whether the engine has accepted its prompt.
         self._run: Comparison | None = None
         self._job = 0
@@ -84,21 +86,6 @@ class SessionModel(QObject):
         engine.state_changed.connect(self._follow_load)
 
     # --- what the user asks for ---
-
-    @property
-    def first_difference(self) -> int | None:
-        """The first token in which the texts differ; None if none does so far."""
-        return self._runs.first_difference
-
-    @property
-    def compared_tokens(self) -> int:
-        """Tokens that both sides have, up to the first difference."""
-        return self._runs.compared_tokens
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What a person should know of the run on screen, each a sentence."""
-        return self._runs.notices
 
     @property
     def is_busy(self) -> bool:
@@ -120,11 +107,11 @@ class SessionModel(QObject):
     def run(
         self,
         prompt: str,
-        rule: RuleParameters,
+        sides: tuple[RuleParameters | None, ...],
         generation: GenerationParameters,
         conversation: Conversation | None = None,
     ) -> None:
-        """Answer `prompt` with both sides, as soon as the model that is loading is there.
+        """Answer `prompt` with all sides, as soon as the model that is loading is there.
 
         Ignored where there is no such model, and while a run is in flight.
         conversation: what precedes it; None continues it as plain text.
@@ -132,9 +119,7 @@ class SessionModel(QObject):
         if not self._jobs.has_engine or not self.engine.will_answer or self.is_busy:
             return
         self._ask(
-            Comparison(
-                prompt=prompt, sides=(None, rule), generation=generation, conversation=conversation
-            )
+            Comparison(prompt=prompt, sides=sides, generation=generation, conversation=conversation)
         )
 
     def take_as_message(self, conversation: Conversation) -> None:
@@ -171,16 +156,19 @@ class SessionModel(QObject):
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
         check_session(session)
-        run = (shown_rule(session), session.generation, session.model, session.conversation)
-        self._runs.begin(session.prompt, *run)
-        self._runs.replace(session)
+        self.selection.clear()
+        self.sides.begin(
+            session.prompt, session.sides, session.generation, session.model, session.conversation
+        )
+        self.sides.replace(session)
         self._set_session(session)
 
     def clear(self) -> None:
         """Forget what is on screen; ignored while a run is in flight."""
         if self.is_busy:
             return
-        self._runs.reset()
+        self.selection.clear()
+        self.sides.reset()
         self._set_session(None)
 
     # --- what the engine reports ---
@@ -224,13 +212,15 @@ class SessionModel(QObject):
                 self._folder = folder
             case Notice(text):
                 _log.info("%s", text)
-                self._runs.notice(text)
+                self.sides.notice(text)
+            case PromptRead():
+                self.sides.read_prompt(event)
             case TokenGenerated():
-                self._runs.append(event)
+                self.sides.append(event)
             case SideFinished():
-                self._runs.finish(event)
+                self.sides.finish(event)
             case Finished(session):
-                self._runs.replace(session)
+                self.sides.replace(session)
                 self._end()
                 self._set_session(session)
                 self.run_finished.emit(session)
@@ -251,9 +241,9 @@ class SessionModel(QObject):
         self._is_accepted = True
         if self.state is RunState.WAITING:
             self._set_state(RunState.RUNNING)
-        (rule,) = (side for side in run.sides if side is not None)
         precedes = conversation_of(run, model)
-        self._runs.begin(run.prompt, rule, run.generation, model, precedes)
+        self.selection.clear()
+        self.sides.begin(run.prompt, run.sides, run.generation, model, precedes)
         self._set_session(None)
         self.run_accepted.emit(run)
 
@@ -261,7 +251,7 @@ class SessionModel(QObject):
         """A run has ended without a session; one that was never accepted leaves no trace."""
         is_accepted = self._is_accepted
         if is_accepted:
-            self._runs.fail()
+            self.sides.fail()
         self._end()
         if is_accepted:
             self.run_lost.emit()

@@ -23,6 +23,9 @@ from bh_studio.engine.rules import RuleName, RuleParameters
 from bh_studio.engine.units import byte_unit, digits, format_bytes
 from bh_studio.ui.state.downloads import DownloadView, Phase
 
+# Of Benjamini and Hochberg, Benjamini and Yekutieli, higher criticism.
+_ABBREVIATIONS = (RuleName.BH, RuleName.BY, RuleName.HIGHER_CRITICISM)
+
 
 def format_amounts(done: float, total: float) -> str:
     """A part and its whole in one unit, such as 3.1 of 13.8 GB."""
@@ -199,18 +202,34 @@ def format_duration(seconds: float) -> str:
 
 
 def describe_top_k(model: ModelInfo) -> str:
-    """The baseline's routing in a few words."""
-    return f"top-{model.top_k} of {model.experts} in every layer"
+    """The model's own routing in a few words."""
+    return f"Model's own, top-{model.top_k} of {model.experts}"
 
 
 def describe_rule(rule: RuleParameters, model: ModelInfo) -> str:
-    """A rule's routing in a few words; BH, the usual one, goes unnamed."""
-    name = "" if rule.rule is RuleName.BH else f"{rule.rule}: "
+    """A rule's routing in a few words."""
     if rule.min_k == rule.max_k:
         limits = f"always {rule.min_k}"
     else:
         limits = f"{rule.min_k} to {rule.max_k}"
-    return f"{name}{rule.level_text}, {limits} of {model.experts} in each layer"
+    usual = RuleParameters()
+    others = [
+        f"{name} {value}"
+        for name in ("null", "score", "weights")
+        if (value := getattr(rule, name)) != getattr(usual, name)
+    ]
+    if rule.temperature != usual.temperature:
+        others.append(f"temperature {rule.temperature:g}")
+    if rule.on_empty is not usual.on_empty:
+        others.append(f"{rule.on_empty} where it selects none")
+    return ", ".join(
+        [f"{rule_name(rule.rule)} {rule.level_text}", f"{limits} of {model.experts}", *others]
+    )
+
+
+def rule_name(rule: RuleName) -> str:
+    """What people call a rule: abbreviations of names in capitals, others as they are written."""
+    return rule.upper() if rule in _ABBREVIATIONS else str(rule)
 
 
 def describe_model(model: ModelInfo) -> str:

@@ -8,12 +8,16 @@ from PySide6.QtCore import QLocale, Qt
 from PySide6.QtGui import QValidator, QWheelEvent
 from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QSpinBox, QWidget
 
+from bh_studio.engine.rules.catalogue import RuleEntry
+
 # Round values from strict to lax; the arrows walk along them.
-_ALPHA_STEPS = (
+_LEVEL_STEPS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4,
     0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999,
 )  # fmt: skip
-_ALPHA_LEAST, _ALPHA_MOST = 1e-9, 1 - 1e-9
+_DECIMALS = 9
+# Beyond what any level means.
+_LARGEST = 1e6
 
 
 class NumberBox(QDoubleSpinBox):
@@ -57,19 +61,35 @@ class NumberBox(QDoubleSpinBox):
             event.ignore()
 
 
-class AlphaBox(NumberBox):
-    """The BH level. The arrows walk along 0.001, 0.002, 0.005, 0.01 and so on."""
+class LevelBox(NumberBox):
+    """The level of a rule. Between 0 and 1 the arrows walk along 0.001, 0.002, 0.005, 0.01 and so
+    on, elsewhere by the step of the catalogue."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(_ALPHA_LEAST, _ALPHA_MOST, decimals=9, parent=parent)
+        super().__init__(-_LARGEST, _LARGEST, decimals=_DECIMALS, parent=parent)
+        self._walks = False
+
+    def set_entry(self, entry: RuleEntry) -> None:
+        """Take levels of this rule from now on."""
+        levels, least = entry.levels, 10.0**-_DECIMALS
+        self.setDecimals(0 if levels.is_whole else _DECIMALS)
+        self.setSingleStep(entry.step)
+        self.setRange(
+            max(levels.low if levels.has_low else levels.low + least, -_LARGEST),
+            min(levels.high if levels.has_high else levels.high - least, _LARGEST),
+        )
+        self._walks = not (levels.has_low or levels.is_whole)
 
     def stepBy(self, steps: int) -> None:  # noqa: N802
+        if not self._walks:
+            super().stepBy(steps)
+            return
         value = self.value()
         if steps > 0:
-            index = bisect.bisect_right(_ALPHA_STEPS, value * (1 + 1e-9)) + steps - 1
+            index = bisect.bisect_right(_LEVEL_STEPS, value * (1 + 1e-9)) + steps - 1
         else:
-            index = bisect.bisect_left(_ALPHA_STEPS, value * (1 - 1e-9)) + steps
-        self.setValue(_ALPHA_STEPS[min(max(index, 0), len(_ALPHA_STEPS) - 1)])
+            index = bisect.bisect_left(_LEVEL_STEPS, value * (1 - 1e-9)) + steps
+        self.setValue(_LEVEL_STEPS[min(max(index, 0), len(_LEVEL_STEPS) - 1)])
         self.selectAll()
 
 

@@ -1,0 +1,75 @@
+"""The answers of all sides beside each other: up to three in a row, four in two rows of two."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
+
+from bh_studio.ui.compare.answer_panel import AnswerPanel
+from bh_studio.ui.state.run_sides import RunSides
+from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
+
+_FIRST_SIDES = 2
+
+
+class Answers(QWidget):
+    """A panel for each side that there can be, of which as many are shown as the run has.
+
+    splitter: between the panels of the upper row.
+    """
+
+    def __init__(self, sides: RunSides, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._sides = sides
+        self.panels = tuple(AnswerPanel(run, theme) for run in sides.all_runs)
+        self.splitter = new_splitter(Qt.Orientation.Horizontal)
+        self._lower = new_splitter(Qt.Orientation.Horizontal)
+        self._rows = new_splitter(Qt.Orientation.Vertical)
+        self._rows.addWidget(self.splitter)
+        self._rows.addWidget(self._lower)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._rows)
+        self._shown = 0
+        self._show(_FIRST_SIDES)
+
+    @property
+    def shown(self) -> tuple[AnswerPanel, ...]:
+        """The panels on screen."""
+        return self.panels[: self._shown]
+
+    def refresh(self) -> None:
+        """Show the runs as they are now."""
+        sides = self._sides
+        self._show(len(sides.runs) or _FIRST_SIDES)
+        for panel, parting in zip(self.panels, sides.partings, strict=False):
+            panel.refresh(parting)
+        if not sides.runs:
+            for panel in self.shown:
+                panel.refresh(None)
+
+    def _show(self, count: int) -> None:
+        if count == self._shown:
+            return
+        self._shown = count
+        in_upper = count if count <= 3 else 2
+        for number, panel in enumerate(self.panels):
+            row = self.splitter if number < in_upper else self._lower
+            row.addWidget(panel)
+            panel.setVisible(number < count)
+        self._lower.setVisible(count > in_upper)
+        for row in (self.splitter, self._lower, self._rows):
+            row.setSizes([1000] * row.count())
+
+
+def new_splitter(orientation: Qt.Orientation, *widgets: QWidget) -> QSplitter:
+    """A splitter whose parts begin with equal shares and cannot be folded away by accident."""
+    splitter = QSplitter(orientation)
+    splitter.setChildrenCollapsible(False)
+    splitter.setHandleWidth(GAP_SMALL)
+    for widget in widgets:
+        splitter.addWidget(widget)
+        splitter.setStretchFactor(splitter.count() - 1, 1)
+    # Equal shares; Qt scales them to the room there is.
+    splitter.setSizes([1000] * splitter.count())
+    return splitter

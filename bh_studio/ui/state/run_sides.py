@@ -1,0 +1,178 @@
+"""The sides of a run, and where their texts part. QtCore only: knows no engine and no state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PySide6.QtCore import QObject, Signal
+
+from bh_studio.engine.protocol.events import PromptRead, SideFinished, TokenGenerated
+from bh_studio.engine.records.session import Session
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
+from bh_studio.engine.rules import Mode, RuleParameters, rule_title
+from bh_studio.engine.rules.sides import MOST_SIDES, side_letter
+from bh_studio.ui.state.expert_scale import ExpertScale
+from bh_studio.ui.state.run_model import RunModel, RunSide
+from bh_studio.ui.state.transcript import passages
+from bh_studio.ui.state.words import describe_rule, describe_top_k
+
+ANALYZE_NOTE = (
+    "Analyze mode: this text was made with the model's own routing. "
+    "The counts are what {} would have used."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """How far a side says what the first side says.
+
+    token: the first in which they differ; None if none does so far. compared: tokens that both
+    have, up to that one.
+    """
+
+    token: int | None = None
+    compared: int = 0
+
+
+class RunSides(QObject):
+    """Keeps the models of all sides in step.
+
+    all_runs: one for each side that there can be. runs: of the sides on screen; none before the
+    first run. partings: of each side from the first, which never parts from itself.
+    notices: what a person should know of the run, each a sentence.
+    """
+
+    changed = Signal()
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.all_runs = tuple(RunModel(side_letter(side), self) for side in range(MOST_SIDES))
+        for run in self.all_runs:
+            run.changed.connect(self.changed)
+        self._clear(0)
+
+    def _clear(self, sides: int) -> None:
+        self.runs = self.all_runs[:sides]
+        self.partings = [Parting()] * sides
+        self.notices: tuple[str, ...] = ()
+
+    def begin(
+        self,
+        prompt: str,
+        sides: Sequence[RuleParameters | None],
+        generation: GenerationParameters,
+        model: ModelInfo,
+        conversation: Conversation | None,
+    ) -> None:
+        """Start all sides anew for a prompt."""
+        abouts = sides_of(prompt, sides, generation, model, conversation)
+        self._clear(len(sides))
+        for run, about in zip(self.runs, abouts, strict=True):
+            run.begin(about)
+        for run in self.all_runs[len(sides) :]:
+            run.reset()
+
+    def notice(self, text: str) -> None:
+        """Take a fact of the run, once."""
+        if text not in self.notices:
+            self.notices += (text,)
+            self.changed.emit()
+
+    def read_prompt(self, event: PromptRead) -> None:
+        """Take what one side decided over its prompt."""
+        self.runs[event.side].read_prompt(event)
+
+    def append(self, event: TokenGenerated) -> None:
+        """Take one token."""
+        self.runs[event.side].append(event)
+        self._compare_tokens()
+
+    def finish(self, event: SideFinished) -> None:
+        """Take the end of one side."""
+        self.runs[event.side].finish(event)
+
+    def replace(self, session: Session) -> None:
+        """Take what a finished session says of all sides."""
+        for run, record in zip(self.runs, session.records, strict=True):
+            run.replace(record)
+        self._compare_tokens()
+
+    def fail(self) -> None:
+        """All sides end with what they have."""
+        for run in self.runs:
+            run.fail()
+
+    def reset(self) -> None:
+        """Forget all sides."""
+        self._clear(0)
+        for run in self.all_runs:
+            run.reset()
+
+    def _compare_tokens(self) -> None:
+        first = self.runs[0].token_ids
+        for side, run in enumerate(self.runs[1:], start=1):
+            parting = self.partings[side]
+            token, compared = parting.token, parting.compared
+            both = min(len(first), len(run.token_ids))
+            while token is None and compared < both:
+                if first[compared] != run.token_ids[compared]:
+                    token = compared
+                compared += 1
+            self.partings[side] = Parting(token, compared)
+
+
+def sides_of(
+    prompt: str,
+    sides: Sequence[RuleParameters | None],
+    generation: GenerationParameters,
+    model: ModelInfo,
+    conversation: Conversation | None,
+) -> list[RunSide]:
+    """What is known of the sides of a run before they say anything.
+
+    Raises ValueError, TypeError or OverflowError for what cannot be shown.
+    """
+    rules = [rule for rule in sides if rule is not None]
+    scale = ExpertScale.spanning(
+        min((rule.min_k for rule in rules), default=model.top_k),
+        max((rule.max_k for rule in rules), default=model.top_k),
+        model.top_k,
+    )
+    return [
+        RunSide(
+            model=model,
+            rule=rule,
+            prompt=prompt,
+            passages=passages(prompt, conversation, side),
+            scale=scale,
+            most_tokens=generation.max_new_tokens,
+            routing=describe_top_k(model) if rule is None else describe_rule(rule, model),
+            note="" if rule is None else _note(rule),
+        )
+        for side, rule in enumerate(sides)
+    ]
+
+
+def check_session(session: Session) -> None:
+    """Raise ValueError, TypeError or OverflowError for what cannot be shown."""
+    sides_of(session.prompt, session.sides, session.generation, session.model, session.conversation)
+    for rule in session.sides:
+        # Whole numbers too large for a float have no box that shows them.
+        for number in (
+            () if rule is None else (*rule.levels(session.model.layers), rule.temperature)
+        ):
+            float(number)
+    float(session.generation.temperature)
+    for side, record in enumerate(session.records):
+        name = f"side {side_letter(side)}"
+        shape = (len(record.token_ids), session.model.layers)
+        if record.expert_counts.shape != shape or record.raw_counts.shape != shape:
+            raise ValueError(f"The counts of {name} are not those of its tokens and layers.")
+        trial = RunModel(name)
+        trial.replace(record)
+        _ = trial.statistics, trial.tokens_per_second, trial.time_to_first_token_s
+
+
+def _note(rule: RuleParameters) -> str:
+    return ANALYZE_NOTE.format(rule_title(rule)) if rule.mode is Mode.ANALYZE else ""

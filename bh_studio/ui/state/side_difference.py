@@ -1,0 +1,74 @@
+"""How a side of a run differs from the first, in words. Measured values only; knows no widget."""
+
+from __future__ import annotations
+
+from bh_studio.ui.state.run_model import RunModel
+from bh_studio.ui.state.run_sides import RunSides
+
+_SEPARATOR = "  ·  "
+
+
+def difference_words(sides: RunSides, side: int) -> str:
+    """What `side` did against the first, in one line."""
+    first, run = sides.runs[0], sides.runs[side]
+    if not run.token_count or not first.token_count:
+        return f"{run.name} against {first.name}"
+    return f"{run.name} against {first.name}: " + _SEPARATOR.join(
+        part for part in (
+            _experts(first, run), _limits(run), _agreement(sides, side), _speed(first, run)
+        ) if part
+    )  # fmt: skip
+
+
+def difference_meaning(sides: RunSides, side: int) -> str:
+    """What each part of difference_words says, a line each."""
+    first, run = sides.runs[0].name, sides.runs[side].name
+    used = "would have used" if sides.runs[side].is_counted_only else "used"
+    return "\n".join(
+        (
+            f"Experts: mean that {run} {used}, over all tokens of its answer and all layers, ± one "
+            f"standard deviation, and by how much it differs from the mean of {first}.",
+            "Limits: share of (token, layer) pairs in which the rule chose fewer experts than "
+            "min_k, or more than max_k, so that the limit decided.",
+            f"Token: the first one, counted from 0, that is not that of {first}.",
+            f"Speed: tokens per second over those of {first}, each of its own computing time.",
+        )
+    )
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal."""
+    return f"{share * 100:.1f} %"
+
+
+def _experts(first: RunModel, run: RunModel) -> str:
+    mean, std, reference = run.statistics.mean, run.statistics.std, first.statistics.mean
+    if mean is None or std is None or not reference:
+        return ""
+    change = mean / reference - 1
+    if abs(change) < 5e-4:
+        against = "as many"
+    else:
+        against = f"{percent(abs(change))} {'fewer' if change < 0 else 'more'}"
+    counted = "counted, " if run.is_counted_only else ""
+    return f"{mean:.2f} ± {std:.2f} experts, {counted}{against}"
+
+
+def _limits(run: RunModel) -> str:
+    least, most = run.statistics.share_clamped_min, run.statistics.share_clamped_max
+    if run.about is None or not run.about.can_be_limited or least is None or most is None:
+        return ""
+    return f"min_k decided {percent(least)}, max_k {percent(most)}"
+
+
+def _agreement(sides: RunSides, side: int) -> str:
+    parting = sides.partings[side]
+    if parting.token is not None:
+        return f"another token at {parting.token}"
+    return f"same for {parting.compared} tokens" if parting.compared else ""
+
+
+def _speed(first: RunModel, run: RunModel) -> str:
+    fast, slow = run.tokens_per_second, first.tokens_per_second
+    # A side that only counts routes as the model does, so its speed says nothing about the rule.
+    return f"{fast / slow:.2f} × the speed" if fast and slow and not run.is_counted_only else ""
