@@ -150,7 +150,9 @@ class FakeEngine(QObject):
         if isinstance(request.body, LoadModel) and self.loads_at_once:
             QTimer.singleShot(0, self.finish_load)
         elif isinstance(request.body, Comparison):
-            self.sides = {side: FakeSide(self.model.layers) for side in range(2)}
+            self.sides = {
+                side: FakeSide(self.model.layers) for side in range(len(request.body.sides))
+            }
             self._keeper = RunKeeper(self.history) if self.history is not None else None
             if self.script is not None:
                 self.begin()
@@ -199,7 +201,7 @@ class FakeEngine(QObject):
     @property
     def rule(self) -> RuleParameters:
         """The rule of that run."""
-        rule = self.run.sides[1]
+        rule = next((side for side in self.run.sides if side is not None), None)
         assert rule is not None
         return rule
 
@@ -355,7 +357,7 @@ class FakeEngine(QObject):
             generation=self.run.generation,
             prompt=self.run.prompt,
             conversation=conversation_of(self.run, self.model),
-            prompt_token_ids=((1, 2, 3),) * 2,
+            prompt_token_ids=((1, 2, 3),) * len(self.run.sides),
             environment={"python": "3.11"},
             started_at="2025-01-02T03:04:05+00:00",
         )

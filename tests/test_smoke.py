@@ -114,8 +114,8 @@ def copy_and_close():
         QTimer.singleShot(20, copy_and_close)
         return
     window.compare.clock.flush()
-    window.compare.bh.text.selectAll()
-    window.compare.bh.text.copy()
+    window.compare.answers.panels[1].text.selectAll()
+    window.compare.answers.panels[1].text.copy()
     print(app.clipboard().text())
     window.close()
 

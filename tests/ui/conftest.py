@@ -15,6 +15,7 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
+from bh_studio.ui.compare.answer_panel import AnswerPanel
 from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import restore
@@ -55,6 +56,16 @@ class Desk:
         """The window's page of a comparison."""
         return self.window.compare
 
+    @property
+    def first(self) -> AnswerPanel:
+        """The panel of side A."""
+        return self.page.answers.panels[0]
+
+    @property
+    def second(self) -> AnswerPanel:
+        """The panel of side B."""
+        return self.page.answers.panels[1]
+
     def load(self) -> None:
         """Have a model loaded."""
         self.model.load("embedded")
@@ -69,7 +80,7 @@ class Desk:
         """Start a run with these parameters."""
         panel = self.page.settings_panel
         self.page.prompt.set_prompt(prompt)
-        panel.show_rule(rule or RuleParameters())
+        panel.show_sides((None, rule or RuleParameters()))
         panel.show_generation(generation or GenerationParameters())
         self.window.actions_.run.trigger()
         request = self.engine.run

@@ -81,7 +81,7 @@ def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
         save=tmp_path / "run.bhsession",
         screenshot=tmp_path / "shots" / "window.png",
         quit=True,
-        rule={"level": 0.01, "max_k": 6},
+        rules=[{"level": 0.01, "max_k": 6}],
         generation={"max_new_tokens": 20},
         color_scheme="dark",
         size=(1280, 800),
@@ -159,9 +159,9 @@ def test_closing_the_window_ends_a_download(
     ("options", "message"),
     [
         (WindowOptions(run=True, quit=True), "Type a prompt first."),
-        (WindowOptions(prompt="a", run=True, quit=True, rule={"max_k": 65}), "64 experts"),
-        (WindowOptions(prompt="a", quit=True, rule={"level": 2.0}), "alpha must lie"),
-        (WindowOptions(quit=True, rule={"max_k": 300}), "max_k 300 became 255"),
+        (WindowOptions(prompt="a", run=True, quit=True, rules=[{"max_k": 65}]), "64 experts"),
+        (WindowOptions(prompt="a", quit=True, rules=[{"level": 2.0}]), "alpha must lie"),
+        (WindowOptions(quit=True, rules=[{"max_k": 300}]), "max_k 300 became 255"),
     ],
 )
 def test_what_cannot_be_run_exits_with_1(
@@ -184,17 +184,23 @@ def test_a_session_is_opened_at_the_start(
     engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.bhsession"
-    first = WindowOptions(prompt="Once", run=True, save=path, quit=True, rule={"level": 0.01})
+    first = WindowOptions(prompt="Once", run=True, save=path, quit=True, rules=[{"level": 0.01}])
     assert run_window(first, lambda: engine) == 0
-    seen: list[tuple[int, str, RuleParameters]] = []
+    seen: list[tuple[int, str, RuleParameters | None]] = []
 
     def look() -> None:
         shown = window()
         panel = shown.compare.settings_panel
-        seen.append((shown.session.bh.token_count, shown.compare.prompt.prompt, panel.rule()))
+        seen.append(
+            (
+                shown.session.sides.all_runs[1].token_count,
+                shown.compare.prompt.prompt,
+                panel.sides()[1],
+            )
+        )
 
     # What is asked for beside the session goes before what the session says.
-    options = WindowOptions(session=path, rule={"min_k": 3}, quit=True)
+    options = WindowOptions(session=path, rules=[{"min_k": 3}], quit=True)
     assert run_window(options, lambda: watched(look)) == 0
     assert seen == [(30, "Once", RuleParameters(level=0.01, min_k=3))]
     bad = WindowOptions(session=tmp_path / "none.bhsession", quit=True)
@@ -413,7 +419,9 @@ def test_an_interrupt_during_a_run_keeps_what_was_written(
         assert window().session.is_busy
         signal.raise_signal(number)
 
-    _timer = when(lambda: engine.is_started and bool(window().session.bh.token_ids), interrupt)
+    _timer = when(
+        lambda: engine.is_started and bool(window().session.sides.all_runs[1].token_ids), interrupt
+    )
     assert run_window(WindowOptions(prompt="Once", run=True), lambda: engine) == 128 + number
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
     assert load_run(kept_folder()).records[1].finish_reason is FinishReason.STOPPED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, FinishReason, Turn
-from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.settings import Settings, load_settings, save_settings
 from bh_studio.ui.compare.prompt_bar import CHAT_EXAMPLES, EXAMPLES
 from bh_studio.ui.compare.token_text import TokenText
@@ -40,7 +39,7 @@ def turn(desk: Desk, message: str, baseline: list[str], bh: list[str]) -> Sessio
 
 
 def texts(desk: Desk) -> tuple[str, str]:
-    panels = (desk.page.baseline, desk.page.bh)
+    panels = (desk.first, desk.second)
     left, right = (panel.text.toPlainText() for panel in panels)
     return left, right
 
@@ -58,7 +57,7 @@ def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
         "System: Be brief.\n\nYou: Who?\nA hare\n\nYou: Why?\n No",
     )
     # Charts and figures are those of the turn.
-    assert desk.page.bh.tokens.text == "1"
+    assert desk.second.tokens.text == "1"
     assert desk.page.heat_map.shown_counts.shape[0] == 1
     assert desk.page.conversation.turns == (*turns, Turn("Why?", (" So", " No")))
 
@@ -77,7 +76,7 @@ def test_what_was_said_before_looks_unlike_the_answer(chat_desk: Desk) -> None:
     turn(desk, "Who?", [" fox"], [" hare"])
     turn(desk, "Why?", [" So"], [" No"])
     colors = desk.theme.colors
-    view = desk.page.bh.text
+    view = desk.second.text
     assert look_of(view, "Who") == (colors.muted.name(), True, False)
     assert look_of(view, "hare") == (colors.muted.name(), False, False)
     assert look_of(view, "Why") == (colors.muted.name(), True, False)
@@ -89,7 +88,7 @@ def test_earlier_turns_are_shown_and_copied_literally(chat_desk: Desk) -> None:
     desk = chat_desk
     turn(desk, "<b>You:</b>\u202e", ["<i>x</i>\0"], ["&lt;"])
     turn(desk, "Why?", ["👩‍🔬"], [" No"])
-    view = desk.page.baseline.text
+    view = desk.first.text
     assert view.toPlainText() == "You: <b>You:</b>\ufffd\n<i>x</i>␀\n\nYou: Why?\n👩‍🔬"
     view.selectAll()
     view.copy()
@@ -201,7 +200,7 @@ def test_a_new_conversation_forgets_the_turns(chat_desk: Desk, qtbot: QtBot) -> 
     qtbot.mouseClick(page.prompt.new_button, Qt.MouseButton.LeftButton)
     page.clock.flush()
     assert texts(desk) == ("", "")
-    assert page.bh.tokens.text == "–"
+    assert desk.second.tokens.text == "–"
     assert page.heat_map.is_empty
     assert page.layers.is_empty
     assert desk.session.session is None
@@ -370,14 +369,12 @@ def test_choice_and_system_prompt_are_remembered(
 def test_the_first_difference_and_analyze_work_in_a_chat(chat_desk: Desk) -> None:
     desk = chat_desk
     turn(desk, "Who?", [" A", " fox"], [" A", " hare"])
-    assert desk.page.bh.difference.text() == "First difference: token 1"
-    desk.page.bh.difference.click()
-    assert desk.page.baseline.text.marked_token == 1
-    desk.page.settings_panel.show_rule(
-        dataclasses.replace(RuleParameters(), mode=type(RuleParameters().mode).ANALYZE)
-    )
+    assert desk.second.difference.text() == "Differs from A at 1"
+    desk.second.difference.click()
+    assert desk.first.text.marked_token == 1
+    desk.page.settings_panel.show_sides((None, RuleParameters(mode=Mode.ANALYZE)))
     turn(desk, "Why?", [" So"], [" So"])
-    assert desk.page.bh.note
+    assert desk.second.note
     assert not desk.session.is_busy
 
 

@@ -89,7 +89,8 @@ def test_escape_closes_it_wherever_the_focus_is(desk: Desk, qtbot: QtBot) -> Non
     panel = desk.page.settings_panel
     desk.finished_run(5)
     for widget in (
-        panel.alpha, panel.mode, panel.seed, desk.page.bh.text, desk.page.heat_map.plot,
+        panel.rule_form.level, panel.rule_form.mode, panel.seed, desk.second.text,
+        desk.page.heat_map.plot,
         desk.window.errors.copy_button,
     ):  # fmt: skip
         desk.window.report(FAILED)

@@ -49,8 +49,8 @@ def test_a_run_that_fails_can_be_saved_and_exported(keeping: Desk, tmp_path: Pat
     failure = desk.engine.fail()
     desk.settle()
     assert desk.window.errors.failure == failure
-    assert desk.page.bh.ended.text == "Broken off"
-    assert desk.page.bh.text.toPlainText() == "Once upon a time"
+    assert desk.second.ended.text == "Broken off"
+    assert desk.second.text.toPlainText() == "Once upon a time"
     assert desk.page.prompt.prompt == "Once"
     assert desk.window.files.can_save
     assert desk.save(tmp_path / "a.bhsession")

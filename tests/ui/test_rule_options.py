@@ -1,4 +1,4 @@
-"""What the command line says of the window's rule, and sessions of rules it has no form for."""
+"""What the command line says of the window's sides, and forms and sessions of any rule."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
 
 from bh_studio import __main__ as program
 from bh_studio.app import WindowOptions, run_window
 from bh_studio.engine.records.session_file import save_session
-from bh_studio.engine.rules import CATALOGUE, MixingWeights, Mode, RuleParameters, parse_rule
+from bh_studio.engine.rules import (
+    CATALOGUE,
+    MixingWeights,
+    Mode,
+    RuleParameters,
+    ScoreName,
+    parse_rule,
+)
+from bh_studio.engine.rules.names import NullName, OnEmpty
 from bh_studio.settings import Settings, save_settings
-from bh_studio.ui.state.shown_rule import rule_problem
 from tests.fake_engine import FakeEngine
 from tests.ui.conftest import Desk
 
@@ -62,8 +71,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[WindowOptions]:
             ["--rule", "bh:0.1,min_k=3,weights=match", "--temperature", "1"],
             {"level": 0.1, "min_k": 3, "weights": MixingWeights.MATCH, "temperature": 1.0},
         ),
-        # The defaults of what the page does not show may be said.
-        (["--rule", "bh:0.1,null=discarded,score=probability,on_empty=min_k"], {"level": 0.1}),
+        (
+            ["--rule", "bh:0.1,null=pooled,score=logit,on_empty=top_k"],
+            {
+                "level": 0.1,
+                "null": NullName.POOLED,
+                "score": ScoreName.LOGIT,
+                "on_empty": OnEmpty.TOP_K,
+            },
+        ),
         # Together with the remembered max_k it is possible.
         (["--rule", "bh:0.1,min_k=9"], {"level": 0.1, "min_k": 9}),
     ],
@@ -79,22 +95,47 @@ def test_a_rule_replaces_what_is_remembered_field_by_field(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sides"),
+    [
+        (["--rule", "cut:0.04"], (None, "cut:0.04")),
+        (["--rule", "bh:0.05", "--rule", "top-k:12"], (None, "bh:0.05", "top-k:12")),
+        (["--rule", "by:0.1", "--no-own"], ("by:0.1",)),
+        (
+            ["--no-own", *("--rule", "bh", "--rule", "bh:0.1", "--rule", "hc:0.5"),
+             "--rule", "entropy:0.8"],
+            ("bh", "bh:0.1", "hc:0.5", "entropy:0.8"),
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_rules_are_the_sides(
+    arguments: list[str],
+    sides: tuple[str | None, ...],
+    asked: list[WindowOptions],
+    engine: FakeEngine,
+) -> None:
+    engine.script = {side: [" a"] for side in range(len(sides))}
+    assert program.main([*arguments, "--prompt", "Once", "--run", "--quit"]) == 0
+    save_settings(Settings(rule=dataclasses.asdict(REMEMBERED)))
+    assert run_window(asked[0], lambda: engine) == 0
+    assert engine.run.sides == tuple(None if text is None else parse_rule(text) for text in sides)
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--rule", "top-k:5"], "The window has no control for rule=top-k: it knows bh"),
-        (["--rule", "bh,null=pooled"], "no control for null=pooled"),
-        (["--rule", "bh,score=logit"], "no control for score=logit"),
-        (["--rule", "bh,on_empty=top_k"], "no control for on_empty=top_k"),
-        (["--rule", "bh:0.1/0.2"], "no control for a level for each layer"),
-        (["--rule", "by:0.1,null=all"], "no control for rule=by, null=all"),
         (["--rule", "by:0.1", "--alpha", "0.1"], 'and --rule is "by:0.1"; leave --alpha out'),
         (["--rule", "bh:0.1", "--alpha", "0.2"], '"bh:0.1" and --alpha 0.2 contradict each other'),
         (["--rule", "bh:2"], "alpha must lie between 0 and 1"),
-        (["--rule", "bh:0.1", "compare", "Once"], "--rule before compare is an option of the"),
+        (["--rule", "bh", "--rule", "cut:1", "--max-k", "4"], "--max-k is for a single rule"),
+        (["--rule", "bh:0.1", "--rule", "bh:0.1"], "The rule bh:0.1 is given twice"),
+        (["--rule", "bh", *["--rule", "cut:1"] * 4], "A comparison has 1 to 4 sides"),
+        (["--no-own"], "--no-own leaves no side"),
+        (["--rule", "bh:0.1", "compare", "Once"], "--rules before compare is an option of the"),
     ],
     ids=str,
 )
-def test_a_rule_that_the_window_cannot_show_is_refused_at_the_start(
+def test_sides_that_cannot_be_are_refused_at_the_start(
     arguments: list[str],
     sentence: str,
     asked: list[WindowOptions],
@@ -111,19 +152,61 @@ def test_a_rule_that_the_window_cannot_show_is_refused_at_the_start(
 def test_a_command_has_a_rule_of_its_own(asked: list[WindowOptions]) -> None:
     arguments = program.build_parser().parse_args(["compare", "Once", "--rule", "top-k:5"])
     assert [written.text for written in arguments.rules] == ["top-k:5"]
-    assert arguments.window_rule is None
+    assert arguments.window_rules is None
 
 
-def test_the_page_holds_what_it_is_said_to_hold(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(entry.example_text for entry in CATALOGUE.values()),
+        "bh:0.1,null=pooled,weights=match,mode=analyze,on_empty=top_k,temperature=2",
+        "cut:-1.5,score=logit", "top-k:12", "storey:0.2,score=output,max_k=12",
+        "bh:" + "/".join(["0.05"] * 16),
+    ],
+)  # fmt: skip
+def test_the_form_holds_every_rule(desk: Desk, text: str) -> None:
     panel = desk.page.settings_panel
-    for rule in (REMEMBERED, RuleParameters(mode=Mode.ANALYZE, weights=MixingWeights.MATCH)):
-        assert rule_problem(dataclasses.asdict(rule)) == ""
-        panel.show_rule(rule)
-        assert panel.rule() == rule
-    for text in ("top-k:5", "bh:0.1,null=pooled", "bh:0.1,score=logit", "bh:0.1,on_empty=top_k"):
-        assert rule_problem(dataclasses.asdict(parse_rule(text)))
-        panel.show_rule(parse_rule(text))
-        assert panel.rule() != parse_rule(text)
+    rule = parse_rule(text)
+    panel.show_sides((None, rule))
+    assert panel.sides() == (None, rule)
+    assert panel.rule_form.rule() == rule
+    assert panel.problem == ""
+
+
+def test_another_rule_begins_with_its_example(desk: Desk) -> None:
+    panel = desk.page.settings_panel
+    for entry in CATALOGUE.values():
+        panel.rule_form.name.set_value(entry.name)
+        rule = panel.sides()[1]
+        assert rule is not None
+        assert (rule.rule, rule.level) == (entry.name, entry.example)
+        assert panel.problem == ""
+    panel.rule_form.name.set_value("own")
+    assert panel.sides() == (None, None)
+    assert panel.problem == "The model's own routing is given twice; give each once."
+
+
+def test_sides_are_added_chosen_and_removed(desk: Desk, qtbot: QtBot) -> None:
+    panel = desk.page.settings_panel
+    sides = panel.side_list
+    for count in (3, 4):
+        qtbot.mouseClick(sides.add_button, Qt.MouseButton.LeftButton)
+        assert len(panel.sides()) == count
+        assert panel.problem == ""
+        assert sides.current == count - 1
+    assert sides.add_button.isHidden()
+    qtbot.mouseClick(sides.rows[1].button, Qt.MouseButton.LeftButton)
+    assert panel.rule_form.rule() == RuleParameters()
+    panel.rule_form.level.setValue(0.2)
+    assert panel.sides()[1] == RuleParameters(level=0.2)
+    others = panel.sides()[2:]
+    qtbot.mouseClick(sides.rows[1].remove, Qt.MouseButton.LeftButton)
+    assert panel.sides() == (None, *others)
+    assert panel.rule_form.rule() == others[0]
+    for _ in range(2):
+        sides.remove(0)
+    assert panel.sides() == others[1:]
+    assert not sides.rows[0].remove.isEnabled()
 
 
 @pytest.mark.parametrize("text", [entry.example_text for entry in CATALOGUE.values()])
@@ -134,33 +217,46 @@ def test_a_session_of_any_rule_is_shown_and_named(desk: Desk, tmp_path: Path, te
     save_session(session, path)
     assert desk.open(path)
     desk.page.clock.flush()
-    shown = desk.session.bh
+    shown = desk.session.sides.all_runs[1]
     assert shown.token_count == 5
-    limits = [figure.text for figure in (desk.page.statistics.at_min, desk.page.statistics.at_max)]
-    assert (limits == ["–", "–"]) is (rule.rule == "entropy")
-    failure = desk.window.errors.failure
-    if rule.rule == "bh":
-        assert shown.routing == "alpha 0.05, 1 to 8 of 64 in each layer"
-        assert "what BH would have used" in shown.note
-        assert failure is None or not desk.window.errors.isVisible()
-    else:
-        assert shown.routing.startswith(f"{rule.rule}: {rule.level_text}, 1 to 8 of 64")
-        assert f"what {text},mode=analyze would have used" in shown.note
-        assert failure is not None
-        assert f"The controls cannot hold every value: rule {rule.rule} became bh" in (
-            failure.message
-        )
+    assert shown.about is not None
+    assert f"{rule.level_text}, 1 to 8 of 64" in shown.about.routing
+    assert f"what {'BH' if rule.rule == 'bh' else f'{text},mode=analyze'} would have" in shown.note
+    assert ("max_k" in desk.page.differences.lines[0].text()) is (rule.rule != "entropy")
+    assert desk.page.settings_panel.sides() == (None, rule)
+    assert desk.window.errors.failure is None
 
 
-def test_a_session_with_a_level_a_layer_is_refused_with_the_reason(
-    desk: Desk, tmp_path: Path
-) -> None:
-    before = desk.finished_run(5)
-    rule = parse_rule("top-k:" + "/".join(["5"] * 16))
-    path = tmp_path / "run.bhsession"
-    save_session(dataclasses.replace(before, sides=(None, rule)), path)
-    assert not desk.open(path)
-    assert desk.session.session is before
-    failure = desk.window.errors.failure
-    assert failure is not None
-    assert "a level for each layer, which this window cannot show" in failure.advice
+def test_four_sides_are_run_saved_and_opened(desk: Desk, tmp_path: Path) -> None:
+    texts = ("bh:0.05", "top-k:" + "/".join(["5"] * 16), "entropy:0.8")
+    sides = (None, *map(parse_rule, texts))
+    panel = desk.page.settings_panel
+    panel.show_sides(sides)
+    desk.page.prompt.set_prompt("Once")
+    desk.window.actions_.run.trigger()
+    desk.engine.begin()
+    assert desk.engine.run.sides == sides
+    for word in (" a", " b"):
+        for side in range(4):
+            desk.engine.token(
+                side, word if side < 2 else f"{word}{side}", *desk.engine.random_counts()
+            )
+    desk.page.clock.flush()
+    assert [shown.text.toPlainText() for shown in desk.page.answers.shown] == [
+        "Once a b", "Once a b", "Once a2 b2", "Once a3 b3",
+    ]  # fmt: skip
+    assert [shown.difference.text() for shown in desk.page.answers.shown[1:]] == [
+        "As A for 2 tokens", "Differs from A at 0", "Differs from A at 0",
+    ]  # fmt: skip
+    desk.engine.finish()
+    desk.settle()
+    assert desk.save(tmp_path / "four.bhsession")
+    texts_before = [line.text() for line in desk.page.differences.lines]
+    panel.show_sides((None, RuleParameters()))
+    desk.finished_run(3)
+    assert [shown.isHidden() for shown in desk.page.answers.panels] == [False, False, True, True]
+    assert desk.open(tmp_path / "four.bhsession")
+    desk.page.clock.flush()
+    assert panel.sides() == sides
+    assert not any(shown.isHidden() for shown in desk.page.answers.panels)
+    assert [line.text() for line in desk.page.differences.lines] == texts_before

@@ -20,7 +20,7 @@ from bh_studio.engine.execution import clerk
 from bh_studio.engine.records.runs.reader import load_run, open_session
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session, save_session
-from bh_studio.engine.rules import RuleParameters, parse_rule
+from bh_studio.engine.rules import RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.engine_thread import Engine
 from tests.ui.conftest import Desk
@@ -63,14 +63,14 @@ def test_a_session_survives_saving_and_opening(
     opened = other.session.session
     assert opened is not None
     assert np.array_equal(opened.records[1].expert_counts, session.records[1].expert_counts)
-    for panel, side in ((other.page.bh, 1), (other.page.baseline, 0)):
+    for panel, side in ((other.second, 1), (other.first, 0)):
         assert panel.text.toPlainText() == session.prompt + session.records[side].text
         assert panel.tokens.text == "20"
-    assert other.page.bh.text.tint_of(3) == desk.page.bh.text.tint_of(3)
-    assert other.page.statistics.experts.text == desk.page.statistics.experts.text
-    assert other.page.bh.difference.text() == "First difference: token 5"
+    assert other.second.text.tint_of(3) == desk.second.text.tint_of(3)
+    assert other.page.differences.lines[0].text() == desk.page.differences.lines[0].text()
+    assert other.second.difference.text() == "Differs from A at 5"
     assert other.page.prompt.prompt == session.prompt
-    assert other.page.settings_panel.rule() == session.sides[1]
+    assert other.page.settings_panel.sides() == session.sides
     assert other.window.files.settings.recent_sessions == (str(path),)
 
 
@@ -193,7 +193,7 @@ def test_a_big_session_is_read_and_written_in_another_thread(
     desk.model.jobs.attach(engine)
     try:
         assert desk.open(path)
-        assert desk.session.bh.token_count == BIG
+        assert desk.session.sides.all_runs[1].token_count == BIG
         assert desk.save(copy)
         assert np.array_equal(
             load_session(copy).records[0].raw_counts, load_session(path).records[0].raw_counts
@@ -252,7 +252,7 @@ def test_a_kept_run_has_no_name_yet(desk: Desk, is_former: bool) -> None:
 def test_a_bad_file_changes_nothing(desk: Desk, tmp_path: Path, content: bytes) -> None:
     session = desk.finished_run(5)
     desk.save(tmp_path / "good.bhsession")
-    title, text = desk.window.windowTitle(), desk.page.bh.text.toPlainText()
+    title, text = desk.window.windowTitle(), desk.second.text.toPlainText()
     bad = tmp_path / "bad.bhsession"
     bad.write_bytes(content)
     assert not desk.open(bad)
@@ -263,7 +263,7 @@ def test_a_bad_file_changes_nothing(desk: Desk, tmp_path: Path, content: bytes) 
     assert "not a BH Studio session" in failure.advice
     assert desk.session.session is session
     assert desk.window.windowTitle() == title
-    assert desk.page.bh.text.toPlainText() == text
+    assert desk.second.text.toPlainText() == text
     assert desk.window.files.settings.recent_sessions == (str(tmp_path / "good.bhsession"),)
 
 
@@ -363,31 +363,6 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     assert desk.window.files.path is None
 
 
-@pytest.mark.parametrize(
-    "sides",
-    [
-        (RULE,), (None,), (RULE, None), (RULE, parse_rule("top-k:4")),
-        (None, RULE, parse_rule("top-k:4")),
-    ],
-)  # fmt: skip
-def test_a_session_with_other_sides_is_refused_in_a_sentence(
-    sides: tuple[RuleParameters | None, ...], desk: Desk, tmp_path: Path
-) -> None:
-    session = desk.finished_run(6)
-    path = tmp_path / "other.bhsession"
-    records = (session.records * 2)[: len(sides)]
-    save_session(dataclasses.replace(session, sides=sides, records=records), path)
-    assert not desk.open(path)
-    failure = desk.window.errors.failure
-    assert failure is not None
-    assert failure.message == "other.bhsession could not be opened."
-    assert failure.advice == (
-        "Its sides are not the model's own routing and one rule, which is all that this window "
-        "shows; `bh-studio compare` in a terminal answers with such sides. Nothing was changed."
-    )
-    assert desk.session.session is session
-
-
 def test_parameters_that_do_not_fit_are_told(desk: Desk, tmp_path: Path) -> None:
     rule = RuleParameters(level=1e-7, temperature=0.12345, max_k=64)
     desk.start("Used", rule)
@@ -414,7 +389,7 @@ def test_recent_sessions_open_from_the_menu(desk: Desk, tmp_path: Path, qtbot: Q
     desk.window.actions_.recent_menu.actions()[0].trigger()
     desk.settle()
     assert desk.window.files.path == path
-    assert desk.session.bh.token_count == 5
+    assert desk.session.sides.all_runs[1].token_count == 5
 
 
 def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Path) -> None:
@@ -423,7 +398,7 @@ def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Pa
     desk.engine.finish()
     desk.save(tmp_path / "run.bhsession")
     desk.page.prompt.set_prompt("Other")
-    desk.page.settings_panel.show_rule(RuleParameters())
+    desk.page.settings_panel.show_sides((None, RuleParameters()))
     desk.open(tmp_path / "run.bhsession")
     assert desk.page.prompt.prompt == "Used"
-    assert desk.page.settings_panel.rule().level == 0.001
+    assert desk.page.settings_panel.sides() == (None, RuleParameters(level=0.001, min_k=2))

@@ -48,7 +48,7 @@ def test_a_run_may_be_asked_for_while_the_model_loads(
     desk.engine.finish_load()
     assert window.status.stage == "Running: the sides take turns, token by token."
     desk.say([" upon"])
-    assert page.bh.text.toPlainText() == "Once upon"
+    assert desk.second.text.toPlainText() == "Once upon"
     desk.engine.finish()
     assert enabled(window) == flags("11001111")
 
@@ -108,7 +108,7 @@ def test_a_prompt_that_waits_for_an_instruct_model_is_what_was_chosen(
     desk.engine.finish_load()
     assert desk.engine.run.conversation == (Conversation() if is_chat else None)
     desk.say([" fox"])
-    assert desk.page.bh.text.toPlainText() == ("You: Who?\n fox" if is_chat else "Who? fox")
+    assert desk.second.text.toPlainText() == ("You: Who?\n fox" if is_chat else "Who? fox")
     assert desk.page.prompt.prompt == ("" if is_chat else "Who?")
 
 
@@ -155,7 +155,7 @@ def screen(qapp: object) -> Iterator[SessionModel]:
 
 
 def ask(screen: SessionModel, prompt: str = "Once upon a time", tokens: int = 8) -> None:
-    screen.run(prompt, RuleParameters(max_k=TOP_K), GenerationParameters(tokens))
+    screen.run(prompt, (None, RuleParameters(max_k=TOP_K)), GenerationParameters(tokens))
 
 
 def test_the_real_engine_runs_what_waited_for_its_model(
@@ -212,8 +212,8 @@ def test_the_real_engine_refuses_what_does_not_fit_the_model_that_came(
     screen: SessionModel, checkpoint: str, qtbot: QtBot
 ) -> None:
     screen.engine.load(checkpoint)
-    screen.run("Once", RuleParameters(max_k=200), GenerationParameters(8))
+    screen.run("Once", (None, RuleParameters(max_k=200)), GenerationParameters(8))
     with qtbot.waitSignal(screen.failed, timeout=60_000) as failed:
         pass
     assert "max_k must not exceed" in failed.args[0].message
-    assert not screen.baseline.is_started
+    assert not screen.sides.all_runs[0].is_started

@@ -34,7 +34,7 @@ from bh_studio.engine.rules.parameters import MixingWeights, Mode, RuleParameter
 from bh_studio.settings import Settings
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember
-from bh_studio.ui.state.run_pair import ANALYZE_NOTE
+from bh_studio.ui.state.run_sides import ANALYZE_NOTE
 from bh_studio.ui.state.session_model import RunState
 from bh_studio.ui.widgets.figure_row import Figure, FigureRow
 from bh_studio.ui.widgets.theme import DARK, LIGHT
@@ -110,13 +110,13 @@ def test_what_run_waits_for_is_said(make_desk: Callable[..., Desk]) -> None:
     assert window.status.stage == "Type a prompt first."
     page.prompt.set_prompt("Once")
     assert page.obstacle() == ""
-    page.settings_panel.min_k.setValue(9)
+    page.settings_panel.rule_form.min_k.setValue(9)
     assert page.obstacle() == "min_k must not exceed max_k; got min_k=9, max_k=8."
     assert page.prompt.run_button.toolTip() == page.obstacle()
     assert not page.prompt.run_button.isEnabled()
     page.start()
     assert not desk.session.is_busy
-    page.settings_panel.max_k.setValue(65)
+    page.settings_panel.rule_form.max_k.setValue(65)
     assert page.obstacle() == "max_k must not exceed the 64 experts of a layer; got 65."
 
 
@@ -167,8 +167,9 @@ def test_a_system_prompt_reaches_the_engine_as_it_is(chat_desk: Desk) -> None:
 
 @pytest.mark.parametrize("weights", list(MixingWeights))
 def test_every_way_of_mixing_can_be_chosen(desk: Desk, weights: MixingWeights) -> None:
-    desk.page.settings_panel.show_rule(RuleParameters(weights=weights))
-    assert desk.page.settings_panel.rule().weights is weights
+    sides = (None, RuleParameters(weights=weights))
+    desk.page.settings_panel.show_sides(sides)
+    assert desk.page.settings_panel.sides() == sides
 
 
 def test_parameters_reach_the_engine(desk: Desk) -> None:
@@ -195,7 +196,7 @@ def test_parameters_reach_the_engine(desk: Desk) -> None:
 def test_alpha_is_typed_as_researchers_type_it(
     desk: Desk, qtbot: QtBot, typed: str, value: float
 ) -> None:
-    box = desk.page.settings_panel.alpha
+    box = desk.page.settings_panel.rule_form.level
     box.setFocus()
     box.selectAll()
     qtbot.keyClicks(box, typed)
@@ -205,7 +206,7 @@ def test_alpha_is_typed_as_researchers_type_it(
 
 
 def test_alpha_steps_along_round_values(desk: Desk) -> None:
-    box = desk.page.settings_panel.alpha
+    box = desk.page.settings_panel.rule_form.level
     box.setValue(0.005)
     seen = []
     for step in (1, 1, 1, -1, -1, -1, -1):
@@ -238,20 +239,21 @@ def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
     page = desk.page
     bh, baseline = session.records[1], session.records[0]
     answer = bh.statistics()["answer"]
-    assert page.bh.tokens.text == "40"
-    assert page.bh.experts.text == f"{answer['mean']:.2f}"
-    assert page.baseline.experts.text == "8.00"
-    assert page.bh.speed.text == f"{bh.tokens_per_second:.1f} tok/s"
-    assert page.bh.first_token.text == "50 ms"
-    assert page.bh.ended.text == "Token limit"
-    strip = page.statistics
-    assert strip.experts.text == f"{answer['mean']:.2f} ± {answer['std']:.2f}"
-    assert strip.share.text == f"{answer['mean'] / 8 * 100:.1f} %"
-    assert strip.at_min.text == f"{answer['share_clamped_min'] * 100:.1f} %"
-    assert strip.at_max.text == f"{answer['share_clamped_max'] * 100:.1f} %"
+    assert desk.second.tokens.text == "40"
+    assert desk.second.experts.text == f"{answer['mean']:.2f}"
+    assert desk.first.experts.text == "8.00"
+    assert desk.second.speed.text == f"{bh.tokens_per_second:.1f} tok/s"
+    assert desk.second.first_token.text == "50 ms"
+    assert desk.second.ended.text == "Token limit"
     assert bh.tokens_per_second is not None
     assert baseline.tokens_per_second is not None
-    assert strip.speed.text == f"{bh.tokens_per_second / baseline.tokens_per_second:.2f} ×"
+    assert page.differences.lines[0].text() == (
+        f"B against A: {answer['mean']:.2f} ± {answer['std']:.2f} experts, "
+        f"{(1 - answer['mean'] / 8) * 100:.1f} % fewer  ·  "
+        f"min_k decided {answer['share_clamped_min'] * 100:.1f} %, "
+        f"max_k {answer['share_clamped_max'] * 100:.1f} %  ·  another token at 5  ·  "
+        f"{bh.tokens_per_second / baseline.tokens_per_second:.2f} × the speed"
+    )
     assert page.layers.heights == pytest.approx(answer["per_layer_mean"])
     assert page.layers.reference == 8
     assert (page.heat_map.shown_counts == bh.expert_counts).all()
@@ -261,28 +263,28 @@ def test_nothing_is_shown_before_there_is_a_number(desk: Desk) -> None:
     page = desk.page
     desk.start("Once")
     page.clock.flush()
-    assert page.bh.tokens.text == "0"
-    assert page.bh.ended.text == "Reading"
+    assert desk.second.tokens.text == "0"
+    assert desk.second.ended.text == "Reading"
     assert {
-        page.bh.speed.text,
-        page.bh.experts.text,
-        page.statistics.speed.text,
+        desk.second.speed.text,
+        desk.second.experts.text,
     } == {"–"}
+    assert page.differences.lines[0].text() == "B against A"
     desk.say([" a"])
-    assert page.bh.ended.text == "Writing"
-    assert page.bh.speed.text == "–"
+    assert desk.second.ended.text == "Writing"
+    assert desk.second.speed.text == "–"
 
 
 def test_the_first_difference_is_shown_in_both_panels(desk: Desk, qtbot: QtBot) -> None:
-    page = desk.page
     desk.start("Once")
     desk.say([" a", " b"])
-    assert page.bh.difference.text() == "No difference in 2 tokens"
-    assert not page.bh.difference.isEnabled()
+    assert desk.second.difference.text() == "As A for 2 tokens"
+    assert not desk.second.difference.isEnabled()
     desk.say([" c"] * 900, [" c", " d"] + [" c"] * 898)
-    assert page.baseline.difference.text() == "First difference: token 3"
-    qtbot.mouseClick(page.baseline.difference, Qt.MouseButton.LeftButton)
-    for panel in (page.baseline, page.bh):
+    assert desk.second.difference.text() == "Differs from A at 3"
+    assert desk.first.difference.isHidden()
+    qtbot.mouseClick(desk.second.difference, Qt.MouseButton.LeftButton)
+    for panel in (desk.first, desk.second):
         assert panel.text.marked_token == 3
         assert not panel.text.is_following
         assert panel.text.verticalScrollBar().value() < panel.text.verticalScrollBar().maximum()
@@ -292,23 +294,23 @@ def test_analyze_mode_says_what_it_is(desk: Desk) -> None:
     page = desk.page
     desk.start("Once", RuleParameters(mode=Mode.ANALYZE))
     desk.say([" a", " b"])
-    assert page.bh.note == ANALYZE_NOTE
-    assert page.baseline.note == ""
+    assert desk.second.note == ANALYZE_NOTE.format("BH")
+    assert desk.first.note == ""
     assert "counted only" in page.layers.title
     assert "counted only" in page.heat_map.title
     desk.say([" c", " d"])
-    assert page.statistics.speed.text == "–"
-    assert page.statistics.experts.name == "BH counted, mean ± std"
-    assert page.bh.experts.name == "Counted, mean"
-    assert page.baseline.experts.name == "Mean experts"
-    assert "counted only" in page.bh.text.describe(0)
-    assert "counted only" not in page.baseline.text.describe(0)
+    line = page.differences.lines[0].text()
+    assert "experts, counted, " in line
+    assert "speed" not in line
+    assert desk.second.experts.name == "Counted, mean"
+    assert desk.first.experts.name == "Mean experts"
+    assert "counted only" in desk.second.text.describe(0)
+    assert "counted only" not in desk.first.text.describe(0)
     desk.engine.finish()
     desk.start("Once")
     page.clock.flush()
-    assert page.bh.note == ""
-    assert page.bh.experts.name == "Mean experts"
-    assert page.statistics.experts.name == "BH experts, mean ± std"
+    assert desk.second.note == ""
+    assert desk.second.experts.name == "Mean experts"
 
 
 def test_figures_break_into_lines_when_their_values_grow(qtbot: QtBot) -> None:
@@ -365,23 +367,23 @@ def test_the_heat_map_follows_a_long_run_and_can_show_all_of_it(desk: Desk) -> N
 def test_hovering_a_token_frames_its_column(desk: Desk) -> None:
     desk.start("Once")
     desk.say([" a", " b"])
-    desk.page.bh.text.token_hovered.emit(1)
+    desk.second.text.token_hovered.emit(1)
     assert desk.page.heat_map.framed_token == 1
-    desk.page.bh.text.token_hovered.emit(-1)
+    desk.second.text.token_hovered.emit(-1)
     assert desk.page.heat_map.framed_token is None
 
 
 def test_what_should_be_known_of_a_run_is_under_its_numbers(desk: Desk) -> None:
     desk.window.resize(1024, 640)
-    strip = desk.page.statistics
+    strip = desk.page.differences
     desk.start("Once")
     desk.say([" upon"])
     QApplication.processEvents()
-    heights = [desk.page.bh.text.height()]
+    heights = [desk.second.text.height()]
     desk.engine.report(Notice(SHORTAGE))
     desk.page.clock.flush()
     QApplication.processEvents()
-    heights.append(desk.page.bh.text.height())
+    heights.append(desk.second.text.height())
     assert strip.notice.isVisible()
     assert strip.notice.text() == SHORTAGE
     assert all(word in strip.notice.toolTip() for word in SHORTAGE.split())
@@ -403,8 +405,8 @@ def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> No
     desk.page.clock.flush()
     assert errors.isVisible()
     assert errors.failure == failure
-    assert desk.page.bh.ended.text == "Failed"
-    assert desk.page.bh.text.toPlainText() == "Once a"
+    assert desk.second.ended.text == "Failed"
+    assert desk.second.text.toPlainText() == "Once a"
     qtbot.mouseClick(errors.details_button, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(errors.copy_button, Qt.MouseButton.LeftButton)
     copied = QApplication.clipboard().text()
@@ -479,7 +481,7 @@ def test_every_control_has_a_name_and_a_tooltip(
     controls = [*interactive(window), page.heat_map.plot, page.layers.plot]
     assert len(controls) > 20
     # The text views tell about the token under the pointer instead of themselves.
-    texts = (page.bh.text, page.baseline.text)
+    texts = [panel.text for panel in page.answers.panels]
     nameless = [type(control).__name__ for control in controls if not control.accessibleName()]
     silent = [
         control.accessibleName()
@@ -524,7 +526,9 @@ def test_the_window_remembers(make_desk: Callable[..., Desk]) -> None:
     settings = remember(first.window)
     second = make_desk(settings)
     assert second.window.compare.prompt.prompt == "Remember me"
-    assert second.window.compare.settings_panel.rule() == RuleParameters(level=0.001, max_k=12)
+    assert second.window.compare.settings_panel.sides()[1:] == (
+        RuleParameters(level=0.001, max_k=12),
+    )
     assert second.window.compare.settings_panel.isHidden()
 
 
@@ -534,12 +538,16 @@ def test_the_window_remembers(make_desk: Callable[..., Desk]) -> None:
         Settings(rule={"level": 7}, generation={"seed": "x"}),
         Settings(rule={"level": "0.1"}),
         Settings(rule={"nonsense": 1}),
+        Settings(sides=("own", "bh:7")),
+        Settings(sides=("own", "own")),
+        Settings(sides=("own", "bh", "cut:0.1", "cut:0.2", "cut:0.3")),
+        Settings(sides=("whatever",)),
         Settings(geometry="not base 64", splitters={"rows": [1, 2, 3]}),
     ],
 )
 def test_wrong_memories_fall_back(make_desk: Callable[..., Desk], settings: Settings) -> None:
     panel = make_desk(settings).window.compare.settings_panel
-    assert panel.rule() == RuleParameters()
+    assert panel.sides()[1] == RuleParameters()
     assert panel.generation() == GenerationParameters()
 
 
@@ -577,9 +585,9 @@ def test_two_thousand_repaints(desk: Desk) -> None:
         slowest.append(time.perf_counter() - start)
     desk.engine.finish()
     page.clock.flush()
-    assert page.bh.text.token_count == 2000
+    assert desk.second.text.token_count == 2000
     assert page.clock.is_idle
     assert len(page.heat_map.plot.getPlotItem().items) == items
-    assert page.bh.tokens.text == "2000"
+    assert desk.second.tokens.text == "2000"
     median = sorted(slowest)[1000]
     assert median < 0.2, f"median frame {median * 1000:.0f} ms"

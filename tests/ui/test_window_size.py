@@ -62,7 +62,7 @@ def test_the_window_keeps_its_size(size: tuple[int, int], desk: Desk) -> None:
     desk.engine.report(Notice(LONG))
     page.clock.flush()
     events()
-    for panel in (page.baseline, page.bh):
+    for panel in (desk.first, desk.second):
         panel.speed.show_value("123456789.1 tok/s")
         panel.first_token.show_value("123456789 s")
         panel.tokens.show_value("123456789")
@@ -73,7 +73,7 @@ def test_the_window_keeps_its_size(size: tuple[int, int], desk: Desk) -> None:
     window.status.notify(LONG)
     events()
     assert window.size() == QSize(*size)
-    assert page.statistics.experts.isVisible()
+    assert page.differences.lines[0].isVisible()
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (900, 600)])
@@ -112,7 +112,7 @@ def test_long_numbers_are_cut_and_told_on_hovering(qtbot: QtBot) -> None:
 def test_a_notice_has_the_lines_that_there_is_room_for(
     size: tuple[int, int], is_whole: bool, desk: Desk
 ) -> None:
-    notice = desk.page.statistics.notice
+    notice = desk.page.differences.notice
     desk.window.resize(*size)
     desk.start("Once")
     desk.say([" upon"])

@@ -77,11 +77,11 @@ class AnswerPanel(QFrame):
         """Show the run as it is now. parting: of this side from the first; None before a run."""
         run = self._run
         self._pages.setCurrentWidget(self._text_page if run.is_started else self._empty)
-        routing, note = (run.about.routing, run.about.note) if run.about else ("", "")
+        routing = run.about.routing if run.about else ""
         self._routing.setText(routing)
         self._routing.setToolTip(plain_tooltip(routing))
-        self._note.setText(note)
-        self._note.setVisible(bool(note))
+        self._note.setText(run.note)
+        self._note.setVisible(bool(run.note))
         self.text.refresh()
         mean = run.statistics.mean
         speed, first = run.tokens_per_second, run.time_to_first_token_s

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from PySide6.QtCore import Signal, Slot
 from PySide6.QtWidgets import QFormLayout, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
 
@@ -117,17 +115,6 @@ class RuleForm(QWidget):
         self._is_showing = False
         self._sync()
 
-    def difference(self, rule: RuleParameters | None) -> str:
-        """What the controls hold in place of `rule`, after show_rule; empty if all fits."""
-        held = self.rule()
-        if rule is None or held is None:
-            return ""
-        return ", ".join(
-            f"{field.name} {getattr(rule, field.name)} became {getattr(held, field.name)}"
-            for field in dataclasses.fields(rule)
-            if getattr(rule, field.name) != getattr(held, field.name)
-        )
-
     @property
     def fields(self) -> tuple[QWidget, ...]:
         """The controls that stand in rows."""
@@ -150,6 +137,7 @@ class RuleForm(QWidget):
         self.more.setProperty("role", "tool")
         self.more.setText("More")
         self.more.setCheckable(True)
+        self.more.setAccessibleName("More settings of the rule")
         self.more.setToolTip("Score, null, what is used where nothing is selected, temperature")
         self.score = ChoiceBox({name.value: words for name, words in _SCORES.items()})
         self.null = ChoiceBox({name.value: words for name, words in _NULLS.items()})

@@ -125,8 +125,12 @@ class SettingsPanel(QScrollArea):
         )
 
     def show_sides(self, sides: Sides) -> None:
-        """Set the controls to `sides`."""
-        self.side_list.show_sides(sides)
+        """Set the controls to `sides`, as far as they can hold them."""
+        held = []
+        for rule in sides:
+            self.rule_form.show_rule(rule)
+            held.append(self.rule_form.rule())
+        self.side_list.show_sides(held)
 
     def show_generation(self, generation: GenerationParameters) -> None:
         """Set the controls to `generation`."""
@@ -147,20 +151,16 @@ class SettingsPanel(QScrollArea):
     def difference(self, sides: Sides, generation: GenerationParameters) -> str:
         """What the controls hold in place of these values, a sentence; empty if all fit."""
         try:
-            held = self.generation()
+            pairs = ((generation, self.generation()), *zip(sides, self.sides(), strict=True))
         except ValueError as error:
             return str(error)
         changes = [
-            f"{item.name} {getattr(generation, item.name)} became {getattr(held, item.name)}"
-            for item in dataclasses.fields(generation)
-            if getattr(generation, item.name) != getattr(held, item.name)
+            f"{item.name} {getattr(given, item.name)} became {getattr(held, item.name)}"
+            for given, held in pairs
+            if given is not None
+            for item in dataclasses.fields(given)
+            if getattr(given, item.name) != getattr(held, item.name)
         ]
-        former = self.side_list.current
-        for side in range(len(sides)):
-            self.side_list.choose(side)
-            if change := self.rule_form.difference(sides[side]):
-                changes.append(f"{change} on side {side_letter(side)}")
-        self.side_list.choose(former)
         return f"The controls cannot hold every value: {', '.join(changes)}." if changes else ""
 
     def set_model(self, model: ModelInfo | None) -> None:

@@ -164,9 +164,14 @@ class RunModel(QObject):
         return ExpertScale() if self.about is None else self.about.scale
 
     @property
+    def note(self) -> str:
+        """What has to be known to read its text rightly; often empty."""
+        return "" if self.about is None else self.about.note
+
+    @property
     def is_counted_only(self) -> bool:
         """Whether its rule only counted what it would have used."""
-        return bool(self.about and self.about.note)
+        return bool(self.note)
 
     # --- what it produced ---
 

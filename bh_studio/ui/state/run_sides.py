@@ -156,14 +156,6 @@ def sides_of(
 
 def check_session(session: Session) -> None:
     """Raise ValueError, TypeError or OverflowError for what cannot be shown."""
-    sides_of(session.prompt, session.sides, session.generation, session.model, session.conversation)
-    for rule in session.sides:
-        # Whole numbers too large for a float have no box that shows them.
-        for number in (
-            () if rule is None else (*rule.levels(session.model.layers), rule.temperature)
-        ):
-            float(number)
-    float(session.generation.temperature)
     for side, record in enumerate(session.records):
         name = f"side {side_letter(side)}"
         shape = (len(record.token_ids), session.model.layers)
@@ -172,6 +164,14 @@ def check_session(session: Session) -> None:
         trial = RunModel(name)
         trial.replace(record)
         _ = trial.statistics, trial.tokens_per_second, trial.time_to_first_token_s
+    sides_of(session.prompt, session.sides, session.generation, session.model, session.conversation)
+    # Whole numbers too large for a float have no box that shows them.
+    numbers = [session.generation.temperature]
+    for rule in session.sides:
+        if rule is not None:
+            numbers += [rule.temperature, *rule.levels(session.model.layers)]
+    for number in numbers:
+        float(number)
 
 
 def _note(rule: RuleParameters) -> str:

@@ -21,7 +21,7 @@ WORDS = [f" word{number}" for number in range(400)]
 
 
 def view_of(desk: Desk) -> TokenText:
-    return desk.page.bh.text
+    return desk.second.text
 
 
 def rect_of(view: TokenText, position: int) -> QPoint:
@@ -108,7 +108,7 @@ def test_tokens_are_tinted_by_their_mean_count(desk: Desk) -> None:
     desk.engine.token(1, " few", 2)
     desk.engine.token(1, " many", 7)
     desk.page.clock.flush()
-    view, scale = view_of(desk), desk.session.bh.scale
+    view, scale = view_of(desk), desk.session.sides.all_runs[1].scale
     surface = desk.theme.colors.surface
     assert view.tint_of(0) == scale.tint(2, surface)
     assert view.tint_of(1) == scale.tint(7, surface)
@@ -139,7 +139,7 @@ def test_the_end_is_followed_until_the_reader_scrolls(desk: Desk) -> None:
 def test_the_button_leads_back_to_the_end(desk: Desk, qtbot: QtBot) -> None:
     desk.start("Once")
     desk.say(WORDS)
-    view, button = view_of(desk), desk.page.bh.latest_button
+    view, button = view_of(desk), desk.second.latest_button
     shown = [button.isVisible()]
     view.verticalScrollBar().triggerAction(QAbstractSlider.SliderAction.SliderToMinimum)
     shown.append(button.isVisible())

@@ -18,7 +18,7 @@ from bh_studio.ui.state.model_inspection import ModelInspection
 from bh_studio.ui.state.session_model import SessionModel
 from tests.fake_engine import MODEL, FakeEngine
 
-RULE, GENERATION = RuleParameters(), GenerationParameters()
+SIDES, GENERATION = (None, RuleParameters()), GenerationParameters()
 
 
 def state_of(model: EngineModel) -> EngineState:
@@ -113,7 +113,7 @@ def test_unloading_passes_through_a_state_of_its_own(
     ready.unload()
     ready.unload()
     ready.load("embedded")
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     assert [type(request) for request in engine.requests] == [LoadModel, UnloadModel]
     assert not ready.can_cancel_load
     engine.unload()
@@ -167,7 +167,7 @@ def test_a_question_waits_until_the_engine_is_idle(
     ready: EngineModel, screen: SessionModel, engine: FakeEngine
 ) -> None:
     inspection = ModelInspection(ready)
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     inspection.ask("a/b", "cpu", "auto")
     inspection.ask("a/c", "cpu", "auto")
     assert engine.inspections == []
@@ -213,7 +213,7 @@ def test_a_run_may_follow_a_question_at_once(
 ) -> None:
     inspection = ModelInspection(ready)
     inspection.ask("a/b", "cpu", "auto")
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     assert isinstance(engine.requests[-1], Comparison)
     answer = engine.answer_inspection()
     assert inspection.answer == answer

@@ -24,11 +24,11 @@ from bh_studio.engine.records.terms import Conversation, FinishReason, Generatio
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import JobsModel
-from bh_studio.ui.state.run_pair import ANALYZE_NOTE
+from bh_studio.ui.state.run_sides import ANALYZE_NOTE
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from tests.fake_engine import FakeEngine
 
-RULE, GENERATION = RuleParameters(), GenerationParameters()
+SIDES, GENERATION = (None, RuleParameters()), GenerationParameters()
 
 
 def awaited_by(screen: SessionModel) -> Body | None:
@@ -38,7 +38,13 @@ def awaited_by(screen: SessionModel) -> Body | None:
 
 def is_started(screen: SessionModel) -> bool:
     """Whether there is anything on screen."""
-    return screen.baseline.is_started
+    return screen.sides.all_runs[0].is_started
+
+
+def prompt_of(screen: SessionModel) -> str:
+    """What the side on screen was asked."""
+    about = screen.sides.all_runs[0].about
+    return "" if about is None else about.prompt
 
 
 def state_of(screen: SessionModel) -> RunState:
@@ -49,7 +55,7 @@ def state_of(screen: SessionModel) -> RunState:
 def test_a_run_passes_through_every_state(screen: SessionModel, engine: FakeEngine) -> None:
     states: list[RunState] = []
     screen.state_changed.connect(states.append)
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.token(0, " upon")
     screen.stop()
     session = engine.finish(FinishReason.STOPPED)
@@ -60,27 +66,27 @@ def test_a_run_passes_through_every_state(screen: SessionModel, engine: FakeEngi
 def test_stop_is_final_only_when_the_engine_confirms(
     screen: SessionModel, engine: FakeEngine
 ) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     screen.stop()
     assert engine.is_run_cancelled
     assert state_of(screen) is RunState.CANCELLING
     engine.token(0, " last")
     assert state_of(screen) is RunState.CANCELLING
-    assert screen.baseline.token_texts == [" last"]
-    screen.run("Twice", RULE, GENERATION)
+    assert screen.sides.all_runs[0].token_texts == [" last"]
+    screen.run("Twice", SIDES, GENERATION)
     assert len(engine.requests) == 2
     engine.finish(FinishReason.STOPPED)
     assert state_of(screen) is RunState.IDLE
-    assert screen.baseline.finish_reason is FinishReason.STOPPED
+    assert screen.sides.all_runs[0].finish_reason is FinishReason.STOPPED
 
 
 def test_events_of_an_old_run_are_dropped(screen: SessionModel, engine: FakeEngine) -> None:
     failures: list[Failed] = []
     screen.failed.connect(failures.append)
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.token(1, " old")
     first = engine.finish()
-    screen.run("Twice", RULE, GENERATION)
+    screen.run("Twice", SIDES, GENERATION)
     engine.begin()
     old = engine.jobs[-2]
     late = np.full(engine.model.layers, 5, dtype=np.uint8)
@@ -90,27 +96,27 @@ def test_events_of_an_old_run_are_dropped(screen: SessionModel, engine: FakeEngi
     engine.report(Failed("late", "", ""), old)
     assert state_of(screen) is RunState.RUNNING
     assert screen.session is None
-    assert screen.bh.token_count == 0
+    assert screen.sides.all_runs[1].token_count == 0
     assert failures == []
 
 
 def test_tokens_after_the_end_are_dropped(screen: SessionModel, engine: FakeEngine) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.token(1, " a")
     engine.finish()
     engine.token(1, " b")
-    assert screen.bh.token_texts == [" a"]
+    assert screen.sides.all_runs[1].token_texts == [" a"]
     assert state_of(screen) is RunState.IDLE
 
 
 def test_running_numbers_equal_the_final_record(screen: SessionModel, engine: FakeEngine) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     for number in range(300):
         engine.token(0, f" {number}", 8)
         engine.token(1, f" {number}", *engine.random_counts())
     live = [
         (run.statistics, run.tokens_per_second, run.time_to_first_token_s)
-        for run in (screen.baseline, screen.bh)
+        for run in (screen.sides.all_runs[0], screen.sides.all_runs[1])
     ]
     session = engine.finish()
     for side, (statistics, speed, first) in zip(range(2), live, strict=True):
@@ -118,48 +124,50 @@ def test_running_numbers_equal_the_final_record(screen: SessionModel, engine: Fa
         assert statistics.to_dict() == record.statistics()["answer"]
         assert speed == record.tokens_per_second
         assert first == record.time_to_first_token_s
-    assert screen.bh.statistics.to_dict() == session.records[1].statistics()["answer"]
-    assert np.array_equal(screen.bh.counts, session.records[1].expert_counts)
+    assert (
+        screen.sides.all_runs[1].statistics.to_dict() == session.records[1].statistics()["answer"]
+    )
+    assert np.array_equal(screen.sides.all_runs[1].counts, session.records[1].expert_counts)
 
 
 def test_a_failed_run_keeps_the_partial_text(screen: SessionModel, engine: FakeEngine) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.token(0, " upon")
     engine.finish_side(0, FinishReason.END_OF_TEXT)
     engine.token(1, " upon")
     engine.fail()
     assert state_of(screen) is RunState.IDLE
     assert screen.session is None
-    assert screen.bh.token_texts == [" upon"]
-    assert screen.bh.is_failed
-    assert not screen.baseline.is_failed
+    assert screen.sides.all_runs[1].token_texts == [" upon"]
+    assert screen.sides.all_runs[1].is_failed
+    assert not screen.sides.all_runs[0].is_failed
 
 
 def test_held_back_characters_join_the_last_token(screen: SessionModel, engine: FakeEngine) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.token(1, " caf")
     engine.finish_side(1, FinishReason.MAX_NEW_TOKENS, tail="\N{REPLACEMENT CHARACTER}")
-    epoch = screen.bh.epoch
+    epoch = screen.sides.all_runs[1].epoch
     session = engine.finish()
-    assert screen.bh.token_texts == [" caf\N{REPLACEMENT CHARACTER}"]
-    assert session.records[1].text == screen.bh.token_texts[0]
-    assert screen.bh.epoch == epoch
+    assert screen.sides.all_runs[1].token_texts == [" caf\N{REPLACEMENT CHARACTER}"]
+    assert session.records[1].text == screen.sides.all_runs[1].token_texts[0]
+    assert screen.sides.all_runs[1].epoch == epoch
 
 
 def test_the_first_difference_is_found_while_tokens_arrive(
     screen: SessionModel, engine: FakeEngine
 ) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     for left, right in ((" a", " a"), (" b", " b"), (" c", " d"), (" e", " e")):
         engine.token(0, left)
         engine.token(1, right)
-    assert screen.first_difference == 2
+    assert screen.sides.partings[1].token == 2
     assert engine.finish().first_differences == (None, 2)
-    assert screen.first_difference == 2
+    assert screen.sides.partings[1].token == 2
 
 
 def test_a_session_is_shown_without_a_model(screen: SessionModel, engine: FakeEngine) -> None:
-    screen.run("Once", RuleParameters(mode=Mode.ANALYZE), GENERATION)
+    screen.run("Once", (None, RuleParameters(mode=Mode.ANALYZE)), GENERATION)
     for word in (" a", " b"):
         engine.token(0, word, 8)
         engine.token(1, word, *engine.random_counts())
@@ -167,18 +175,18 @@ def test_a_session_is_shown_without_a_model(screen: SessionModel, engine: FakeEn
     other = SessionModel(EngineModel(JobsModel()))
     other.show_session(session)
     assert not other.is_busy
-    assert other.bh.token_texts == [" a", " b"]
-    assert other.bh.note == ANALYZE_NOTE
-    assert other.baseline.note == ""
+    assert other.sides.all_runs[1].token_texts == [" a", " b"]
+    assert other.sides.all_runs[1].note == ANALYZE_NOTE.format("BH")
+    assert other.sides.all_runs[0].note == ""
     assert other.session is session
-    assert other.first_difference is None
-    assert other.compared_tokens == 2
+    assert other.sides.partings[1].token is None
+    assert other.sides.partings[1].compared == 2
 
 
 def test_a_session_is_not_shown_over_a_run(screen: SessionModel, engine: FakeEngine) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     session = engine.finish()
-    screen.run("Twice", RULE, GENERATION)
+    screen.run("Twice", SIDES, GENERATION)
     with pytest.raises(RuntimeError):
         screen.show_session(session)
 
@@ -186,31 +194,31 @@ def test_a_session_is_not_shown_over_a_run(screen: SessionModel, engine: FakeEng
 def test_a_refused_prompt_leaves_the_earlier_result(
     screen: SessionModel, engine: FakeEngine
 ) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.token(0, " upon")
     session = engine.finish()
     changes: list[None] = []
     screen.session_changed.connect(lambda: changes.append(None))
-    screen.run("Too long", RULE, GENERATION)
+    screen.run("Too long", SIDES, GENERATION)
     assert state_of(screen) is RunState.RUNNING
     engine.fail("The prompt is too long.")
     assert state_of(screen) is RunState.IDLE
     sessions = [screen.session]
-    assert screen.baseline.prompt == "Once"
-    assert screen.baseline.token_texts == [" upon"]
-    assert not screen.baseline.is_failed
+    assert prompt_of(screen) == "Once"
+    assert screen.sides.all_runs[0].token_texts == [" upon"]
+    assert not screen.sides.all_runs[0].is_failed
     assert changes == []
-    screen.run("Twice", RULE, GENERATION)
+    screen.run("Twice", SIDES, GENERATION)
     engine.begin()
     assert [*sessions, screen.session] == [session, None]
-    assert screen.baseline.prompt == "Twice"
-    assert screen.baseline.token_count == 0
+    assert prompt_of(screen) == "Twice"
+    assert screen.sides.all_runs[0].token_count == 0
 
 
 def test_a_session_that_cannot_be_shown_changes_nothing(
     screen: SessionModel, engine: FakeEngine
 ) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.token(0, " upon")
     session = engine.finish()
     wrong = dataclasses.replace(session.model, layers=10**30)
@@ -220,13 +228,13 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     with pytest.raises(OverflowError):
         screen.show_session(dataclasses.replace(session, sides=(None, huge)))
     assert screen.session is session
-    assert screen.baseline.token_texts == [" upon"]
-    assert screen.baseline.layers == 16
+    assert screen.sides.all_runs[0].token_texts == [" upon"]
+    assert screen.sides.all_runs[0].layers == 16
 
 
 def test_nothing_is_asked_of_an_engine_that_is_not_there() -> None:
     screen = SessionModel(EngineModel(JobsModel()))
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     screen.stop()
     assert state_of(screen) is RunState.IDLE
 
@@ -239,7 +247,7 @@ def test_a_run_waits_for_the_model_that_loads(model: EngineModel, engine: FakeEn
     states: list[RunState] = []
     screen.state_changed.connect(states.append)
     model.load("embedded")
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     assert [type(request) for request in engine.requests] == [LoadModel, Comparison]
     engine.wait(engine.jobs[0])
     assert awaited_by(screen) == LoadModel("embedded")
@@ -247,7 +255,7 @@ def test_a_run_waits_for_the_model_that_loads(model: EngineModel, engine: FakeEn
     assert awaited_by(screen) is None
     assert not is_started(screen)
     engine.token(0, " upon")
-    assert screen.baseline.layers == engine.model.layers
+    assert screen.sides.all_runs[0].layers == engine.model.layers
     session = engine.finish()
     assert states == [RunState.WAITING, RunState.RUNNING, RunState.IDLE]
     assert screen.session is session
@@ -266,7 +274,7 @@ def test_a_waiting_run_ends_quietly_with_its_load(
     for signal in (screen.failed, screen.run_lost, screen.run_accepted, screen.session_changed):
         signal.connect(lambda *_: told.append(None))
     model.load("/models/other")
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     load, run = engine.jobs[-2:]
     if end == "fail":
         engine.fail("The weights are damaged.", load)
@@ -290,12 +298,12 @@ def test_who_cancels_a_load_gives_up_the_run_that_waits_for_it(
 ) -> None:
     screen = SessionModel(model)
     model.load("embedded")
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     model.cancel_load()
     assert state_of(screen) is RunState.IDLE
     assert engine.cancelled == set(engine.jobs)
     # While a load is being given up there is nothing to wait for.
-    screen.run("Twice", RULE, GENERATION)
+    screen.run("Twice", SIDES, GENERATION)
     assert len(engine.requests) == 2
 
 
@@ -304,13 +312,13 @@ def test_a_waiting_run_that_is_stopped_leaves_the_load_and_may_be_asked_for_agai
 ) -> None:
     screen = SessionModel(model)
     model.load("embedded")
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     first = engine.jobs[-1]
     screen.stop()
     assert state_of(screen) is RunState.IDLE
     assert engine.cancelled == {first}
     assert model.can_cancel_load
-    screen.run("Twice", RULE, GENERATION)
+    screen.run("Twice", SIDES, GENERATION)
     engine.finish_load()
     # The engine comes to the first one before it ends it.
     engine.report(Progress("answers", 0, 1), first)
@@ -318,7 +326,7 @@ def test_a_waiting_run_that_is_stopped_leaves_the_load_and_may_be_asked_for_agai
     assert state_of(screen) is RunState.RUNNING
     assert not is_started(screen)
     engine.token(0, " upon")
-    assert screen.baseline.prompt == "Twice"
+    assert prompt_of(screen) == "Twice"
 
 
 def test_a_waiting_run_that_does_not_fit_the_model_is_refused_by_the_engine(
@@ -328,7 +336,7 @@ def test_a_waiting_run_that_does_not_fit_the_model_is_refused_by_the_engine(
     failures: list[Failed] = []
     screen.failed.connect(failures.append)
     model.load("embedded")
-    screen.run("Once", RuleParameters(max_k=200), GENERATION)
+    screen.run("Once", (None, RuleParameters(max_k=200)), GENERATION)
     engine.finish_load()
     failure = engine.fail("max_k must not exceed the 64 experts of a layer; got 200.")
     assert failures == [failure]
@@ -340,7 +348,7 @@ def test_a_run_says_what_it_waits_for(
     ready: EngineModel, screen: SessionModel, engine: FakeEngine
 ) -> None:
     ready.save_calibration(Path("/null.npz"))
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     assert state_of(screen) is RunState.RUNNING
     engine.wait(engine.jobs[-2])
     assert state_of(screen) is RunState.WAITING
@@ -356,7 +364,7 @@ def test_a_run_asked_for_before_its_model_was_known_to_chat_becomes_a_message(
 ) -> None:
     screen = SessionModel(model)
     model.load("embedded")
-    screen.run("Who?", RULE, GENERATION)
+    screen.run("Who?", SIDES, GENERATION)
     plain = engine.jobs[-1]
     engine.finish_load()
     screen.take_as_message(Conversation("Be brief."))
@@ -378,28 +386,28 @@ def test_a_run_asked_for_before_its_model_was_known_to_chat_becomes_a_message(
 def test_what_should_be_known_of_a_run_goes_with_the_next(
     screen: SessionModel, engine: FakeEngine
 ) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     engine.begin()
     for text in ("The null is small.", "The null is small.", "Another fact."):
         engine.report(Notice(text))
     first = engine.finish()
-    seen = [screen.notices]
-    screen.run("Twice", RULE, GENERATION)
-    seen.append(screen.notices)
+    seen = [screen.sides.notices]
+    screen.run("Twice", SIDES, GENERATION)
+    seen.append(screen.sides.notices)
     engine.begin()
-    seen.append(screen.notices)
+    seen.append(screen.sides.notices)
     facts = ("The null is small.", "Another fact.")
     assert seen == [facts, facts, ()]
     engine.report(Notice("A third."))
     engine.finish()
     screen.show_session(first)
-    assert screen.notices == ()
+    assert screen.sides.notices == ()
 
 
 def test_no_model_is_exchanged_under_a_run(
     ready: EngineModel, screen: SessionModel, engine: FakeEngine
 ) -> None:
-    screen.run("Once", RULE, GENERATION)
+    screen.run("Once", SIDES, GENERATION)
     settled = [ready.is_settled, ready.is_ready]
     ready.load("/models/other")
     ready.unload()
