@@ -21,9 +21,9 @@ from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, cut_off_words, surplus
 from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.place import Place
 from bh_studio.ui.session_files import SessionFiles
-from bh_studio.ui.state.downloads import Downloads
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.kept_runs import KeptRuns
+from bh_studio.ui.state.models.downloads import Downloads
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.status_line import StatusLine
 from bh_studio.ui.widgets.icons import window_icon
@@ -31,7 +31,7 @@ from bh_studio.ui.widgets.theme import Theme
 
 if TYPE_CHECKING:
     from bh_studio.engine.records.runs.kept import KeptRun
-    from bh_studio.ui.state.hub_statuses import HubStatuses
+    from bh_studio.ui.state.models.hub_statuses import HubStatuses
 
 _FIRST_SIZE = QSize(1280, 800)
 

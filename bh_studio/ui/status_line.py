@@ -7,8 +7,9 @@ from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QStatusBar
 
 from bh_studio.engine.protocol.events import LoadProgress
 from bh_studio.engine.records.terms import ModelInfo
-from bh_studio.ui.state.downloads import DownloadView
-from bh_studio.ui.state.words import describe_model, progress_words, short_state, trouble
+from bh_studio.ui.state.models.downloads import DownloadView
+from bh_studio.ui.state.models.words import progress_words, short_state, trouble
+from bh_studio.ui.state.words import describe_model
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP_SMALL
 from bh_studio.ui.widgets.visible_text import plain_tooltip

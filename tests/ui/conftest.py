@@ -19,10 +19,10 @@ from bh_studio.ui.compare.answer_panel import AnswerPanel
 from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import restore
-from bh_studio.ui.state.downloads import Downloads
 from bh_studio.ui.state.engine_model import EngineModel
-from bh_studio.ui.state.hub_statuses import HubStatuses
 from bh_studio.ui.state.jobs_model import JobsModel
+from bh_studio.ui.state.models.downloads import Downloads
+from bh_studio.ui.state.models.hub_statuses import HubStatuses
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.copied_text import release_copied_text
 from bh_studio.ui.widgets.theme import Theme

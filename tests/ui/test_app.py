@@ -143,7 +143,7 @@ def test_closing_the_window_ends_a_download(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = FakeHub()
-    monkeypatch.setattr("bh_studio.ui.state.downloads._real_download", hub.make)
+    monkeypatch.setattr("bh_studio.ui.state.models.downloads._real_download", hub.make)
 
     def close_later() -> None:
         window().models.downloads.start(HubSource("a/b"))

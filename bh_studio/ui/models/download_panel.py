@@ -16,10 +16,10 @@ from PySide6.QtWidgets import (
 from bh_studio.engine.hub.source import HubSource, parse_hub_source
 from bh_studio.engine.hub.status import HubState
 from bh_studio.engine.units import format_bytes
-from bh_studio.ui.state.downloads import DownloadView, Phase
-from bh_studio.ui.state.model_entry import Kind, ModelEntry
-from bh_studio.ui.state.model_shelf import ModelShelf
-from bh_studio.ui.state.words import format_amounts, progress_words, trouble
+from bh_studio.ui.state.models.downloads import DownloadView, Phase
+from bh_studio.ui.state.models.model_entry import Kind, ModelEntry
+from bh_studio.ui.state.models.model_shelf import ModelShelf
+from bh_studio.ui.state.models.words import format_amounts, progress_words, trouble
 from bh_studio.ui.widgets.notice import Notice
 from bh_studio.ui.widgets.progress_line import ProgressLine
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme, set_role

@@ -9,16 +9,16 @@ from bh_studio.engine.protocol.events import Failed, ModelInspected
 from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.ui.models.calibration_choice import CalibrationChoice
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
-from bh_studio.ui.state.model_entry import ModelEntry
-from bh_studio.ui.state.model_inspection import ModelInspection
-from bh_studio.ui.state.words import (
+from bh_studio.ui.state.models.model_entry import ModelEntry
+from bh_studio.ui.state.models.model_inspection import ModelInspection
+from bh_studio.ui.state.models.words import (
     device_choices,
     device_words,
     dtype_choices,
     fits,
-    format_parameters,
     needs_text,
 )
+from bh_studio.ui.state.words import format_parameters
 from bh_studio.ui.widgets.notice import Notice
 from bh_studio.ui.widgets.number_boxes import ChoiceBox
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme

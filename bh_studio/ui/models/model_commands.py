@@ -12,8 +12,8 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.settings import Settings
 from bh_studio.ui.models.calibration_choice import FILES
-from bh_studio.ui.state.downloads import Downloads, Phase
 from bh_studio.ui.state.engine_model import EngineModel
+from bh_studio.ui.state.models.downloads import Downloads, Phase
 from bh_studio.ui.widgets.file_name import fitting, name_from
 from bh_studio.ui.widgets.theme import Theme
 
@@ -21,8 +21,8 @@ from bh_studio.ui.widgets.theme import Theme
 # would come before the first painted window.
 if TYPE_CHECKING:
     from bh_studio.ui.models.models_dialog import ModelsDialog
-    from bh_studio.ui.state.hub_statuses import HubStatuses
-    from bh_studio.ui.state.model_shelf import ModelShelf
+    from bh_studio.ui.state.models.hub_statuses import HubStatuses
+    from bh_studio.ui.state.models.model_shelf import ModelShelf
 
 EMBEDDED = "embedded"
 _SUFFIX = ".npz"
@@ -80,8 +80,8 @@ class ModelCommands(QObject):
     def shelf(self) -> ModelShelf:
         """The models that are offered."""
         if self._shelf is None:
-            from bh_studio.ui.state.hub_statuses import HubStatuses
-            from bh_studio.ui.state.model_shelf import ModelShelf
+            from bh_studio.ui.state.models.hub_statuses import HubStatuses
+            from bh_studio.ui.state.models.model_shelf import ModelShelf
 
             if self._statuses is None:
                 self._statuses = HubStatuses(parent=self)

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from bh_studio.ui.state.model_entry import Kind, ModelEntry
+from bh_studio.ui.state.models.model_entry import Kind, ModelEntry
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip, visible
 

@@ -26,7 +26,7 @@ from bh_studio.ui.models.download_panel import DownloadPanel
 from bh_studio.ui.models.load_panel import LoadPanel
 from bh_studio.ui.models.model_list import ModelList
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
-from bh_studio.ui.state.model_shelf import ModelShelf
+from bh_studio.ui.state.models.model_shelf import ModelShelf
 from bh_studio.ui.state.words import describe_model
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.notice import Notice

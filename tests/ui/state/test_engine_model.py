@@ -14,7 +14,7 @@ from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.jobs_model import JobsModel
-from bh_studio.ui.state.model_inspection import ModelInspection
+from bh_studio.ui.state.models.model_inspection import ModelInspection
 from bh_studio.ui.state.session_model import SessionModel
 from tests.fake_engine import MODEL, FakeEngine
 

@@ -21,9 +21,9 @@ from bh_studio.engine.hub.events import (
 from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.hub.status import HubState, HubStatus, hub_status
 from bh_studio.engine.protocol.events import Failed
-from bh_studio.ui.state.downloads import Downloads, DownloadView, Phase
-from bh_studio.ui.state.hub_statuses import HubStatuses
-from bh_studio.ui.state.words import format_duration, progress_words, short_state, trouble
+from bh_studio.ui.state.models.downloads import Downloads, DownloadView, Phase
+from bh_studio.ui.state.models.hub_statuses import HubStatuses
+from bh_studio.ui.state.models.words import format_duration, progress_words, short_state, trouble
 from tests.fake_download import TOTAL, FakeHub
 from tests.fake_hub_model import fake_model
 from tests.hub_server import REPO, HubServer, hub_server, use_hub

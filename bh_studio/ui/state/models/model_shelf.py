@@ -9,11 +9,11 @@ from PySide6.QtCore import QObject, Signal, Slot
 from bh_studio.engine.hub.source import KNOWN_MODELS, parse_hub_source
 from bh_studio.engine.hub.status import HubState, HubStatus
 from bh_studio.engine.units import format_bytes
-from bh_studio.ui.state.downloads import Downloads
 from bh_studio.ui.state.engine_model import EngineModel
-from bh_studio.ui.state.hub_statuses import HubStatuses
-from bh_studio.ui.state.model_entry import Kind, ModelEntry
-from bh_studio.ui.state.words import format_amounts, short_state
+from bh_studio.ui.state.models.downloads import Downloads
+from bh_studio.ui.state.models.hub_statuses import HubStatuses
+from bh_studio.ui.state.models.model_entry import Kind, ModelEntry
+from bh_studio.ui.state.models.words import format_amounts, short_state
 
 EMBEDDED = "embedded"
 _MOST_RECENT = 12
