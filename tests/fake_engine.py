@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
 
-from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.errors import CancelToken, EngineError
 from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.execution.run_keeping import RunKeeper
 from bh_studio.engine.protocol.events import (
@@ -29,6 +29,7 @@ from bh_studio.engine.protocol.events import (
     SideFinished,
     TokenGenerated,
     Waiting,
+    failure,
 )
 from bh_studio.engine.protocol.experiments import Comparison, conversation_of
 from bh_studio.engine.protocol.requests import (
@@ -40,6 +41,14 @@ from bh_studio.engine.protocol.requests import (
     Request,
     SaveCalibration,
     UnloadModel,
+)
+from bh_studio.engine.records.decisions.decision import Decision
+from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
+from bh_studio.engine.records.decisions.router_rows import HeldRows
+from bh_studio.engine.records.decisions.token_choices import (
+    ALTERNATIVES,
+    TokenChoice,
+    TokenChoices,
 )
 from bh_studio.engine.records.runs.lines import RunEnd, RunHeader
 from bh_studio.engine.records.session import Session, SideRecord
@@ -75,6 +84,8 @@ class FakeSide:
         self.counts: list[np.ndarray] = []
         self.raw_counts: list[np.ndarray] = []
         self.seconds: list[float] = []
+        self.decisions: list[Decision] = []
+        self.choices: list[TokenChoice] = []
         self.finish_reason: FinishReason | None = None
 
     def record(self) -> SideRecord:
@@ -92,7 +103,16 @@ class FakeSide:
             prompt_raw_counts=prompt,
             token_seconds=np.array(self.seconds, dtype=np.float64),
             finish_reason=self.finish_reason or FinishReason.MAX_NEW_TOKENS,
+            routed_experts=self._joined("experts"),
+            choices=TokenChoices.of(self.choices) if self.choices else None,
+            router_logits=HeldRows(logits)
+            if (logits := self._joined("router_logits")) is not None
+            else None,
         )
+
+    def _joined(self, name: str) -> np.ndarray | None:
+        parts = [getattr(decision, name) for decision in self.decisions]
+        return np.concatenate(parts) if parts else None
 
 
 class FakeEngine(QObject):
@@ -103,6 +123,7 @@ class FakeEngine(QObject):
     loop gets to it; what is to be written at the latest when the engine is shut down.
 
     history: folder that keeps every run, as the real engine keeps it; None for none.
+    keeps_logits: whether runs say which experts ran, by which logits, and how probable tokens were.
 
     With `script` set, a run plays the scripted tokens by itself, one pair every `interval_ms`.
     """
@@ -120,6 +141,7 @@ class FakeEngine(QObject):
         self.is_shut_down = False
         self.loads_at_once = False
         self.history: Path | None = None
+        self.keeps_logits = False
         self.load_failure: Failed | LoadRefused | None = None
         self.run_failure: Failed | None = None
         self.script: dict[int, list[str]] | None = None
@@ -150,9 +172,8 @@ class FakeEngine(QObject):
         if isinstance(request.body, LoadModel) and self.loads_at_once:
             QTimer.singleShot(0, self.finish_load)
         elif isinstance(request.body, Comparison):
-            self.sides = {
-                side: FakeSide(self.model.layers) for side in range(len(request.body.sides))
-            }
+            sides = range(len(request.body.sides))
+            self.sides = {side: FakeSide(self.model.layers) for side in sides}
             self._keeper = RunKeeper(self.history) if self.history is not None else None
             if self.script is not None:
                 self.begin()
@@ -296,6 +317,9 @@ class FakeEngine(QObject):
         said = self.sides[side]
         index = len(said.texts)
         seconds = 0.05 + 0.01 * index * (0.9 if side else 1.0)
+        if index == 0:
+            of_prompt = np.full((2, layers), 5, dtype=np.uint8)
+            self.report(PromptRead(side, of_prompt, of_prompt, self._decided(side, of_prompt)))
         event = TokenGenerated(
             side=side,
             index=index,
@@ -304,10 +328,9 @@ class FakeEngine(QObject):
             expert_counts=used,
             raw_counts=np.broadcast_to(raw, (layers,)).copy(),
             seconds=seconds,
+            decision=self._decided(side, used[None]),
+            choice=self._chosen(side),
         )
-        if index == 0:
-            counts = np.full((2, layers), 5, dtype=np.uint8)
-            self.report(PromptRead(side, counts, counts))
         said.texts.append(text)
         said.token_ids.append(event.token_id)
         said.counts.append(event.expert_counts)
@@ -315,6 +338,25 @@ class FakeEngine(QObject):
         said.seconds.append(seconds)
         self.report(event)
         return event
+
+    def _decided(self, side: int, counts: np.ndarray) -> Decision | None:
+        """Logits by which the most probable experts are used, as many as `counts` says."""
+        if not self.keeps_logits:
+            return None
+        logits = self._random.normal(0, 2, (*counts.shape, self.model.experts)).astype(np.float32)
+        experts = np.argsort(-logits, axis=-1)[..., : self.model.top_k].astype(np.uint8)
+        experts[np.arange(self.model.top_k) >= counts[..., None]] = NO_EXPERT
+        decision = Decision(experts, logits)
+        self.sides[side].decisions.append(decision)
+        return decision
+
+    def _chosen(self, side: int) -> TokenChoice | None:
+        if not self.keeps_logits:
+            return None
+        falling = np.log(0.5 ** np.arange(1, ALTERNATIVES + 1)).astype(np.float32)
+        choice = TokenChoice(float(falling[0]), 1, np.arange(ALTERNATIVES, dtype=np.int32), falling)
+        self.sides[side].choices.append(choice)
+        return choice
 
     def finish_side(self, side: int, reason: FinishReason, tail: str = "") -> None:
         self.begin()
@@ -378,8 +420,11 @@ class FakeEngine(QObject):
         if job in self.cancelled:
             self.report(JobCancelled(), job)
             return
-        for event in self._clerk.answer(body, CancelToken()):
-            self.report(event, job)
+        try:
+            for event in self._clerk.answer(body, CancelToken()):
+                self.report(event, job)
+        except EngineError as error:
+            self.report(failure(error), job)
 
     @Slot()
     def _play(self) -> None:

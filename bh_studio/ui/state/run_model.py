@@ -205,6 +205,11 @@ class RunModel(QObject):
         return len(self._prompt_counts) + token
 
     @property
+    def record(self) -> SideRecord | None:
+        """What its session says of it; None until it is there."""
+        return self._record
+
+    @property
     def router_logits(self) -> RouterRows | None:
         """Of the positions read so far; None where they are not kept."""
         if self._record is not None:

@@ -1,0 +1,1 @@
+"""What the inspector of a token shows."""
