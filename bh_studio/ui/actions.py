@@ -60,6 +60,10 @@ class Actions(QObject):
         )
         self.settings = new("&Settings panel", "F9", "Show or hide the settings")
         self.settings.setCheckable(True)
+        self.inspector = new(
+            "Token &inspector", "Ctrl+I", "Show what the router and the rule did for one token"
+        )
+        self.inspector.setCheckable(True)
         self.enlarge = new("&Larger text", "Ctrl++", "Make all text larger")
         # Ctrl++ needs Shift on most keyboards, so Ctrl+= is taken too.
         self.enlarge.setShortcuts([QKeySequence("Ctrl++"), QKeySequence("Ctrl+=")])
@@ -116,7 +120,7 @@ class Actions(QObject):
         model.addSeparator()
         model.addActions([self.unload, self.save_calibration])
         view = self._menu("&View")
-        view.addAction(self.settings)
+        view.addActions([self.settings, self.inspector])
         view.addSeparator()
         view.addActions([self.enlarge, self.shrink, self.reset_text])
         about = self._menu("&Help")

@@ -141,7 +141,10 @@ class MainWindow(QMainWindow):
             (actions.about, self._show_about),
         ):
             action.triggered.connect(slot)
-        actions.settings.toggled.connect(self.compare.settings_panel.setVisible)
+        actions.settings.toggled.connect(self.compare.show_settings)
+        actions.inspector.toggled.connect(self.compare.show_inspector)
+        self.compare.inspector_wanted.connect(actions.inspector.setChecked)
+        self.compare.notified.connect(self.status.notify)
         actions.recent_chosen.connect(self._open_recent)
 
     # --- its size ---
@@ -227,6 +230,9 @@ class MainWindow(QMainWindow):
         strips = (strip for strip in (self.errors, self.kept_strip) if strip.failure is not None)
         if event.key() == Qt.Key.Key_Escape and (strip := next(strips, None)) is not None:
             strip.dismiss()
+            return
+        if event.key() == Qt.Key.Key_Escape and self.actions_.inspector.isChecked():
+            self.actions_.inspector.setChecked(False)
             return
         super().keyPressEvent(event)
 

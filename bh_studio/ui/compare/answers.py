@@ -48,6 +48,11 @@ class Answers(QWidget):
             for panel in self.shown:
                 panel.refresh(None)
 
+    def show_token(self, token: int) -> None:
+        """Mark the same token in all answers that have it, where it can be seen."""
+        for panel in self.shown:
+            panel.text.reveal_token(token)
+
     def _show(self, count: int) -> None:
         if count == self._shown:
             return

@@ -14,22 +14,28 @@ from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.records.session import Session
+from bh_studio.engine.rules import RuleParameters, format_rule
+from bh_studio.engine.rules.sides import side_letter
 from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.layer_chart import LayerChart
 from bh_studio.ui.compare.answers import Answers, new_splitter
 from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
 from bh_studio.ui.compare.settings_panel import SettingsPanel
+from bh_studio.ui.inspector.token_inspector import TokenInspector
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
+from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 # From this height on, a long notice may have more than one line.
 _ROOMY_LINES = 40
+# What the answers need beside each other while a token is inspected.
+_LEAST_LETTERS = 72
 
 
 class ComparePage(QWidget):
@@ -37,12 +43,15 @@ class ComparePage(QWidget):
 
     changed: something that a frame asks of a place is another now. failed: with what to tell.
     settled: what was told before is no matter any more. messages: where a frame tells it.
-    splitters: by the names under which their sizes are remembered.
+    notified: something was done that cannot be seen. inspector_wanted: whether a person wants to
+    see it. splitters: by the names under which their sizes are remembered.
     """
 
     changed = Signal()
     failed = Signal(object)
     settled = Signal()
+    notified = Signal(str)
+    inspector_wanted = Signal(bool)
 
     def __init__(
         self,
@@ -64,6 +73,10 @@ class ComparePage(QWidget):
         self.differences = DifferenceLine(session.sides, theme)
         self.layers = LayerChart(session.sides.all_runs[1], theme)
         self.heat_map = HeatMap(session.sides.all_runs[1], theme)
+        self.inspection = InspectionModel(engine, session.sides, session.selection, self)
+        self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
+        self.inspector.hide()
+        self._wants_settings = True
         self._lay_out()
         self._connect()
         self._paint()
@@ -91,6 +104,7 @@ class ComparePage(QWidget):
         row.setSpacing(GAP)
         row.addWidget(self.settings_panel)
         row.addLayout(column, 1)
+        row.addWidget(self.inspector)
         order = (self.prompt.editor, self.prompt.run_button, self.prompt.stop_button,
                  self.prompt.new_button, self.prompt.examples)  # fmt: skip
         for before, after in itertools.pairwise(order):
@@ -117,7 +131,15 @@ class ComparePage(QWidget):
         self.settings_panel.edited.connect(self._sync)
         for side, panel in enumerate(self.answers.panels):
             panel.difference_chosen.connect(partial(self.show_difference, side))
+            panel.text.token_chosen.connect(partial(self._select, side))
+            panel.text.token_opened.connect(partial(self._open, side))
         self.answers.panels[1].text.token_hovered.connect(self.heat_map.point_at_token)
+        session.selection.changed.connect(self._show_selection)
+        self.inspection.changed.connect(self.clock.mark)
+        self.inspector.closed.connect(partial(self.inspector_wanted.emit, False))
+        self.inspector.use_rule.connect(self._use_rule)
+        self.inspector.add_rule.connect(self._add_rule)
+        self.settings_panel.side_list.changed.connect(self._show_sides)
 
     # --- what a frame asks of a place ---
 
@@ -209,11 +231,70 @@ class ComparePage(QWidget):
         super().resizeEvent(event)
         has_room = self.height() >= _ROOMY_LINES * self.fontMetrics().lineSpacing()
         self.differences.notice.setWordWrap(has_room)
+        self._give_room()
+
+    @Slot(bool)
+    def show_settings(self, is_wanted: bool) -> None:
+        """Show the settings, or hide them."""
+        self._wants_settings = is_wanted
+        self.settings_panel.setVisible(is_wanted)
+
+    @Slot(bool)
+    def show_inspector(self, is_wanted: bool) -> None:
+        """Show what is known of the selected token, of the newest one if none is; or hide it."""
+        runs = self._session.sides.runs
+        if is_wanted and self._session.selection.place is None and runs and runs[-1].token_count:
+            self._session.selection.select(len(runs) - 1, runs[-1].token_count - 1)
+        self.inspector.setVisible(is_wanted)
+        self.inspection.watch(is_wanted)
+        self._give_room()
+        self.clock.mark()
+
+    def _give_room(self) -> None:
+        """Let the inspector be no wider than half of the page, and the settings make room for it
+        where the answers would have too little."""
+        is_open = not self.inspector.isHidden()
+        if is_open:
+            wanted = self.inspector.sizeHint().width()
+            self.inspector.setFixedWidth(min(wanted, self.width() // 2))
+        taken = self.settings_panel.sizeHint().width() + self.inspector.width()
+        letter = self.fontMetrics().averageCharWidth()
+        is_narrow = is_open and self.width() - taken < _LEAST_LETTERS * letter
+        self.settings_panel.setVisible(self._wants_settings and not is_narrow)
+
+    def _select(self, side: int, token: int) -> None:
+        self._session.selection.select(side, token)
+
+    def _open(self, side: int, token: int) -> None:
+        self._select(side, token)
+        self.inspector_wanted.emit(True)
+
+    @Slot()
+    def _show_selection(self) -> None:
+        place = self._session.selection.place
+        self.answers.show_token(-1 if place is None else place.token)
+        self.clock.mark()
+
+    def _use_rule(self, side: int, rule: RuleParameters) -> None:
+        self.settings_panel.side_list.give(side, rule)
+        self.notified.emit(f"Side {side_letter(side)} of the next run: {format_rule(rule)}")
+
+    def _add_rule(self, rule: RuleParameters) -> None:
+        side_list = self.settings_panel.side_list
+        side_list.append(rule)
+        letter = side_letter(side_list.current)
+        self.notified.emit(f"Side {letter} of the next run: {format_rule(rule)}")
+
+    @Slot()
+    def _show_sides(self) -> None:
+        sides = self.settings_panel.side_list.sides
+        self.inspector.what_if.show_sides(len(sides))
 
     def show_difference(self, side: int) -> None:
         """Mark the first token in which `side` differs from the first side, in both panels."""
         token = self._session.sides.partings[side].token
         if token is not None:
+            self._select(side, token)
             self.answers.panels[0].show_token(token)
             self.answers.panels[side].show_token(token)
 
@@ -223,6 +304,11 @@ class ComparePage(QWidget):
         self.differences.refresh()
         for chart in (self.layers, self.heat_map):
             chart.refresh()
+        if (place := self._session.selection.place) is not None:
+            # The others may have come to this token by now.
+            self.answers.show_token(place.token)
+        if not self.inspector.isHidden():
+            self.inspector.refresh()
 
     @Slot()
     def _sync(self) -> None:

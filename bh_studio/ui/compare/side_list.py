@@ -73,6 +73,12 @@ class SideList(QWidget):
         self._sides[self._current] = rule
         self._sync()
 
+    def give(self, side: int, rule: RuleParameters | None) -> None:
+        """Give `side` another rule and look at it, if there is such a side."""
+        if side < len(self._sides):
+            self._sides[side] = rule
+            self.choose(side)
+
     def show_sides(self, sides: Sides) -> None:
         """Take these sides; the last but for the model's own is looked at."""
         self._sides = list(sides)

@@ -18,7 +18,7 @@ from PySide6.QtGui import (
     QTextLine,
     QTextOption,
 )
-from PySide6.QtWidgets import QPlainTextEdit, QTextEdit, QToolTip, QWidget
+from PySide6.QtWidgets import QApplication, QPlainTextEdit, QTextEdit, QToolTip, QWidget
 
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.transcript import Voice
@@ -26,16 +26,23 @@ from bh_studio.ui.widgets.copied_text import CopiedText
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 from bh_studio.ui.widgets.visible_text import visible
 
+# Keys of the number pad count as modified.
+_PLAIN = (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier)
+
 
 class TokenText(QPlainTextEdit):
     """Shows what was said before muted, then the tokens of a run; appends only what is new.
 
     Positions in the document are UTF-16 units of the passages and the answer, because `visible`
     replaces characters one for one; so copying returns the model's own characters.
+
+    token_chosen: a person looks at this token. token_opened: and wants to know more of it.
     """
 
     following_changed = Signal(bool)
     token_hovered = Signal(int)
+    token_chosen = Signal(int)
+    token_opened = Signal(int)
 
     def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -49,6 +56,7 @@ class TokenText(QPlainTextEdit):
         self._following = True
         self._hovered = -1
         self._mouse_held = False
+        self._pressed_at: QPoint | None = None
         self.setProperty("role", "answer")
         self.setReadOnly(True)
         self.setUndoRedoEnabled(False)
@@ -113,9 +121,21 @@ class TokenText(QPlainTextEdit):
         self.centerCursor()
         self._note_place()
 
+    def reveal_token(self, index: int) -> None:
+        """Mark a token, and scroll to it where it is out of sight; without one mark nothing."""
+        if not 0 <= index < self.token_count:
+            self._marked = None
+            self.setExtraSelections([])
+        elif index != self._marked:
+            if self._is_in_sight(index):
+                self._mark(index)
+                self._set_following(False)
+            else:
+                self.show_token(index)
+
     @property
     def marked_token(self) -> int | None:
-        """The token that `show_token` marked last, if it is still shown."""
+        """The token that was marked last, if it is still shown."""
         return self._marked
 
     def tint_of(self, index: int) -> QColor:
@@ -173,14 +193,25 @@ class TokenText(QPlainTextEdit):
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         self._mouse_held = True
+        is_left = event.button() is Qt.MouseButton.LeftButton
+        self._pressed_at = event.position().toPoint() if is_left else None
         super().mousePressEvent(event)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         super().mouseReleaseEvent(event)
         self._mouse_held = False
         self._note_place()
+        point, pressed, self._pressed_at = event.position().toPoint(), self._pressed_at, None
+        # What was dragged over is selected, to be copied.
+        if pressed is None or self.textCursor().hasSelection():
+            return
+        is_drag = (point - pressed).manhattanLength() >= QApplication.startDragDistance()
+        if not is_drag and (index := self.token_at(pressed)) is not None:
+            self.token_chosen.emit(index)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.modifiers() in _PLAIN and self._take_key(Qt.Key(event.key())):
+            return
         before = self.verticalScrollBar().value()
         super().keyPressEvent(event)
         if self.verticalScrollBar().value() != before:
@@ -188,6 +219,8 @@ class TokenText(QPlainTextEdit):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         top = self.cursorForPosition(QPoint(GAP_SMALL, GAP_SMALL))
+        marked = self._marked
+        is_marked_seen = marked is not None and self._is_in_sight(marked)
         super().resizeEvent(event)
         if self._following:
             self._keep_end()
@@ -196,11 +229,28 @@ class TokenText(QPlainTextEdit):
             bar = self.verticalScrollBar()
             offset = self.cursorRect(top).top() / max(1, self.fontMetrics().lineSpacing())
             bar.setValue(bar.value() + round(offset))
+            if marked is not None and is_marked_seen and not self._is_in_sight(marked):
+                self.show_token(marked)
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         super().mouseMoveEvent(event)
         index = self.token_at(event.position().toPoint())
         self._hover(-1 if index is None else index)
+
+    def _take_key(self, key: Qt.Key) -> bool:
+        """Whether `key` has opened a token, or led from the marked one to the next."""
+        marked = self._marked
+        if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            index = self._token_of(self.textCursor().position()) if marked is None else marked
+            if index is not None:
+                self.token_opened.emit(index)
+            return index is not None
+        step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(key)
+        if step is None or marked is None:
+            return False
+        if 0 <= marked + step < self.token_count:
+            self.token_chosen.emit(marked + step)
+        return True
 
     def _hover(self, index: int) -> None:
         if index != self._hovered:
@@ -281,6 +331,11 @@ class TokenText(QPlainTextEdit):
     def _token_of(self, position: int) -> int | None:
         index = bisect.bisect_right(self._starts, position) - 1
         return index if index >= 0 else None
+
+    def _is_in_sight(self, index: int) -> bool:
+        place = QTextCursor(self.document())
+        place.setPosition(self._starts[index])
+        return self.viewport().rect().contains(self.cursorRect(place).center())
 
     def _mark(self, index: int) -> None:
         self._marked = index

@@ -56,14 +56,19 @@ class InspectionModel(QObject):
         self._engine = engine
         self._sides = sides
         self._selection = selection
-        self._is_watched = False
+        self.token: InspectedToken | None = None
+        self.problem = ""
+        self.level: float | None = None
+        self.what_if: InspectedToken | None = None
+        self.what_if_problem = ""
+        self.run_mean: float | None = None
         self._subject: _Subject | None = None
-        self._is_asked = False
+        self._is_watched = self._is_asked = False
+        self._wants_token = self._wants_what_if = self._wants_run = False
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
         self._rest.timeout.connect(self._want_run)
-        self._forget()
         selection.changed.connect(self._follow)
         sides.changed.connect(self._follow)
         engine.jobs.attached.connect(self._begin_anew)
@@ -121,17 +126,15 @@ class InspectionModel(QObject):
     # --- what it waits for ---
 
     def _forget(self) -> None:
-        self.token: InspectedToken | None = None
+        self.token = None
         self.problem = ""
         self._wants_token = False
         self._drop_level()
 
     def _drop_level(self) -> None:
         self._rest.stop()
-        self.level: float | None = None
-        self.what_if: InspectedToken | None = None
+        self.level = self.what_if = self.run_mean = None
         self.what_if_problem = ""
-        self.run_mean: float | None = None
         self._wants_what_if = self._wants_run = False
 
     @Slot()

@@ -1,0 +1,1 @@
+"""The panel that shows what the router and a rule did for one token."""
