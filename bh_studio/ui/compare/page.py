@@ -34,6 +34,7 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 # From this height on, a long notice may have more than one line.
 _ROOMY_LINES = 40
+_MOST_OF_WIDTH = 0.42
 # What the answers need beside each other while a token is inspected.
 _LEAST_LETTERS = 72
 
@@ -251,12 +252,12 @@ class ComparePage(QWidget):
         self.clock.mark()
 
     def _give_room(self) -> None:
-        """Let the inspector be no wider than half of the page, and the settings make room for it
-        where the answers would have too little."""
+        """Let the inspector leave the larger part of the page to the answers, and the settings make
+        room for it where these would have too little."""
         is_open = not self.inspector.isHidden()
         if is_open:
             wanted = self.inspector.sizeHint().width()
-            self.inspector.setFixedWidth(min(wanted, self.width() // 2))
+            self.inspector.setFixedWidth(min(wanted, round(self.width() * _MOST_OF_WIDTH)))
         taken = self.settings_panel.sizeHint().width() + self.inspector.width()
         letter = self.fontMetrics().averageCharWidth()
         is_narrow = is_open and self.width() - taken < _LEAST_LETTERS * letter

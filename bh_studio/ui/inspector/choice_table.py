@@ -53,7 +53,7 @@ class ChoiceTable(QAbstractTableModel):
     @property
     def stretched(self) -> list[bool]:
         """Of each column, whether it takes the room that the others leave."""
-        return [head in ("Token", "P") for head in _HEADS]
+        return [head == "Token" for head in _HEADS]
 
     def rowCount(self, parent: _Index = _NOWHERE) -> int:
         return 0 if parent.isValid() else len(self.candidates)

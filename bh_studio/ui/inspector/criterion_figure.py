@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QObject, QPointF, Qt, Signal, Slot
@@ -26,6 +28,7 @@ from bh_studio.ui.widgets.theme import GAP_SMALL, GAP_TINY, Theme
 FIRST_RANKS = 16
 _LETTERS_HIGH = 16
 _MARGIN = 0.06
+_LEAST_TICKS, _MOST_TICKS = 3, 6
 _NO_LOG = "There are values of 0 or below, which have no logarithm."
 
 
@@ -48,8 +51,10 @@ class CriterionFigure(ChartCard):
             pg.InfiniteLine(angle=90, label="", labelOpts={"position": place})
             for place in (0.78, 0.94, 0.94)
         )
+        self._line_name = pg.TextItem(anchor=(1, 1))
         for item in (self._line, self._points, self.least, self.most, self.stop):
             self.plot.addItem(item)
+        self.plot.addItem(self._line_name, ignoreBounds=True)
         self.plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.plot.setAccessibleName("What the rule compares in this layer")
         self.first = QRadioButton(f"First {FIRST_RANKS}")
@@ -67,6 +72,8 @@ class CriterionFigure(ChartCard):
         self.plot.viewport().installEventFilter(self)
         self.first.toggled.connect(self._take_ranks)
         self.log.toggled.connect(self._draw)
+        # A p-value is read as it is written elsewhere, not in thousandths.
+        self.axis("left").enableAutoSIPrefix(False)
         self.name_axes("Rank", "")
 
     def _build_layout(self) -> None:
@@ -127,6 +134,8 @@ class CriterionFigure(ChartCard):
         self._points.setBrush(pg.mkBrush(colors.accent))
         self._points.setPen(pg.mkPen(None))
         self._line.setPen(pg.mkPen(colors.text, width=1.4))
+        self._line_name.setColor(colors.text)
+        self._line_name.setFont(font)
         self.stop.setPen(pg.mkPen(colors.alarm, width=2))
         dashes = pg.mkPen(colors.muted, width=1.4, style=Qt.PenStyle.DashLine)
         for limit in (self.least, self.most):
@@ -175,9 +184,14 @@ class CriterionFigure(ChartCard):
         line = _height(line[:shown], is_log)
         self._points.setData(np.arange(1, len(points) + 1), points)
         self._line.setData(np.arange(len(line) + 1) + 0.5, line)
-        self._set_range(1 if is_one else shown, np.concatenate([points, line]))
-        axis = self.axis("left")
-        axis.setLogMode(False, is_log)
+        self._line_name.setVisible(len(line) > 0)
+        if len(line):
+            self._line_name.setText(criterion.line_name)
+            self._line_name.setPos(len(line) + 0.5, line[-1])
+        heights = np.concatenate([points, line])
+        heights = heights[np.isfinite(heights)]
+        self._set_range(1 if is_one else shown, heights)
+        self.axis("left").setTicks([_log_ticks(heights)] if is_log else None)
         self.name_axes("" if is_one else "Rank", criterion.points_name)
         self.axis("bottom").setTicks([[]] if is_one else None)
         self._mark(found, is_one)
@@ -187,8 +201,7 @@ class CriterionFigure(ChartCard):
         self._say()
 
     def _set_range(self, ranks: int, heights: np.ndarray) -> None:
-        known = heights[np.isfinite(heights)]
-        low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+        low, high = (heights.min(), heights.max()) if heights.size else (0.0, 1.0)
         margin = (high - low or 1.0) * _MARGIN
         self.plot.setRange(
             xRange=(0.5, ranks + 0.5), yRange=(low - margin, high + margin), padding=0.01
@@ -210,7 +223,7 @@ class CriterionFigure(ChartCard):
     @Slot()
     def _say(self) -> None:
         if self._token is not None:
-            words = stop_words(self._found)
+            words = count_words(self._found)
             self.set_readout(words)
             self.plot.setAccessibleDescription(words)
 
@@ -225,11 +238,11 @@ class CriterionFigure(ChartCard):
             self._say()
 
 
-def stop_words(layer: InspectedLayer) -> str:
-    """Where the rule stops in a layer, and what the limits make of it."""
+def count_words(layer: InspectedLayer) -> str:
+    """How many experts the rule selects in a layer, and what the limits make of it."""
     if layer.raw_count == layer.count:
-        return f"stops at {layer.count}"
-    return f"stops at {layer.raw_count}, {layer.count} after limits"
+        return f"selects {layer.count}"
+    return f"selects {layer.raw_count}, {layer.count} after limits"
 
 
 def _has_logarithm(criterion: Criterion) -> bool:
@@ -239,6 +252,21 @@ def _has_logarithm(criterion: Criterion) -> bool:
     return bool(
         (points >= 0).all() and (points > 0).any() and (is_limit or criterion.line.min() > 0)
     )
+
+
+def _log_ticks(heights: np.ndarray) -> list[tuple[float, str]]:
+    """Where to write which values on a log axis, neither too many nor fewer than two."""
+    low, high = heights.min(), heights.max()
+    for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        values = [
+            digit * 10.0**power
+            for power in range(math.floor(low), math.ceil(high) + 1)
+            for digit in digits
+        ]
+        ticks = [(math.log10(v), f"{v:g}") for v in values if low <= math.log10(v) <= high]
+        if len(ticks) >= _LEAST_TICKS:
+            break
+    return ticks[:: -(-len(ticks) // _MOST_TICKS)] if ticks else ticks
 
 
 def _height(values: np.ndarray, is_log: bool) -> np.ndarray:

@@ -130,7 +130,7 @@ def _columns_of(
         _measured("P", "Probability that the router gives it", found.probabilities),
     ]
     if found.p_values is not None:
-        columns.append(_measured("p", "p-value of its score under the null", found.p_values))
+        columns.append(_measured("p", "p-value of its score under the null", found.p_values, 2))
     if found.weights is not None:
         columns.append(_measured("Weight", "By which its output is mixed in", found.weights))
     return columns + [_side(name, experts, found) for name, experts in taken]
@@ -143,14 +143,14 @@ def _counted(name: str, meaning: str, number: Callable[[int], int]) -> _Column:
     return _Column(name, meaning, cell, cell, lambda row: f"{name} {cell(row)}")
 
 
-def _measured(name: str, meaning: str, values: np.ndarray) -> _Column:
-    def written(row: int, digits: int) -> str:
-        return f"{values[row]:.{digits}g}" if row < len(values) else ""
+def _measured(name: str, meaning: str, values: np.ndarray, digits: int = 3) -> _Column:
+    def written(row: int, many: int) -> str:
+        return f"{values[row]:.{many}g}" if row < len(values) else ""
 
     return _Column(
         name,
         meaning,
-        lambda row: written(row, 3),
+        lambda row: written(row, digits),
         lambda row: written(row, 9),
         lambda row: f"{meaning}: {written(row, 9) or 'none'}",
         is_stretched=True,

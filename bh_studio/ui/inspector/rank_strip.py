@@ -175,12 +175,12 @@ class RankStrip(ChartCard):
 
 
 def shades(token: InspectedToken) -> np.ndarray:
-    """(layer, rank) float32 from 0 to 1: the smaller a p-value, by its logarithm, the more; by
-    probability where there are none, the largest of the token being 1."""
+    """(layer, rank) float32 from 0 to 1: the smaller a p-value, by its logarithm, the more; where
+    there are none by the square root of the probability, the largest of the token being 1."""
     values = np.stack([_shaded(one.p_values, one.probabilities)[1] for one in token.layers])
     if token.layers[0].p_values is not None:
         return (np.log(values.clip(_LEAST_P, 1.0)) / np.log(_LEAST_P)).astype(np.float32)
-    return (values / values.max()).astype(np.float32)
+    return np.sqrt(values / values.max()).astype(np.float32)
 
 
 def _shaded(p_values: np.ndarray | None, probabilities: np.ndarray) -> tuple[str, np.ndarray]:

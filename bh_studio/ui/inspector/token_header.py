@@ -7,7 +7,7 @@ from PySide6.QtWidgets import (
     QButtonGroup,
     QHBoxLayout,
     QLabel,
-    QPushButton,
+    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -46,7 +46,7 @@ class TokenHeader(QWidget):
         self.former = _tool("Former token", Qt.ArrowType.LeftArrow)
         self.next = _tool("Next token", Qt.ArrowType.RightArrow)
         self.close_button = _tool("Close the inspector", Qt.ArrowType.NoArrow)
-        self.side_buttons = tuple(QPushButton() for _ in range(MOST_SIDES))
+        self.side_buttons = tuple(QToolButton() for _ in range(MOST_SIDES))
         self.parting = QLabel()
         self.parting.setProperty("role", "muted")
         self.parting.setWordWrap(True)
@@ -63,14 +63,15 @@ class TokenHeader(QWidget):
         top.addWidget(self.title, 1)
         top.addWidget(self.identity)
         top.addSpacing(GAP_SMALL)
-        for tool in (self.former, self.next, self.close_button):
-            top.addWidget(tool)
+        for button in (self.former, self.next, self.close_button):
+            top.addWidget(button)
         sides = QHBoxLayout()
         sides.setSpacing(GAP_TINY)
         group = QButtonGroup(self)
         for side, button in enumerate(self.side_buttons):
             button.setCheckable(True)
-            button.setMinimumWidth(1)
+            button.setProperty("role", "tool")
+            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             group.addButton(button, side)
             sides.addWidget(button, 1)
         group.idClicked.connect(self._take_side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -103,13 +103,3 @@ def finished_run(
     session = desk.engine.finish()
     desk.settle()
     return session
-
-
-@pytest.fixture
-def make_finished(desk: Desk) -> Callable[..., Session]:
-    """Makes a finished run in the window of this test."""
-
-    def make(words: Sequence[str], **wishes: object) -> Session:
-        return finished_run(desk, words, **wishes)  # type: ignore[arg-type]
-
-    return make
