@@ -136,7 +136,6 @@ class ComparePage(QWidget):
             panel.text.token_opened.connect(partial(self._open, side))
         self.answers.panels[1].text.token_hovered.connect(self.heat_map.point_at_token)
         session.selection.changed.connect(self._show_selection)
-        self.inspection.changed.connect(self.clock.mark)
         self.inspector.closed.connect(partial(self.inspector_wanted.emit, False))
         self.inspector.use_rule.connect(self._use_rule)
         self.inspector.add_rule.connect(self._add_rule)
@@ -249,7 +248,8 @@ class ComparePage(QWidget):
         self.inspector.setVisible(is_wanted)
         self.inspection.watch(is_wanted)
         self._give_room()
-        self.clock.mark()
+        if is_wanted:
+            self.inspector.refresh()
 
     def _give_room(self) -> None:
         """Let the inspector leave the larger part of the page to the answers, and the settings make
@@ -274,7 +274,6 @@ class ComparePage(QWidget):
     def _show_selection(self) -> None:
         place = self._session.selection.place
         self.answers.show_token(-1 if place is None else place.token)
-        self.clock.mark()
 
     def _use_rule(self, side: int, rule: RuleParameters) -> None:
         self.settings_panel.side_list.give(side, rule)

@@ -74,7 +74,8 @@ class CriterionFigure(ChartCard):
         self.log.toggled.connect(self._draw)
         # A p-value is read as it is written elsewhere, not in thousandths.
         self.axis("left").enableAutoSIPrefix(False)
-        self.name_axes("Rank", "")
+        self._names = ("Rank", "")
+        self.name_axes(*self._names)
 
     def _build_layout(self) -> None:
         choices = QHBoxLayout()
@@ -192,7 +193,10 @@ class CriterionFigure(ChartCard):
         heights = heights[np.isfinite(heights)]
         self._set_range(1 if is_one else shown, heights)
         self.axis("left").setTicks([_log_ticks(heights)] if is_log else None)
-        self.name_axes("" if is_one else "Rank", criterion.points_name)
+        names = ("" if is_one else "Rank", criterion.points_name)
+        if names != self._names:
+            self._names = names
+            self.name_axes(*names)
         self.axis("bottom").setTicks([[]] if is_one else None)
         self._mark(found, is_one)
         rule = self._token.rule

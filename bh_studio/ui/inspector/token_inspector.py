@@ -23,6 +23,7 @@ from bh_studio.ui.inspector.rows_view import RowsView
 from bh_studio.ui.inspector.token_header import TokenHeader
 from bh_studio.ui.inspector.token_words import said_texts
 from bh_studio.ui.inspector.what_if_panel import WhatIfPanel
+from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Place, Selection
@@ -58,6 +59,8 @@ class TokenInspector(QFrame):
         self._theme = theme
         self._tabled: tuple[object, ...] = ()
         self._chosen: tuple[object, ...] = ()
+        # Of its own: a token that was just clicked waits for no frame of the charts.
+        self.clock = FrameClock(self)
         self.setProperty("role", "card")
         self.setAccessibleName("Token inspector")
         self.header = TokenHeader(sides, selection, theme)
@@ -80,6 +83,9 @@ class TokenInspector(QFrame):
         self.what_if.use_rule.connect(self.use_rule)
         self.what_if.add_rule.connect(self.add_rule)
         self.copy_button.clicked.connect(self.copy)
+        selection.changed.connect(self._refresh_if_open)
+        inspection.changed.connect(self.clock.mark)
+        self.clock.frame.connect(self._refresh_if_open)
         theme.changed.connect(self._take_theme)
         self._take_theme()
         self.refresh()
@@ -144,6 +150,11 @@ class TokenInspector(QFrame):
             self.what_if.refresh(place)
             self._show_experts(place, token, layer)
         self._show_choices(place)
+
+    @Slot()
+    def _refresh_if_open(self) -> None:
+        if not self.isHidden():
+            self.refresh()
 
     @Slot()
     def copy(self) -> None:

@@ -32,7 +32,7 @@ def opened(desk: Desk, **wishes: object) -> TokenInspector:
 
 def settle(desk: Desk) -> None:
     desk.qtbot.waitUntil(lambda: not desk.engine.has_files_left)
-    desk.page.clock.flush()
+    desk.page.inspector.clock.flush()
 
 
 def select(desk: Desk, side: int, token: int, layer: int | None = None) -> None:

@@ -153,8 +153,10 @@ class InspectionModel(QObject):
             return
         former, self._subject = self._subject, self._find_subject()
         if self._subject != former:
+            before = self.token, self.problem, self.level, self.what_if
             self._take_subject(former)
-            self.changed.emit()
+            if (self.token, self.problem, self.level, self.what_if) != before:
+                self.changed.emit()
         self._go_on()
 
     def _find_subject(self) -> _Subject | None:
