@@ -111,6 +111,12 @@ def count_statistics(
     )
 
 
+def limit_shares(counts: np.ndarray, raw_counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(layer,) float64 each: share of the tokens in which min_k, and in which max_k, decided the
+    count, as count_statistics says of all pairs. counts, raw_counts: (token, layer); not empty."""
+    return (raw_counts < counts).mean(axis=0), (raw_counts > counts).mean(axis=0)
+
+
 def _mean(values: np.ndarray, times: np.ndarray | None, axis: int | None = None) -> Any:
     """The mean over `axis` or over all, each value taken `times` times; whole sums are exact."""
     if times is None:

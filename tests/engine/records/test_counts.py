@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
+from bh_studio.engine.records.counts import (
+    count_statistics,
+    first_difference,
+    limit_shares,
+    tokens_per_second,
+)
 
 
 def test_count_statistics_of_a_hand_case() -> None:
@@ -20,6 +25,18 @@ def test_count_statistics_of_a_hand_case() -> None:
     assert found.histogram == (0, 1, 0, 1, 1, 0, 0, 0, 1)
     assert found.share_clamped_min == 0.25
     assert found.share_clamped_max == 0.25
+
+
+def test_limits_by_layer_are_those_of_all_pairs() -> None:
+    counts = np.array([[1, 4], [3, 8], [1, 8]], dtype=np.uint8)
+    raw = np.array([[0, 4], [3, 11], [1, 9]], dtype=np.uint8)
+    least, most = limit_shares(counts, raw)
+    assert least.tolist() == pytest.approx([1 / 3, 0])
+    assert most.tolist() == pytest.approx([0, 2 / 3])
+    found = count_statistics(counts, raw)
+    assert (least.mean(), most.mean()) == pytest.approx(
+        (found.share_clamped_min, found.share_clamped_max)
+    )
 
 
 def test_tokens_that_were_counted_together_are_the_tokens_one_by_one() -> None:
