@@ -1,128 +1,125 @@
-"""Bars of mean experts per layer, with their spread and the baseline's top-k as a line."""
+"""Bars of mean experts by layer, with their spread and the model's own top-k as a line."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QObject, QPointF, Qt, Slot
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtCore import QRectF, Qt
 
-from bh_studio.ui.charts.chart_card import ChartCard
-from bh_studio.ui.state.run_model import RunModel
-from bh_studio.ui.widgets.theme import Theme
+from bh_studio.engine.rules.sides import MOST_SIDES
+from bh_studio.ui.charts.chart import Cell
+from bh_studio.ui.charts.grouped_bars import GroupedBars
+from bh_studio.ui.charts.numbers import Numbers
+from bh_studio.ui.charts.shown import ShownSide
+from bh_studio.ui.state.selection import Place
 
 _HEADROOM = 1.18
-_EXPLANATION = "Mean over tokens, ± 1 std"
 
 
-class LayerChart(ChartCard):
-    """Built once for a number of layers; a frame changes heights only."""
+class LayerChart(GroupedBars):
+    """Whiskers are one standard deviation, as far as there can be so many experts."""
 
-    def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
-        super().__init__(
-            "Experts per layer",
-            "Bars will show how many experts BH uses in each layer: the mean over the tokens so "
-            "far, with its spread, against the baseline's fixed number.",
-            theme,
-            parent,
+    title = "Experts by layer"
+    meaning = (
+        "Bars will show how many experts each side uses in each layer: the mean over the tokens "
+        "so far, with its spread, against the model's own fixed number."
+    )
+    bottom_name, left_name = "Layer", "Experts per token"
+
+    def build(self) -> None:
+        super().build()
+        self._spreads = tuple(
+            pg.ErrorBarItem(x=np.zeros(1), y=np.zeros(1), top=0, bottom=0)
+            for _ in range(MOST_SIDES)
         )
-        self._run = run
-        self._layers = 0
-        self.plot.setAccessibleName("Chart of experts per layer")
-        self.plot.setToolTip("Point at a bar to read its numbers.")
-        self._bars = pg.BarGraphItem(x=[0], height=[0], width=0.72)
-        self._spread = pg.ErrorBarItem(x=np.zeros(1), y=np.zeros(1), height=0, beam=0.24)
         self._reference = pg.InfiniteLine(
             angle=0, label="", labelOpts={"position": 0.99, "anchors": [(1, 1), (1, 1)]}
         )
-        for item in (self._bars, self._spread, self._reference):
+        for item in (*self._spreads, self._reference):
             self.plot.addItem(item)
-        layout = QVBoxLayout(self.body)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.plot)
-        self.plot.scene().sigMouseMoved.connect(self._read_at)
-        self.plot.installEventFilter(self)
-        self.name_axes("Layer", "Experts per token")
 
-    @Slot()
-    def refresh(self) -> None:
-        """Show the run as it is now."""
-        run = self._run
-        self.show_empty(run.token_count == 0)
-        self.set_title(
-            "Experts per layer (counted only)" if run.is_counted_only else "Experts per layer"
-        )
-        if run.token_count == 0:
-            return
-        if not self.readout:
-            self.set_readout(_EXPLANATION)
-        self._lay_out()
-        statistics = run.statistics
-        x = np.arange(run.layers)
-        means = np.array(statistics.per_layer_mean)
-        self._bars.setOpts(x=x, height=means)
-        self._spread.setData(x=x, y=means, height=2 * np.array(statistics.per_layer_std))
+    def heights(self, side: ShownSide) -> np.ndarray:
+        return np.array(side.statistics.per_layer_mean)
 
-    @property
-    def heights(self) -> tuple[float, ...]:
-        """The bars as drawn."""
-        return tuple(float(height) for height in self._bars.opts["height"])
+    def whiskers(self, side: ShownSide) -> tuple[np.ndarray, np.ndarray]:
+        """(layer,) the lower and the upper end of each."""
+        means, stds = self.heights(side), np.array(side.statistics.per_layer_std)
+        least, most = side.possible
+        # A mean is what it is, whatever should have been possible.
+        low = np.minimum(means, np.maximum(means - stds, least))
+        return low, np.maximum(means, np.minimum(means + stds, most))
+
+    def top(self) -> float:
+        return self.shown.sides[0].about.scale.high * _HEADROOM
+
+    def grid(self) -> Cell:
+        return self.shown.layers, len(self.shown.written)
+
+    def draw(self) -> None:
+        super().draw()
+        shown = self.shown
+        if self._reference.value() != shown.top_k:
+            self._reference.setValue(shown.top_k)
+        self._reference.label.setFormat(f"Model's own: {shown.top_k} in every layer")
+        for spread in self._spreads:
+            spread.setVisible(False)
+        for place, side in enumerate(shown.written):
+            means = self.heights(side)
+            low, high = self.whiskers(side)
+            spread = self._spreads[side.number]
+            spread.setData(
+                x=np.arange(len(means)) + self.offset(place), y=means,
+                bottom=means - low, top=high - means, beam=self._width / 3,
+            )  # fmt: skip
+            spread.setVisible(True)
 
     @property
     def reference(self) -> float:
-        """Where the baseline's line is drawn."""
+        """Where the line of the model's own number is drawn."""
         return float(self._reference.value())
 
-    def describe(self, layer: int) -> str:
-        """The numbers of one bar."""
-        statistics = self._run.statistics
-        return (
-            f"Layer {layer}: {statistics.per_layer_mean[layer]:.2f} ± "
-            f"{statistics.per_layer_std[layer]:.2f} experts"
-        )
+    def hint(self) -> str:
+        counted = [side.title for side in self.shown.written if side.about.note]
+        note = f"  ·  {', '.join(counted)}" if counted else ""
+        return f"Mean over tokens, ± 1 std{note}"
 
-    @Slot()
+    def describe(self, column: int, row: int) -> str:
+        """The numbers of all sides in a layer."""
+        parts = []
+        for side in self.shown.written:
+            mean, std = side.statistics.per_layer_mean, side.statistics.per_layer_std
+            parts.append(f"{side.title} {mean[column]:.2f} ± {std[column]:.2f}")
+        return f"Layer {column}: {', '.join(parts)} experts"
+
+    def choose(self, column: int, row: int) -> None:
+        side = self.shown.written[row]
+        place = self.selection.place
+        token = side.tokens - 1 if place is None else place.token
+        self.selection.select(side.number, token, column)
+
+    def selected_outline(self, place: Place) -> QRectF | None:
+        return None if place.layer is None else self.group_outline(place.layer)
+
+    def numbers(self) -> Numbers:
+        written = self.shown.written
+        values = [
+            column
+            for side in written
+            for column in (side.statistics.per_layer_mean, side.statistics.per_layer_std)
+        ]
+        names = [f"{side.name} {what}" for side in written for what in ("mean", "std")]
+        return Numbers(("Layer",), tuple(names), np.array(values).T)
+
     def take_theme(self) -> None:
         super().take_theme()
-        if not hasattr(self, "_bars"):
-            return
         colors = self.theme.colors
-        self._bars.setOpts(brush=colors.accent, pen=pg.mkPen(None))
-        self._spread.setData(pen=pg.mkPen(colors.text, width=1))
+        for spread in self._spreads:
+            spread.setData(pen=pg.mkPen(colors.text, width=1))
         dashes = pg.mkPen(colors.text, width=1.4, style=Qt.PenStyle.DashLine)
         self._reference.setPen(dashes)
         self._reference.label.setColor(colors.text)
-        font = self.font()
-        font.setPointSizeF(self.theme.point_size * 0.88)
-        self._reference.label.setFont(font)
+        self._reference.label.setFont(self.small_font)
 
     def show_names(self, has_room: bool) -> None:
         super().show_names(has_room)
-        if hasattr(self, "_reference"):
-            self._reference.label.setVisible(has_room)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if watched is self.plot and event.type() is QEvent.Type.Leave:
-            self.set_readout(_EXPLANATION)
-        return super().eventFilter(watched, event)
-
-    def _lay_out(self) -> None:
-        run = self._run
-        top = run.scale.high * _HEADROOM
-        self.plot.setRange(xRange=(-0.6, run.layers - 0.4), yRange=(0, top), padding=0)
-        if self._reference.value() != run.top_k:
-            self._reference.setValue(run.top_k)
-        self._reference.label.setFormat(f"Baseline: {run.top_k} in every layer")
-        if self._layers != run.layers:
-            self._layers = run.layers
-            step = 1 if run.layers <= 24 else 4
-            ticks = [(layer, str(layer)) for layer in range(0, run.layers, step)]
-            self.axis("bottom").setTicks([ticks])
-
-    @Slot(object)
-    def _read_at(self, point: QPointF) -> None:
-        if self._run.token_count == 0:
-            return
-        layer = round(self.plot.getPlotItem().vb.mapSceneToView(point).x())
-        inside = 0 <= layer < self._run.layers
-        self.set_readout(self.describe(layer) if inside else _EXPLANATION)
+        self._reference.label.setVisible(has_room)

@@ -9,16 +9,15 @@ import itertools
 from functools import partial
 
 from PySide6.QtCore import Qt, Signal, Slot
-from PySide6.QtGui import QResizeEvent
+from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.rules import RuleParameters, format_rule
 from bh_studio.engine.rules.sides import side_letter
-from bh_studio.ui.charts.heat_map import HeatMap
-from bh_studio.ui.charts.layer_chart import LayerChart
 from bh_studio.ui.compare.answers import Answers, new_splitter
+from bh_studio.ui.compare.chart_row import ChartRow
 from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
 from bh_studio.ui.compare.settings_panel import SettingsPanel
@@ -72,8 +71,7 @@ class ComparePage(QWidget):
         self.settings_panel = SettingsPanel(theme)
         self.answers = Answers(session.sides, theme)
         self.differences = DifferenceLine(session.sides, theme)
-        self.layers = LayerChart(session.sides.all_runs[1], theme)
-        self.heat_map = HeatMap(session.sides.all_runs[1], theme)
+        self.charts = ChartRow(session.sides, session.selection, theme)
         self.inspection = InspectionModel(engine, session.sides, session.selection, self)
         self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
         self.inspector.hide()
@@ -84,22 +82,25 @@ class ComparePage(QWidget):
         self._sync()
 
     def _lay_out(self) -> None:
-        charts = new_splitter(Qt.Orientation.Horizontal, self.layers, self.heat_map)
         lower = QWidget()
         below = QVBoxLayout(lower)
         below.setContentsMargins(0, 0, 0, 0)
         below.setSpacing(GAP_SMALL)
         below.addWidget(self.differences)
-        below.addWidget(charts, 1)
+        below.addWidget(self.charts.splitter, 1)
         rows = new_splitter(Qt.Orientation.Vertical, self.answers, lower)
         rows.setSizes([1000, 1050])
-        self.splitters = {"answers": self.answers.splitter, "charts": charts, "rows": rows}
+        self.splitters = {
+            "answers": self.answers.splitter,
+            "charts": self.charts.splitter,
+            "rows": rows,
+        }
         self.messages = QVBoxLayout()
         column = QVBoxLayout()
         column.setSpacing(GAP_SMALL)
         column.addWidget(self.prompt)
         column.addLayout(self.messages)
-        column.addWidget(rows, 1)
+        column.addWidget(self.charts.over(rows), 1)
         row = QHBoxLayout(self)
         row.setContentsMargins(GAP, GAP, GAP, GAP_SMALL)
         row.setSpacing(GAP)
@@ -134,7 +135,8 @@ class ComparePage(QWidget):
             panel.difference_chosen.connect(partial(self.show_difference, side))
             panel.text.token_chosen.connect(partial(self._select, side))
             panel.text.token_opened.connect(partial(self._open, side))
-        self.answers.panels[1].text.token_hovered.connect(self.heat_map.point_at_token)
+            panel.text.token_hovered.connect(self.charts.point_at_token)
+        self.charts.failed.connect(self.failed)
         session.selection.changed.connect(self._show_selection)
         self.inspector.closed.connect(partial(self.inspector_wanted.emit, False))
         self.inspector.use_rule.connect(self._use_rule)
@@ -290,6 +292,13 @@ class ComparePage(QWidget):
         sides = self.settings_panel.side_list.sides
         self.inspector.what_if.show_sides(len(sides))
 
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        # While there is something to stop, the key is the menu's.
+        if event.key() == Qt.Key.Key_Escape and self.charts.is_maximised:
+            self.charts.bring_back()
+            return
+        super().keyPressEvent(event)
+
     def show_difference(self, side: int) -> None:
         """Mark the first token in which `side` differs from the first side, in both panels."""
         token = self._session.sides.partings[side].token
@@ -302,8 +311,7 @@ class ComparePage(QWidget):
     def _paint(self) -> None:
         self.answers.refresh()
         self.differences.refresh()
-        for chart in (self.layers, self.heat_map):
-            chart.refresh()
+        self.charts.refresh()
         if (place := self._session.selection.place) is not None:
             # The others may have come to this token by now.
             self.answers.show_token(place.token)

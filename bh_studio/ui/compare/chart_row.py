@@ -1,0 +1,151 @@
+"""The two charts below the answers, and where they go: over the page, or into windows."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from PySide6.QtCore import QObject, Qt, Signal, Slot
+from PySide6.QtGui import QCloseEvent
+from PySide6.QtWidgets import QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+
+from bh_studio.ui.charts.heat_map import HeatMap
+from bh_studio.ui.charts.layer_chart import LayerChart
+from bh_studio.ui.charts.slot.chart_slot import ChartSlot
+from bh_studio.ui.compare.answers import new_splitter
+from bh_studio.ui.state.run_sides import RunSides
+from bh_studio.ui.state.selection import Selection
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
+
+_FIRST = (LayerChart, HeatMap)
+_WINDOW_SIZE = (900, 600)
+
+
+class ChartRow(QObject):
+    """slots: both, wherever they are. splitter: where they belong. failed: with what to tell."""
+
+    failed = Signal(object)
+
+    def __init__(
+        self, sides: RunSides, selection: Selection, theme: Theme, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.slots = tuple(ChartSlot(sides, selection, theme, first) for first in _FIRST)
+        self.splitter = new_splitter(Qt.Orientation.Horizontal, *self.slots)
+        self._stand_ins = tuple(_StandIn() for _ in self.slots)
+        self._windows = tuple(_ChartWindow() for _ in self.slots)
+        self._pages = QStackedWidget()
+        for slot, stand_in, window in zip(self.slots, self._stand_ins, self._windows, strict=True):
+            slot.failed.connect(self.failed)
+            slot.maximise.toggled.connect(partial(self._maximise, slot))
+            slot.pop_out.toggled.connect(partial(self._pop_out, slot))
+            slot.picker.currentTextChanged.connect(window.setWindowTitle)
+            stand_in.button.clicked.connect(window.close)
+            window.closed.connect(slot.pop_out.toggle)
+
+    def over(self, rows: QWidget) -> QWidget:
+        """`rows`, in whose place one of the charts can be."""
+        self._pages.addWidget(rows)
+        return self._pages
+
+    @property
+    def is_maximised(self) -> bool:
+        """Whether one of the charts is in place of everything else."""
+        return any(slot.maximise.isChecked() for slot in self.slots)
+
+    @Slot()
+    def bring_back(self) -> None:
+        """Show everything else again."""
+        for slot in self.slots:
+            slot.maximise.setChecked(False)
+
+    def refresh(self) -> None:
+        """Show the runs as they are now."""
+        for slot in self.slots:
+            slot.refresh()
+
+    @Slot(int)
+    def point_at_token(self, token: int) -> None:
+        """Show in the charts where a token is that is pointed at elsewhere; -1 for none."""
+        for slot in self.slots:
+            slot.point_at_token(token)
+
+    def _maximise(self, slot: ChartSlot, is_wanted: bool) -> None:
+        if is_wanted:
+            slot.pop_out.setChecked(False)
+            self._leave(slot)
+            self._pages.addWidget(slot)
+            self._pages.setCurrentWidget(slot)
+            slot.show()
+            slot.chart.plot.setFocus()
+        else:
+            self._pages.removeWidget(slot)
+            self._return(slot)
+
+    def _pop_out(self, slot: ChartSlot, is_wanted: bool) -> None:
+        window = self._windows[self.slots.index(slot)]
+        if is_wanted:
+            slot.maximise.setChecked(False)
+            self._leave(slot)
+            window.take(slot, self._pages.window())
+        else:
+            window.hide()
+            self._return(slot)
+
+    def _leave(self, slot: ChartSlot) -> None:
+        """Put the stand-in in its place, so that the others keep theirs."""
+        number = self.slots.index(slot)
+        self.splitter.replaceWidget(number, self._stand_ins[number])
+        self._stand_ins[number].show()
+
+    def _return(self, slot: ChartSlot) -> None:
+        number = self.slots.index(slot)
+        self.splitter.replaceWidget(number, slot)
+        self._stand_ins[number].setParent(None)
+        slot.show()
+
+
+class _StandIn(QWidget):
+    """Where a chart was that is in a window now. button: brings it back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        words = QLabel("This chart is in a window of its own.")
+        words.setProperty("role", "empty")
+        words.setWordWrap(True)
+        words.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.button = QPushButton("Bring it back")
+        self.button.setProperty("role", "plain")
+        self.button.setToolTip("Close the window and show the chart here again")
+        layout = QVBoxLayout(self)
+        layout.setSpacing(GAP_SMALL)
+        layout.addStretch()
+        layout.addWidget(words)
+        layout.addWidget(self.button, 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addStretch()
+
+
+class _ChartWindow(QWidget):
+    """closed: by the person; the chart is to go back."""
+
+    closed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(GAP, GAP, GAP, GAP)
+        self.resize(*_WINDOW_SIZE)
+
+    def take(self, slot: ChartSlot, owner: QWidget) -> None:
+        """Show `slot`, in front of the window that it is from and gone with it."""
+        size = self.size()
+        self.setParent(owner, Qt.WindowType.Window)
+        self.setWindowTitle(slot.picker.currentText())
+        self._layout.addWidget(slot)
+        self.resize(size)
+        slot.show()
+        self.show()
+        slot.picker.setFocus()
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        super().closeEvent(event)
+        self.closed.emit()
