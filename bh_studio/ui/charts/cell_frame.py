@@ -8,7 +8,7 @@ from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import QStyleOptionGraphicsItem, QWidget
 
 # In pixels: the least that it is wide and high, and its line with the border around that.
-_LEAST, _LINE, _BORDERED = 9, 2, 5
+_LEAST, _LINE, _BORDERED = 9, 2, 4
 
 
 class CellFrame(pg.GraphicsObject):

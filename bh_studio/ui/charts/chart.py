@@ -76,6 +76,7 @@ class Chart(QWidget):
         item.hideButtons()
         item.setMouseEnabled(x=False, y=False)
         item.disableAutoRange()
+        item.setContentsMargins(0, _OVERHANG / 2, _OVERHANG, 0)
         self._frame, self.pointer = CellFrame(), CellFrame()
         for frame in (self._frame, self.pointer):
             self.plot.addItem(frame, ignoreBounds=True)

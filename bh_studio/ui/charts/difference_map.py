@@ -17,7 +17,7 @@ from bh_studio.ui.charts.token_map import TokenMap
 # vision. Equally many is the ground, so that what differs is what is seen.
 _FEWER, _MORE = {False: "#0b5394", True: "#6db8ff"}, {False: "#b45309", True: "#ffa94d"}
 _MIDDLE = 128
-_SHADE = 60
+_SHADE = 85
 
 
 class DifferenceMap(TokenMap):

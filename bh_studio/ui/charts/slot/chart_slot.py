@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from PySide6.QtCore import QSignalBlocker, Qt, Signal, Slot
+from PySide6.QtCore import QSignalBlocker, QSize, Qt, Signal, Slot
 from PySide6.QtGui import QAction, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMenu,
+    QSizePolicy,
     QStackedWidget,
     QTableView,
     QToolButton,
@@ -66,6 +67,7 @@ class ChartSlot(QFrame):
         self._is_owed = True
         self._built: dict[type[Chart], Chart] = {}
         self._table: QTableView | None = None
+        self._names: list[tuple[int, str, str]] = []
         self._files = ChartFiles(self)
         self._files.failed.connect(self.failed)
         self._files.written.connect(self._tell_written)
@@ -167,8 +169,17 @@ class ChartSlot(QFrame):
         self.side_picker.setToolTip("The side that the chart shows")
         # Whatever the longest name, a narrow card has room for the rest of its header.
         self.picker.setMinimumWidth(_LEAST_PICKER)
+        most, fixed = QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed
+        self.picker.setSizePolicy(most, fixed)
+        self.picker.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.side_picker.setSizePolicy(fixed, fixed)
+        # One letter and no icon: by its contents Qt makes it as wide as it was without any.
+        self.side_picker.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.side_picker.setMinimumContentsLength(1)
+        self.side_picker.setIconSize(QSize(0, 0))
         for picker in (self.picker, self.side_picker):
-            picker.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
             picker.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.picker.currentIndexChanged.connect(self._pick)
         self.side_picker.activated.connect(self._choose_side)
@@ -292,14 +303,15 @@ class ChartSlot(QFrame):
         written = () if chart.is_of_one_side else self._shown.written
         self._key.show_sides(written)
         self._key.setVisible(bool(written))
-        titles = [side.name for side in offered]
-        if titles != [self.side_picker.itemText(i) for i in range(self.side_picker.count())]:
+        names = [
+            (side.number, side.name, f"{side.title}: {side.about.routing}") for side in offered
+        ]
+        if names != self._names:
+            self._names = names
             self.side_picker.clear()
-            for side in offered:
-                self.side_picker.addItem(side.name, side.number)
-        for row, side in enumerate(offered):
-            words = plain_tooltip(f"{side.title}: {side.about.routing}")
-            self.side_picker.setItemData(row, words, Qt.ItemDataRole.ToolTipRole)
+            for row, (number, letter, words) in enumerate(names):
+                self.side_picker.addItem(letter, number)
+                self.side_picker.setItemData(row, plain_tooltip(words), Qt.ItemDataRole.ToolTipRole)
         if offered:
             self.side_picker.setCurrentIndex(self.side_picker.findData(chart.side.number))
 

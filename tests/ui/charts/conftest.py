@@ -1,0 +1,152 @@
+"""A run of several sides that tests write by hand, without an engine or a window."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+
+from bh_studio.engine.protocol.events import PromptRead, TokenGenerated
+from bh_studio.engine.records.decisions.decision import Decision
+from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
+from bh_studio.engine.records.decisions.token_choices import TokenChoice
+from bh_studio.engine.records.terms import Conversation, GenerationParameters
+from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.ui.charts.chart import Chart
+from bh_studio.ui.charts.shown import Shown
+from bh_studio.ui.charts.slot.chart_slot import ChartSlot
+from bh_studio.ui.state.run_sides import RunSides
+from bh_studio.ui.state.selection import Selection
+from bh_studio.ui.widgets.theme import Theme
+from tests.fake_engine import MODEL
+
+BH = RuleParameters(level=0.05, min_k=1, max_k=8)
+Drawn = TypeVar("Drawn", bound=Chart)
+
+
+class Run:
+    """sides, selection: what charts and slots are made with."""
+
+    def __init__(self) -> None:
+        self.sides = RunSides()
+        self.selection = Selection()
+
+    def begin(
+        self,
+        *rules: RuleParameters | None,
+        prompt: str = "Once",
+        tokens: int = 32,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """Begin a run with these rules: the model's own and BH if none are given."""
+        generation = GenerationParameters(max_new_tokens=tokens)
+        self.sides.begin(prompt, rules or (None, BH), generation, MODEL, conversation)
+
+    def read(self, side: int, experts: Sequence[Sequence[int]]) -> None:
+        """A side has read its prompt; at each position the same experts ran in all layers."""
+        counts = np.full((len(experts), MODEL.layers), 2, np.uint8)
+        self.sides.read_prompt(PromptRead(side, counts, counts, self.decision(experts)))
+
+    def say(
+        self,
+        side: int,
+        text: str,
+        counts: object = 8,
+        raw_counts: object = None,
+        *,
+        experts: Sequence[int] | None = None,
+        log_probability: float | None = None,
+        rank: int = 1,
+    ) -> None:
+        """A side says a token. counts: of each layer, or of all."""
+        used = np.broadcast_to(np.asarray(counts, np.uint8), (MODEL.layers,)).copy()
+        raw = used if raw_counts is None else np.asarray(raw_counts, np.uint8)
+        run = self.sides.runs[side]
+        choice = None
+        if log_probability is not None:
+            tops = np.arange(5, dtype=np.int32), np.full(5, -1, np.float32)
+            choice = TokenChoice(log_probability, rank, *tops)
+        self.sides.append(
+            TokenGenerated(
+                side=side,
+                index=run.token_count,
+                token_id=sum(text.encode("utf-8", "replace")),
+                text=text,
+                expert_counts=used,
+                raw_counts=np.broadcast_to(raw, (MODEL.layers,)).copy(),
+                seconds=0.1 * (run.token_count + 1),
+                decision=None if experts is None else self.decision([experts]),
+                choice=choice,
+            )
+        )
+
+    def decision(self, experts: Sequence[Sequence[int]]) -> Decision:
+        """At each position the same experts in all layers."""
+        ran = np.full((len(experts), MODEL.layers, 8), NO_EXPERT, np.uint8)
+        for position, of in enumerate(experts):
+            ran[position, :, : len(of)] = of
+        return Decision(ran, None)
+
+    def write(self, tokens: int = 6) -> None:
+        """All sides say something that is worth a picture."""
+        random = np.random.default_rng(7)
+        for number, _ in enumerate(self.sides.runs):
+            self.read(number, [[0, 1, 2]])
+        for token in range(tokens):
+            for number, run in enumerate(self.sides.runs):
+                assert run.about is not None
+                raw = random.integers(0, 12, MODEL.layers)
+                least, most = (8, 8) if run.about.rule is None else (1, 8)
+                if run.about.rule is None:
+                    raw = np.full(MODEL.layers, 8)
+                self.say(
+                    number,
+                    f" w{token}" if token < 3 else f" {run.name}{token}",
+                    raw.clip(least, most),
+                    raw,
+                    experts=random.permutation(64)[:4].tolist(),
+                    log_probability=-random.random() * 4,
+                    rank=int(random.integers(1, 9)),
+                )
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run()
+
+
+@pytest.fixture
+def draw(run: Run, theme: Theme, qtbot: QtBot) -> Iterator[Callable[[type[Drawn]], Drawn]]:
+    """Makes a chart of the run as it is, on screen."""
+
+    def make(kind: type[Drawn]) -> Drawn:
+        chart = kind(run.selection, theme)
+        qtbot.addWidget(chart)
+        chart.resize(600, 300)
+        chart.show()
+        chart.show_run(Shown.of(run.sides))
+        QApplication.processEvents()
+        return chart
+
+    yield make
+    gc.collect()
+
+
+@pytest.fixture
+def new_slot(run: Run, theme: Theme, qtbot: QtBot) -> Callable[[type[Chart]], ChartSlot]:
+    """Makes a slot on screen."""
+
+    def make(first: type[Chart]) -> ChartSlot:
+        slot = ChartSlot(run.sides, run.selection, theme, first)
+        qtbot.addWidget(slot)
+        slot.resize(700, 360)
+        slot.show()
+        QApplication.processEvents()
+        return slot
+
+    return make

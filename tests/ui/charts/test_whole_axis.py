@@ -1,0 +1,33 @@
+"""The marks of an axis stand apart, whatever the room and the size of the letters."""
+
+from __future__ import annotations
+
+import pytest
+from PySide6.QtGui import QFont, QFontMetricsF
+
+from bh_studio.ui.charts.whole_axis import WholeAxis
+from bh_studio.ui.widgets.theme import Theme
+
+
+@pytest.mark.parametrize("percent", [100, 150, 220])
+@pytest.mark.parametrize("pixels", [60, 250, 900])
+@pytest.mark.parametrize("last", [15, 63, 599, 4095])
+def test_marks_never_run_together(theme: Theme, percent: int, pixels: int, last: int) -> None:
+    axis = WholeAxis("bottom")
+    font = QFont()
+    font.setPointSizeF(0.1 * percent)
+    axis.setTickFont(font)
+    [(step, marks)] = axis.tickValues(-0.5, last + 0.5, pixels)
+    texts = axis.tickStrings(marks, 1.0, step)
+    widest = max(QFontMetricsF(font).horizontalAdvance(text) for text in texts)
+    assert step * pixels / (last + 1) > widest or len(marks) == 1
+    assert all(mark % step == 0 for mark in marks)
+
+
+def test_few_numbers_are_all_marked(theme: Theme) -> None:
+    axis = WholeAxis("bottom")
+    assert axis.tickValues(-0.6, 15.4, 500) == [(1, list(range(16)))]
+
+
+def test_a_minus_is_one(theme: Theme) -> None:
+    assert WholeAxis("left").tickStrings([-5, 0], 1.0, 5) == ["−5", "0"]
