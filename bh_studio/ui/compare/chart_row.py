@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from PySide6.QtCore import QObject, Qt, Signal, Slot
+from PySide6.QtCore import QEvent, QObject, Qt, Signal, Slot
 from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
@@ -21,7 +21,8 @@ _WINDOW_SIZE = (900, 600)
 
 
 class ChartRow(QObject):
-    """slots: both, wherever they are. splitter: where they belong. failed: with what to tell."""
+    """slots: both, wherever they are. splitter: where they belong. stand_ins: what is there in
+    place of each that is elsewhere. failed: with what to tell."""
 
     failed = Signal(object)
 
@@ -31,10 +32,10 @@ class ChartRow(QObject):
         super().__init__(parent)
         self.slots = tuple(ChartSlot(sides, selection, theme, first) for first in _FIRST)
         self.splitter = new_splitter(Qt.Orientation.Horizontal, *self.slots)
-        self._stand_ins = tuple(_StandIn() for _ in self.slots)
+        self.stand_ins = tuple(_StandIn() for _ in self.slots)
         self._windows = tuple(_ChartWindow() for _ in self.slots)
         self._pages = QStackedWidget()
-        for slot, stand_in, window in zip(self.slots, self._stand_ins, self._windows, strict=True):
+        for slot, stand_in, window in zip(self.slots, self.stand_ins, self._windows, strict=True):
             slot.failed.connect(self.failed)
             slot.maximise.toggled.connect(partial(self._maximise, slot))
             slot.pop_out.toggled.connect(partial(self._pop_out, slot))
@@ -72,6 +73,9 @@ class ChartRow(QObject):
     def _maximise(self, slot: ChartSlot, is_wanted: bool) -> None:
         if is_wanted:
             slot.pop_out.setChecked(False)
+            for other in self.slots:
+                if other is not slot:
+                    other.maximise.setChecked(False)
             self._leave(slot)
             self._pages.addWidget(slot)
             self._pages.setCurrentWidget(slot)
@@ -94,14 +98,18 @@ class ChartRow(QObject):
     def _leave(self, slot: ChartSlot) -> None:
         """Put the stand-in in its place, so that the others keep theirs."""
         number = self.slots.index(slot)
-        self.splitter.replaceWidget(number, self._stand_ins[number])
-        self._stand_ins[number].show()
+        self._put(number, self.stand_ins[number])
 
     def _return(self, slot: ChartSlot) -> None:
         number = self.slots.index(slot)
-        self.splitter.replaceWidget(number, slot)
-        self._stand_ins[number].setParent(None)
-        slot.show()
+        self._put(number, slot)
+        self.stand_ins[number].setParent(None)
+
+    def _put(self, number: int, widget: QWidget) -> None:
+        sizes = self.splitter.sizes()
+        self.splitter.replaceWidget(number, widget)
+        widget.show()
+        self.splitter.setSizes(sizes)
 
 
 class _StandIn(QWidget):
@@ -139,12 +147,23 @@ class _ChartWindow(QWidget):
         """Show `slot`, in front of the window that it is from and gone with it."""
         size = self.size()
         self.setParent(owner, Qt.WindowType.Window)
+        owner.installEventFilter(self)
         self.setWindowTitle(slot.picker.currentText())
         self._layout.addWidget(slot)
         self.resize(size)
         slot.show()
         self.show()
         slot.picker.setFocus()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        # Qt hides with a window all that is in it, but not the windows that belong to it.
+        if (
+            watched is self.parent()
+            and event.type() is QEvent.Type.Hide
+            and not event.spontaneous()
+        ):
+            self.hide()
+        return super().eventFilter(watched, event)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         super().closeEvent(event)

@@ -183,7 +183,7 @@ def test_a_difference_takes_two_sides(run: Run, draw: Draw) -> None:
 @pytest.mark.parametrize("colors", [LIGHT, DARK], ids=["light", "dark"])
 def test_no_difference_has_the_colour_of_the_ground(colors: Colors) -> None:
     table = difference_table(colors.surface, colors.is_dark).astype(int)
-    ground = np.array(colors.surface.getRgb()[:3])
+    ground = np.array([colors.surface.red(), colors.surface.green(), colors.surface.blue()])
     assert (table[128, :3] == ground).all()
     away = np.abs(table[1:, :3] - ground).sum(axis=1)
     assert (np.diff(away[:128]) <= 0).all()

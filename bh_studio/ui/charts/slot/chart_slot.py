@@ -35,10 +35,9 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _HEADER_HEIGHT = 28
-# From so many letters on, the read-out is beside the pickers, and so is what the menu has too.
-_READ_BESIDE, _LARGE_BESIDE, _ALL_BESIDE = 140, 40, 52
-# From so many lines on, there is room for it below them.
-_READ_BELOW = 11
+# From so many letters on, the read-out is beside the pickers; from so many lines on there is room
+# for it below them.
+_READ_BESIDE, _READ_BELOW = 140, 11
 _LEAST_PICKER = 60
 
 
@@ -68,9 +67,9 @@ class ChartSlot(QFrame):
         self._built: dict[type[Chart], Chart] = {}
         self._table: QTableView | None = None
         self._names: list[tuple[int, str, str]] = []
-        self._files = ChartFiles(self)
-        self._files.failed.connect(self.failed)
-        self._files.written.connect(self._tell_written)
+        self.files = ChartFiles(self)
+        self.files.failed.connect(self.failed)
+        self.files.written.connect(self._tell_written)
         self._build_commands()
         self._build_header()
         self._build_body()
@@ -95,7 +94,7 @@ class ChartSlot(QFrame):
     @property
     def readout(self) -> str:
         """The line that tells what is under the pointer."""
-        return self._readout.text()
+        return self.readout_label.text()
 
     @property
     def is_empty(self) -> bool:
@@ -145,10 +144,10 @@ class ChartSlot(QFrame):
         self.save_svg = QAction("Save as &SVG…", self)
         self.save_csv = QAction("Save &numbers as CSV…", self)
         for action, meaning, work in (
-            (self.copy, "Put the picture into the clipboard", self._files.copy),
-            (self.save_png, "Write the picture to a file, in pixels", self._files.save_png),
-            (self.save_svg, "Write the picture to a file, as lines", self._files.save_svg),
-            (self.save_csv, "Write the numbers to a file", self._files.save_csv),
+            (self.copy, "Put the picture into the clipboard", self.files.copy),
+            (self.save_png, "Write the picture to a file, in pixels", self.files.save_png),
+            (self.save_svg, "Write the picture to a file, as lines", self.files.save_svg),
+            (self.save_csv, "Write the numbers to a file", self.files.save_csv),
         ):
             action.setToolTip(meaning)
             action.triggered.connect(partial(self._keep, work))
@@ -184,8 +183,8 @@ class ChartSlot(QFrame):
         self.picker.currentIndexChanged.connect(self._pick)
         self.side_picker.activated.connect(self._choose_side)
         self._key = SideKey(self._theme)
-        self._readout = ElidedLabel("muted")
-        self._readout.setAccessibleName("Numbers of what is pointed at")
+        self.readout_label = ElidedLabel("muted")
+        self.readout_label.setAccessibleName("Numbers of what is pointed at")
         self.header = QHBoxLayout()
         self.header.setSpacing(GAP_TINY)
         # Cards side by side keep one height of header, with and without a button.
@@ -204,10 +203,17 @@ class ChartSlot(QFrame):
         menu.addSeparator()
         menu.addActions([self.copy, self.save_png, self.save_svg, self.save_csv])
         self.menu_button.setMenu(menu)
+        self.menu_button.setProperty("role", "tool")
+        # Those that there is no room for are in the menu: they never keep a card from being narrow.
+        self._buttons = QWidget()
+        self._buttons.setMinimumWidth(1)
+        self._button_row = QHBoxLayout(self._buttons)
+        self._button_row.setContentsMargins(0, 0, 0, 0)
+        self._button_row.setSpacing(GAP_TINY)
         self.freeze_button, self.pop_out_button, self.maximise_button = (
             self._button(action) for action in (self.freeze, self.pop_out, self.maximise)
         )
-        self.menu_button.setProperty("role", "tool")
+        self.header.addWidget(self._buttons)
         self.header.addWidget(self.menu_button)
 
     def _button(self, action: QAction) -> QToolButton:
@@ -216,7 +222,7 @@ class ChartSlot(QFrame):
         button.setDefaultAction(action)
         button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
         button.setAccessibleName(action.text().replace("&", ""))
-        self.header.addWidget(button)
+        self._button_row.addWidget(button)
         return button
 
     def _build_body(self) -> None:
@@ -241,7 +247,7 @@ class ChartSlot(QFrame):
             chart = kind(self._selection, self._theme)
             chart.told.connect(self._tell)
             if isinstance(chart, TokenMap):
-                self.header.insertWidget(self.header.count() - 4, chart.whole_button)
+                self._button_row.insertWidget(0, chart.whole_button)
                 chart.whole_button.hide()
             self._built[kind] = chart
             self._pages.addWidget(chart)
@@ -276,8 +282,6 @@ class ChartSlot(QFrame):
         is_there = not chart.problem
         for action in (self.copy, self.save_png, self.save_svg, self.save_csv):
             action.setEnabled(is_there)
-        if isinstance(chart, TokenMap):
-            chart.whole_button.setVisible(is_there and not self.as_table.isChecked())
         if not is_there:
             self._words.setText(chart.problem)
             self._pages.setCurrentWidget(self._words)
@@ -285,6 +289,7 @@ class ChartSlot(QFrame):
             self._show_table()
         else:
             self._pages.setCurrentWidget(chart)
+        self._fit_buttons()
         self._tell()
 
     def _show_table(self) -> None:
@@ -320,14 +325,14 @@ class ChartSlot(QFrame):
         text = self.chart.readout
         if text and self.freeze.isChecked():
             text = f"Frozen  ·  {text}"
-        if text != self._readout.text():
-            self._readout.setText(text)
-            self._readout.setToolTip(plain_tooltip(text))
+        if text != self.readout_label.text():
+            self.readout_label.setText(text)
+            self.readout_label.setToolTip(plain_tooltip(text))
 
     @Slot(str)
     def _tell_written(self, text: str) -> None:
-        self._readout.setText(text)
-        self._readout.setToolTip(plain_tooltip(text))
+        self.readout_label.setText(text)
+        self.readout_label.setToolTip(plain_tooltip(text))
 
     def _keep(self, work: object) -> None:
         if not self.chart.problem and callable(work):
@@ -349,12 +354,32 @@ class ChartSlot(QFrame):
         metrics = self.fontMetrics()
         letters = self.width() / max(1, metrics.averageCharWidth())
         is_below = letters < _READ_BESIDE and self.height() >= _READ_BELOW * metrics.lineSpacing()
-        if is_below and self._below.indexOf(self._readout) < 0:
-            self._readout.setAlignment(Qt.AlignmentFlag.AlignLeft)
-            self._below.addWidget(self._readout, 1)
-        elif not is_below and self.header.indexOf(self._readout) < 0:
-            self._readout.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            self.header.insertWidget(self.header.indexOf(self._key) + 1, self._readout, 1)
-        self.maximise_button.setVisible(letters >= _LARGE_BESIDE)
-        for button in (self.freeze_button, self.pop_out_button):
-            button.setVisible(letters >= _ALL_BESIDE)
+        if is_below and self._below.indexOf(self.readout_label) < 0:
+            self.readout_label.setAlignment(Qt.AlignmentFlag.AlignLeft)
+            self._below.addWidget(self.readout_label, 1)
+        elif not is_below and self.header.indexOf(self.readout_label) < 0:
+            self.readout_label.setAlignment(
+                Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+            )
+            self.header.insertWidget(self.header.indexOf(self._key) + 1, self.readout_label, 1)
+        self._fit_buttons()
+
+    def _fit_buttons(self) -> None:
+        wanted = [self.maximise_button, self.pop_out_button, self.freeze_button]
+        if isinstance(self.chart, TokenMap):
+            whole = self.chart.whole_button
+            if self._pages.currentWidget() is self.chart:
+                wanted.insert(0, whole)
+            else:
+                whole.hide()
+        others = (self.picker, self.side_picker, self._key, self.menu_button)
+        room = (
+            self.width()
+            - 2 * GAP
+            - sum(
+                widget.sizeHint().width() + GAP_TINY for widget in others if not widget.isHidden()
+            )
+        )
+        for button in wanted:
+            room -= button.sizeHint().width() + GAP_TINY
+            button.setVisible(room >= 0)
