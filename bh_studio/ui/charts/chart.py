@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pyqtgraph as pg
@@ -198,6 +200,18 @@ class Chart(QWidget):
 
     def point_at_token(self, token: int) -> None:
         """Show lightly where a token is that is pointed at elsewhere; -1 for none."""
+
+    @contextmanager
+    def unframed(self) -> Iterator[None]:
+        """In here, nothing is framed: for a picture that is for elsewhere."""
+        frames = [frame for frame in (self.pointer, self._frame) if frame.isVisible()]
+        for frame in frames:
+            frame.setVisible(False)
+        try:
+            yield
+        finally:
+            for frame in frames:
+                frame.setVisible(True)
 
     def axis(self, name: str) -> Any:
         """A plot axis, "left" or "bottom"."""

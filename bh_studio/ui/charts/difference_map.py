@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QBrush, QColor
-from PySide6.QtWidgets import QGraphicsRectItem
 
+from bh_studio.ui.charts.filled_rects import FilledRects
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.charts.shown import ShownSide
 from bh_studio.ui.charts.table_legend import TableLegend
@@ -32,7 +32,7 @@ class DifferenceMap(TokenMap):
 
     def build(self) -> None:
         super().build()
-        self._shade = QGraphicsRectItem()
+        self._shade = FilledRects(outlined=False)
         self._shade.setVisible(False)
         self._border = pg.InfiniteLine(angle=90)
         self._border.setVisible(False)
@@ -82,7 +82,7 @@ class DifferenceMap(TokenMap):
         same, tokens = self.same_until(), self.tokens()
         for item in (self._shade, self._border):
             item.setVisible(same < tokens)
-        self._shade.setRect(same - 0.5, -0.5, tokens - same, self.shown.layers)
+        self._shade.show_rects([QRectF(same - 0.5, -0.5, tokens - same, self.shown.layers)])
         self._border.setValue(same - 0.5)
         super().draw()
 
@@ -120,8 +120,7 @@ class DifferenceMap(TokenMap):
         colors = self.theme.colors
         ink = QColor(colors.text)
         ink.setAlpha(_SHADE)
-        self._shade.setBrush(QBrush(ink, Qt.BrushStyle.BDiagPattern))
-        self._shade.setPen(pg.mkPen(None))
+        self._shade.fill(QBrush(ink, Qt.BrushStyle.BDiagPattern))
         self._border.setPen(pg.mkPen(colors.text, width=1.4, style=Qt.PenStyle.DashLine))
         self._take_span()
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-import pyqtgraph as pg
 from PySide6.QtCore import QRectF
 
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.ui.charts.chart import Cell, Chart
+from bh_studio.ui.charts.filled_rects import FilledRects
 from bh_studio.ui.charts.shown import ShownSide
 from bh_studio.ui.state.selection import Place
 from bh_studio.ui.widgets.side_looks import side_look
 
 _GROUP = 0.84
-_NOTHING = np.zeros(1)
 
 
 class GroupedBars(Chart):
     """Built once; a frame changes heights only. A cell is one bar: its group and its side."""
 
     def build(self) -> None:
-        self._bars = tuple(pg.BarGraphItem(x=[0], height=[0], width=1) for _ in range(MOST_SIDES))
+        self._bars = tuple(FilledRects(outlined=True) for _ in range(MOST_SIDES))
         for bars in self._bars:
             bars.setVisible(False)
             self.plot.addItem(bars)
-        self._looks: list[tuple[object, ...]] = [()] * MOST_SIDES
 
     def heights(self, side: ShownSide) -> np.ndarray:
         """(group,) how high the bars of a side are."""
@@ -38,7 +36,7 @@ class GroupedBars(Chart):
     def drawn_heights(self) -> tuple[tuple[float, ...], ...]:
         """(side, group) the bars as drawn."""
         sides = self.shown.written
-        return tuple(tuple(map(float, self._bars[side.number].opts["height"])) for side in sides)
+        return tuple(tuple(r.height() for r in self._bars[side.number].rects) for side in sides)
 
     def draw(self) -> None:
         written = self.shown.written
@@ -48,10 +46,15 @@ class GroupedBars(Chart):
         for number, bars in enumerate(self._bars):
             bars.setVisible(number in numbers)
         for place, side in enumerate(written):
-            bars = self._bars[side.number]
-            self._paint(side)
-            x = np.arange(groups) + self.offset(place)
-            bars.setOpts(x=x, height=self.heights(side), width=self._width)
+            bars, width = self._bars[side.number], self._width
+            bars.fill(side_look(side.number, side.is_own, self.theme.colors).brush)
+            left = self.offset(place) - width / 2
+            bars.show_rects(
+                [
+                    QRectF(group + left, 0, width, height)
+                    for group, height in enumerate(self.heights(side).tolist())
+                ]
+            )
 
     def grid(self) -> Cell:
         raise NotImplementedError
@@ -77,18 +80,9 @@ class GroupedBars(Chart):
 
     def take_theme(self) -> None:
         super().take_theme()
-        self._looks = [()] * MOST_SIDES
         if not self.problem:
             self.draw()
 
     @property
     def _width(self) -> float:
         return _GROUP / max(1, len(self.shown.written))
-
-    def _paint(self, side: ShownSide) -> None:
-        # Qt makes a pen and a brush of what it is given each time, and paints all bars again.
-        look = (side.is_own, self.theme.colors)
-        if look != self._looks[side.number]:
-            self._looks[side.number] = look
-            paint = side_look(side.number, *look)
-            self._bars[side.number].setOpts(brush=paint.brush, pen=pg.mkPen(paint.color))

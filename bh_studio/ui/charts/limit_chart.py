@@ -9,6 +9,7 @@ from PySide6.QtGui import QBrush
 
 from bh_studio.engine.records.counts import limit_shares
 from bh_studio.ui.charts.chart import Cell, Chart
+from bh_studio.ui.charts.filled_rects import FilledRects
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.state.selection import Place
 
@@ -34,9 +35,7 @@ class LimitChart(Chart):
     is_of_one_side = True
 
     def build(self) -> None:
-        self._bars = tuple(
-            pg.BarGraphItem(x=[0], y0=[0], height=[0], width=_WIDTH) for _ in _LIMITS
-        )
+        self._bars = tuple(FilledRects(outlined=True) for _ in _LIMITS)
         for bars in self._bars:
             self.plot.addItem(bars)
         self._half = pg.InfiniteLine(50, angle=0)
@@ -56,11 +55,9 @@ class LimitChart(Chart):
         return limit_shares(self.side.counts, self.side.raw_counts)
 
     def draw(self) -> None:
-        layers = self.shown.layers
-        self.plot.setRange(xRange=(-0.6, layers - 0.4), yRange=(0, _TOP), padding=0)
-        least, most = self.shares()
-        for bars, share, under in ((self._bars[0], least, 0 * least), (self._bars[1], most, least)):
-            bars.setOpts(x=np.arange(layers), y0=100 * under, height=100 * share)
+        self.plot.setRange(xRange=(-0.6, self.shown.layers - 0.4), yRange=(0, _TOP), padding=0)
+        for limit, bars in enumerate(self._bars):
+            bars.show_rects([self.outline(layer, limit) for layer in range(self.shown.layers)])
         self._paint()
 
     @property
@@ -121,6 +118,4 @@ class LimitChart(Chart):
         patterns = Qt.BrushStyle.SolidPattern, Qt.BrushStyle.BDiagPattern
         for bars, pattern, loud in zip(self._bars, patterns, self.loud, strict=True):
             inks = [colors.alarm if is_loud else colors.accent for is_loud in loud]
-            bars.setOpts(
-                brushes=[QBrush(ink, pattern) for ink in inks], pens=[pg.mkPen(ink) for ink in inks]
-            )
+            bars.fill(*(QBrush(ink, pattern) for ink in inks))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pyqtgraph as pg
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QBrush
-from PySide6.QtWidgets import QGraphicsRectItem
 
 from bh_studio.engine.records.decisions.utilisation import Utilisation
 from bh_studio.ui.charts.cell_map import CellMap
 from bh_studio.ui.charts.chart import Cell
+from bh_studio.ui.charts.filled_rects import FilledRects
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.charts.shown import ShownSide
 from bh_studio.ui.charts.table_legend import TableLegend
@@ -35,7 +34,7 @@ class UtilisationMap(CellMap):
     bottom_name, left_name = "Expert", "Layer"
 
     def build(self) -> None:
-        self._ground = QGraphicsRectItem()
+        self._ground = FilledRects(outlined=False)
         self.plot.addItem(self._ground, ignoreBounds=True)
         super().build()
         self._counted: dict[int, tuple[int, Utilisation]] = {}
@@ -63,7 +62,7 @@ class UtilisationMap(CellMap):
         counted = self._count(side)
         experts, layers = self.grid()
         self.plot.setRange(xRange=(-0.5, experts - 0.5), yRange=(-0.5, layers - 0.5), padding=0)
-        self._ground.setRect(-0.5, -0.5, experts, layers)
+        self._ground.show_rects([QRectF(-0.5, -0.5, experts, layers)])
         most = min(1.0, _TIMES_EVEN * self.shown.top_k / experts)
         if most != self._most:
             self._most = most
@@ -115,8 +114,7 @@ class UtilisationMap(CellMap):
     def take_theme(self) -> None:
         super().take_theme()
         colors = self.theme.colors
-        self._ground.setBrush(QBrush(colors.faint, Qt.BrushStyle.BDiagPattern))
-        self._ground.setPen(pg.mkPen(None))
+        self._ground.fill(QBrush(colors.faint, Qt.BrushStyle.BDiagPattern))
 
     def _name(self) -> str:
         # What only counts runs as the model does: these are the experts of its own routing.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import pytest
-from PySide6.QtWidgets import QApplication
-from pytestqt.qtbot import QtBot
+from PySide6.QtCore import QEvent
+from PySide6.QtWidgets import QApplication, QWidget
 
 from bh_studio.engine.protocol.events import PromptRead, TokenGenerated
 from bh_studio.engine.records.decisions.decision import Decision
@@ -121,32 +120,48 @@ def run() -> Run:
 
 
 @pytest.fixture
-def draw(run: Run, theme: Theme, qtbot: QtBot) -> Iterator[Callable[[type[Drawn]], Drawn]]:
+def show(theme: Theme) -> Iterator[Callable[[QWidget, int, int], None]]:
+    """Brings a widget on screen, which is gone after the test."""
+    shown: list[QWidget] = []
+
+    def show(widget: QWidget, width: int, height: int) -> None:
+        shown.append(widget)
+        widget.resize(width, height)
+        widget.show()
+        QApplication.processEvents()
+
+    yield show
+    for widget in shown:
+        widget.hide()
+        widget.deleteLater()
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture
+def draw(
+    run: Run, theme: Theme, show: Callable[[QWidget, int, int], None]
+) -> Callable[[type[Drawn]], Drawn]:
     """Makes a chart of the run as it is, on screen."""
 
     def make(kind: type[Drawn]) -> Drawn:
         chart = kind(run.selection, theme)
-        qtbot.addWidget(chart)
-        chart.resize(600, 300)
-        chart.show()
+        show(chart, 600, 300)
         chart.show_run(Shown.of(run.sides))
         QApplication.processEvents()
         return chart
 
-    yield make
-    gc.collect()
+    return make
 
 
 @pytest.fixture
-def new_slot(run: Run, theme: Theme, qtbot: QtBot) -> Callable[[type[Chart]], ChartSlot]:
+def new_slot(
+    run: Run, theme: Theme, show: Callable[[QWidget, int, int], None]
+) -> Callable[[type[Chart]], ChartSlot]:
     """Makes a slot on screen."""
 
     def make(first: type[Chart]) -> ChartSlot:
         slot = ChartSlot(run.sides, run.selection, theme, first)
-        qtbot.addWidget(slot)
-        slot.resize(700, 360)
-        slot.show()
-        QApplication.processEvents()
+        show(slot, 700, 360)
         return slot
 
     return make

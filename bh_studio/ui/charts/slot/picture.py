@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QPoint, QPointF, QRectF, QSize, Qt
-from PySide6.QtGui import QFontMetricsF, QImage, QImageWriter, QPainter
+from PySide6.QtGui import QFontMetricsF, QImage, QImageWriter, QPainter, QRegion
 from PySide6.QtSvg import QSvgGenerator
+from PySide6.QtWidgets import QWidget
 
 from bh_studio.ui.charts.cell_map import CellMap
 from bh_studio.ui.charts.chart import Chart
@@ -46,6 +47,8 @@ def svg_of(chart: Chart) -> bytes:
     generator = QSvgGenerator()
     generator.setOutputDevice(buffer)
     generator.setSize(size)
+    # As many as the screen has: pyqtgraph lays its axes out for that.
+    generator.setResolution(chart.logicalDpiX())
     generator.setViewBox(QRectF(QPointF(), size))
     generator.setTitle(chart.title)
     generator.setDescription(chart.hint())
@@ -63,9 +66,16 @@ def _line(chart: Chart) -> float:
     return QFontMetricsF(chart.font()).height() * 1.2
 
 
+def _hint_height(chart: Chart) -> float:
+    """Of the hint in full, in as many lines as that takes."""
+    width, wrapped = chart.width(), int(Qt.TextFlag.TextWordWrap)
+    box = QFontMetricsF(chart.font()).boundingRect(QRectF(0, 0, width, 1e4), wrapped, chart.hint())
+    return box.height() + 0.2 * _line(chart)
+
+
 def _size(chart: Chart) -> QSize:
-    lines = 2 + len(_sides(chart))
-    height = chart.plot.height() + lines * _line(chart) + 2 * GAP + GAP_SMALL
+    head = (1 + len(_sides(chart))) * _line(chart) + _hint_height(chart)
+    height = head + chart.plot.height() + 2 * GAP + GAP_SMALL
     return QSize(chart.width() + 2 * GAP, round(height))
 
 
@@ -83,22 +93,25 @@ def _paint(chart: Chart, painter: QPainter) -> None:
     painter.setFont(chart.font())
     top += line
     painter.setPen(colors.muted)
-    hint = elide(chart.hint(), Qt.TextElideMode.ElideRight, width)
-    painter.drawText(QRectF(GAP, top, width, line), hint)
+    hint_height = _hint_height(chart)
+    wrapped = int(Qt.TextFlag.TextWordWrap)
+    painter.drawText(QRectF(GAP, top, width, hint_height), wrapped, chart.hint())
+    top += hint_height
     for side in _sides(chart):
-        top += line
         left = GAP + paint_swatch(painter, side, chart.theme, GAP, top + line / 2) + GAP_SMALL
         painter.setPen(colors.text)
         words = elide(
             f"{side.title}: {side.about.routing}", Qt.TextElideMode.ElideRight, width - left
         )
         painter.drawText(QRectF(left, top, width, line), words)
-    top += line + GAP_SMALL
+        top += line
+    top += GAP_SMALL
     plot = chart.plot
-    chart.plot.render(painter, QRectF(GAP, top, plot.width(), plot.height()), plot.rect())
+    with chart.unframed():
+        plot.render(painter, QRectF(GAP, top, plot.width(), plot.height()), plot.rect())
     if isinstance(chart, CellMap):
         legend = chart.legend
         painter.save()
         painter.translate(GAP + width - legend.width(), top)
-        legend.render(painter, QPoint())
+        legend.render(painter, QPoint(), QRegion(), QWidget.RenderFlag.DrawChildren)
         painter.restore()
