@@ -50,11 +50,13 @@ class LimitChart(Chart):
             return f"Side {side.name} has no limits: {own} always uses what it says."
         return ""
 
+    @property
     def shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """(layer,) each: where min_k and where max_k decided."""
-        return limit_shares(self.side.counts, self.side.raw_counts)
+        """(layer,) each: where min_k and where max_k decided, as drawn."""
+        return self._shares
 
     def draw(self) -> None:
+        self._shares = limit_shares(self.side.counts, self.side.raw_counts)
         self.plot.setRange(xRange=(-0.6, self.shown.layers - 0.4), yRange=(0, _TOP), padding=0)
         for limit, bars in enumerate(self._bars):
             bars.show_rects([self.outline(layer, limit) for layer in range(self.shown.layers)])
@@ -63,19 +65,19 @@ class LimitChart(Chart):
     @property
     def loud(self) -> tuple[tuple[bool, ...], ...]:
         """(limit, layer) whether it decides more than half."""
-        return tuple(tuple((share > _LOUD).tolist()) for share in self.shares())
+        return tuple(tuple((share > _LOUD).tolist()) for share in self.shares)
 
     def grid(self) -> Cell:
         return self.shown.layers, len(_LIMITS)
 
     def cell_at(self, x: float, y: float) -> Cell:
         layer = round(x)
-        least, _ = self.shares()
+        least, _ = self.shares
         inside = 0 <= layer < len(least)
         return layer, int(inside and y > 100 * least[layer])
 
     def outline(self, column: int, row: int) -> QRectF:
-        shares = self.shares()
+        shares = self.shares
         under = 100 * shares[0][column] if row else 0.0
         return QRectF(column - _WIDTH / 2, under, _WIDTH, 100 * shares[row][column])
 
@@ -86,7 +88,7 @@ class LimitChart(Chart):
 
     def describe(self, column: int, row: int) -> str:
         """The numbers of a layer."""
-        least, most = self.shares()
+        least, most = self.shares
         rule = self.side.about.rule
         assert rule is not None
         return (
@@ -104,7 +106,7 @@ class LimitChart(Chart):
 
     def numbers(self) -> Numbers:
         names = tuple(f"{self.side.name} {limit}" for limit in _LIMITS)
-        return Numbers(("Layer",), names, np.array(self.shares()).T)
+        return Numbers(("Layer",), names, np.array(self.shares).T)
 
     def take_theme(self) -> None:
         super().take_theme()

@@ -102,7 +102,7 @@ def test_limits_are_stacked_and_loud_beyond_half(run: Run, draw: Draw) -> None:
         run.say(1, " a", np.clip(raw, 1, 8), raw)
     run.say(1, " a", 5)
     chart = draw(LimitChart)
-    least, most = chart.shares()
+    least, most = chart.shares
     assert least.tolist() == [0.75] * 8 + [0] * 8
     assert most.tolist() == [0] * 8 + [0.75] * 4 + [0] * 4
     assert chart.loud == (
