@@ -85,12 +85,17 @@ class ColorBar(QWidget):
 
     def fitting_marks(self) -> Sequence[Mark]:
         """What is written beside the strip, as much as there is room for."""
-        metrics = self.fontMetrics()
+        metrics, strip = self.fontMetrics(), self._strip()
         if self._vertical:
-            fitting = self._strip().height() / (metrics.height() * 0.9)
+            fitting = strip.height() / (metrics.height() * 0.9)
         else:
-            fitting = self._strip().width() / (metrics.horizontalAdvance(self.widest()) * 1.5)
-        return self.marks_for(max(2, min(9, int(fitting) + 1)))
+            fitting = strip.width() / (metrics.horizontalAdvance(self.widest()) * 1.5)
+        marks = sorted(self.marks_for(max(2, min(9, int(fitting) + 1))))
+        kept = [*marks[:1], *marks[-1:]]
+        for mark in marks[1:-1]:
+            if min(abs(mark[0] - other[0]) for other in kept) * fitting >= 1:
+                kept.append(mark)
+        return sorted(kept)
 
     def _strip(self) -> QRectF:
         metrics = self.fontMetrics()
