@@ -6,7 +6,7 @@ import numpy as np
 import pyqtgraph as pg
 from PySide6.QtWidgets import QWidget
 
-from bh_studio.ui.charts.chart import Cell, Chart
+from bh_studio.ui.charts.chart import Chart
 
 
 class CellMap(Chart):
@@ -37,6 +37,3 @@ class CellMap(Chart):
     def take_colors(self, table: np.ndarray) -> None:
         """Draw with `table`, (256, 4) uint8 RGBA, from now on."""
         self._image.setLookupTable(table)
-
-    def grid(self) -> Cell:
-        raise NotImplementedError

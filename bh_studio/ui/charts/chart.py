@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal, Slot
-from PySide6.QtGui import QFocusEvent, QKeyEvent
+from PySide6.QtGui import QFocusEvent, QFont, QKeyEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
 from bh_studio.ui.charts.cell_frame import CellFrame
@@ -42,7 +42,8 @@ class Chart(QWidget):
     draws one side at a time. first_side: the first it can draw. is_live: whether what is shown is
     of the run that all views look at; else nothing is selected here. pointer: what frames the cell
     that is pointed at. readout: the numbers of that cell, or a hint. told: `readout` is another
-    now. problem: why there is nothing to draw, a sentence; empty if there is.
+    now. problem: why there is nothing to draw, a sentence; empty if there is. beside, column: where
+    a subclass puts what belongs beside the plot, and under it.
     """
 
     told = Signal()
@@ -218,7 +219,7 @@ class Chart(QWidget):
         return self.plot.getPlotItem().getAxis(name)
 
     @property
-    def small_font(self) -> Any:
+    def small_font(self) -> QFont:
         """What is written in the plot with."""
         font = self.font()
         font.setPointSizeF(self.theme.point_size * _SMALL)
@@ -291,6 +292,8 @@ class Chart(QWidget):
     def _walk_to(self, cell: Cell) -> None:
         self.reveal(cell[0])
         self.point_at(cell)
+        # Who cannot see it hears it.
+        self.plot.setAccessibleDescription(self.readout)
 
     def _first_cell(self) -> Cell:
         """Where walking begins."""

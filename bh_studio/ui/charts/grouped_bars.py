@@ -9,7 +9,6 @@ from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.ui.charts.chart import Cell, Chart
 from bh_studio.ui.charts.filled_rects import FilledRects
 from bh_studio.ui.charts.shown import ShownSide
-from bh_studio.ui.state.selection import Place
 from bh_studio.ui.widgets.side_looks import side_look
 
 _GROUP = 0.84
@@ -56,9 +55,6 @@ class GroupedBars(Chart):
                 ]
             )
 
-    def grid(self) -> Cell:
-        raise NotImplementedError
-
     def cell_at(self, x: float, y: float) -> Cell:
         group = round(x)
         row = int((x - group + _GROUP / 2) / self._width)
@@ -74,9 +70,6 @@ class GroupedBars(Chart):
     def offset(self, row: int) -> float:
         """How far the middle of a bar is from that of its group."""
         return (row + 0.5) * self._width - _GROUP / 2
-
-    def selected_outline(self, place: Place) -> QRectF | None:
-        raise NotImplementedError
 
     def take_theme(self) -> None:
         super().take_theme()

@@ -164,6 +164,21 @@ def test_the_numbers_take_the_place_of_the_picture(run: Run, new_slot: NewSlot) 
     assert not view.isVisible()
 
 
+def test_the_texts_beside_the_numbers_are_those_of_the_side(run: Run, new_slot: NewSlot) -> None:
+    run.begin()
+    run.write()
+    slot = new_slot(HeatMap)
+    slot.as_table.trigger()
+    view = slot.findChild(QTableView)
+    assert view is not None
+    changed: list[int] = []
+    view.model().headerDataChanged.connect(lambda _way, _first, last: changed.append(last))
+    slot.side_picker.setCurrentIndex(0)
+    slot.side_picker.activated.emit(0)
+    assert view.model().headerData(5, Qt.Orientation.Vertical) == "5   A5"
+    assert changed[-1] == 5
+
+
 def test_the_picture_is_copied(run: Run, new_slot: NewSlot) -> None:
     run.begin()
     run.write()

@@ -54,6 +54,7 @@ def test_cells_are_walked_and_chosen_by_keys(run: Run, draw: Draw, qtbot: QtBot)
         qtbot.keyClick(chart.plot, key)
     assert chart.pointed == (1, 1)
     assert chart.readout == chart.describe(1, 1)
+    assert chart.plot.accessibleDescription() == chart.readout
     qtbot.keyClick(chart.plot, Qt.Key.Key_Return)
     assert run.selection.place == (1, 1, 1)
     for _ in range(9):

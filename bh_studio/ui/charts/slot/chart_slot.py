@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from PySide6.QtCore import QSignalBlocker, QSize, Qt, Signal, Slot
@@ -284,6 +285,7 @@ class ChartSlot(QFrame):
             action.setEnabled(is_there)
         if not is_there:
             self._words.setText(chart.problem)
+            self._words.setToolTip(plain_tooltip(chart.problem))
             self._pages.setCurrentWidget(self._words)
         elif self.as_table.isChecked():
             self._show_table()
@@ -334,8 +336,8 @@ class ChartSlot(QFrame):
         self.readout_label.setText(text)
         self.readout_label.setToolTip(plain_tooltip(text))
 
-    def _keep(self, work: object) -> None:
-        if not self.chart.problem and callable(work):
+    def _keep(self, work: Callable[[Chart], None]) -> None:
+        if not self.chart.problem:
             work(self.chart)
 
     @Slot()

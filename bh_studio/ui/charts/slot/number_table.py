@@ -40,6 +40,7 @@ class NumberModel(QAbstractTableModel):
             self.dataChanged.emit(
                 self.index(0, 0), self.index(before - 1, len(numbers.columns) - 1)
             )
+            self.headerDataChanged.emit(Qt.Orientation.Vertical, 0, before - 1)
 
     def rowCount(self, parent: _Index = QModelIndex()) -> int:  # noqa: B008
         return 0 if parent.isValid() else len(self._numbers.values)
