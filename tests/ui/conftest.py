@@ -15,6 +15,9 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.settings import Settings
+from bh_studio.ui.charts.heat_map import HeatMap
+from bh_studio.ui.charts.layer_chart import LayerChart
+from bh_studio.ui.charts.slot.chart_slot import ChartSlot
 from bh_studio.ui.compare.answer_panel import AnswerPanel
 from bh_studio.ui.compare.page import ComparePage
 from bh_studio.ui.main_window import MainWindow
@@ -65,6 +68,25 @@ class Desk:
     def second(self) -> AnswerPanel:
         """The panel of side B."""
         return self.page.answers.panels[1]
+
+    @property
+    def slots(self) -> tuple[ChartSlot, ...]:
+        """Both places of charts."""
+        return self.page.charts.slots
+
+    @property
+    def layers(self) -> LayerChart:
+        """The chart that is in the first of them at the start."""
+        chart = self.slots[0].chart
+        assert isinstance(chart, LayerChart)
+        return chart
+
+    @property
+    def heat_map(self) -> HeatMap:
+        """The chart that is in the second one."""
+        chart = self.slots[1].chart
+        assert isinstance(chart, HeatMap)
+        return chart
 
     def load(self) -> None:
         """Have a model loaded."""

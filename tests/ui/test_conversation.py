@@ -58,7 +58,7 @@ def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
     )
     # Charts and figures are those of the turn.
     assert desk.second.tokens.text == "1"
-    assert desk.page.heat_map.shown_counts.shape[0] == 1
+    assert desk.heat_map.shown_cells.shape[0] == 1
     assert desk.page.conversation.turns == (*turns, Turn("Why?", (" So", " No")))
 
 
@@ -201,8 +201,7 @@ def test_a_new_conversation_forgets_the_turns(chat_desk: Desk, qtbot: QtBot) -> 
     page.clock.flush()
     assert texts(desk) == ("", "")
     assert desk.second.tokens.text == "–"
-    assert page.heat_map.is_empty
-    assert page.layers.is_empty
+    assert all(slot.is_empty for slot in desk.slots)
     assert desk.session.session is None
     assert not window.actions_.save.isEnabled()
     assert not page.prompt.new_button.isEnabled()

@@ -90,7 +90,7 @@ def test_escape_closes_it_wherever_the_focus_is(desk: Desk, qtbot: QtBot) -> Non
     desk.finished_run(5)
     for widget in (
         panel.rule_form.level, panel.rule_form.mode, panel.seed, desk.second.text,
-        desk.page.heat_map.plot,
+        desk.heat_map.plot,
         desk.window.errors.copy_button,
     ):  # fmt: skip
         desk.window.report(FAILED)

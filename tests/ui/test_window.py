@@ -254,9 +254,9 @@ def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
         f"max_k {answer['share_clamped_max'] * 100:.1f} %  ·  another token at 5  ·  "
         f"{bh.tokens_per_second / baseline.tokens_per_second:.2f} × the speed"
     )
-    assert page.layers.heights == pytest.approx(answer["per_layer_mean"])
-    assert page.layers.reference == 8
-    assert (page.heat_map.shown_counts == bh.expert_counts).all()
+    assert desk.layers.heights == pytest.approx(answer["per_layer_mean"])
+    assert desk.layers.reference == 8
+    assert (desk.heat_map.shown_cells == bh.expert_counts).all()
 
 
 def test_nothing_is_shown_before_there_is_a_number(desk: Desk) -> None:
@@ -296,8 +296,8 @@ def test_analyze_mode_says_what_it_is(desk: Desk) -> None:
     desk.say([" a", " b"])
     assert desk.second.note == ANALYZE_NOTE.format("BH")
     assert desk.first.note == ""
-    assert "counted only" in page.layers.title
-    assert "counted only" in page.heat_map.title
+    assert "counted only" in desk.layers.title
+    assert "counted only" in desk.heat_map.title
     desk.say([" c", " d"])
     line = page.differences.lines[0].text()
     assert "experts, counted, " in line
@@ -328,49 +328,13 @@ def test_figures_break_into_lines_when_their_values_grow(qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: row.columns == 3)
 
 
-def test_charts_tell_their_numbers(desk: Desk) -> None:
-    page = desk.page
-    empty = [page.heat_map.is_empty, page.layers.is_empty]
-    desk.start("Once")
-    desk.engine.token(1, " <b>\n", 8, 11)
-    desk.engine.token(1, " b", 1, 0)
-    page.clock.flush()
-    empty += [page.heat_map.is_empty, page.layers.is_empty]
-    assert empty == [True, True, False, False]
-    assert page.heat_map.describe(0, 5) == ("Layer 5, token 0: 8 experts, 11 before limits “ <b>↵”")
-    assert page.heat_map.describe(1, 0) == "Layer 0, token 1: 1 expert, 0 before limits “ b”"
-    assert page.layers.describe(3) == "Layer 3: 4.50 ± 3.50 experts"
-
-
-def test_the_heat_map_is_walked_by_keys(desk: Desk, qtbot: QtBot) -> None:
-    desk.start("Once")
-    desk.say([" a", " b", " c"])
-    heat_map = desk.page.heat_map
-    for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Up):
-        qtbot.keyClick(heat_map.plot, key)
-    assert heat_map.readout == heat_map.describe(1, 1)
-
-
-def test_the_heat_map_follows_a_long_run_and_can_show_all_of_it(desk: Desk) -> None:
-    heat_map = desk.page.heat_map
-    desk.start("Once", generation=GenerationParameters(max_new_tokens=600))
-    desk.say([f" {number}" for number in range(600)])
-    first, after = heat_map.shown_tokens
-    assert after == 600
-    assert first > 300
-    heat_map.whole_button.setChecked(True)
-    assert heat_map.shown_tokens == (0, 600)
-    heat_map.whole_button.setChecked(False)
-    assert heat_map.shown_tokens == (first, after)
-
-
 def test_hovering_a_token_frames_its_column(desk: Desk) -> None:
     desk.start("Once")
     desk.say([" a", " b"])
     desk.second.text.token_hovered.emit(1)
-    assert desk.page.heat_map.framed_token == 1
+    assert desk.heat_map.framed_token == 1
     desk.second.text.token_hovered.emit(-1)
-    assert desk.page.heat_map.framed_token is None
+    assert desk.heat_map.framed_token is None
 
 
 def test_what_should_be_known_of_a_run_is_under_its_numbers(desk: Desk) -> None:
@@ -452,7 +416,7 @@ def test_light_and_dark_switch_while_running(desk: Desk, monkeypatch: pytest.Mon
         colors = desk.theme.colors
         assert colors.is_dark == (scheme is Qt.ColorScheme.Dark)
         assert desk.window.palette().window().color() == colors.window
-        assert desk.page.heat_map.plot.backgroundBrush().color() == colors.surface
+        assert desk.heat_map.plot.backgroundBrush().color() == colors.surface
         desk.window.grab()
 
 
@@ -478,7 +442,7 @@ def test_every_control_has_a_name_and_a_tooltip(
     desk.load()
     desk.finished_run()
     window, page = desk.window, desk.page
-    controls = [*interactive(window), page.heat_map.plot, page.layers.plot]
+    controls = [*interactive(window), desk.heat_map.plot, desk.layers.plot]
     assert len(controls) > 20
     # The text views tell about the token under the pointer instead of themselves.
     texts = [panel.text for panel in page.answers.panels]
@@ -574,7 +538,7 @@ def test_two_thousand_repaints(desk: Desk) -> None:
     """Frames stay cheap and nothing piles up while a long run streams."""
     desk.start("Once", generation=GenerationParameters(max_new_tokens=2000))
     page = desk.page
-    items = len(page.heat_map.plot.getPlotItem().items)
+    items = len(desk.heat_map.plot.getPlotItem().items)
     slowest: list[float] = []
     for number in range(2000):
         desk.engine.token(0, f" w{number % 97}", 8)
@@ -587,7 +551,7 @@ def test_two_thousand_repaints(desk: Desk) -> None:
     page.clock.flush()
     assert desk.second.text.token_count == 2000
     assert page.clock.is_idle
-    assert len(page.heat_map.plot.getPlotItem().items) == items
+    assert len(desk.heat_map.plot.getPlotItem().items) == items
     assert desk.second.tokens.text == "2000"
     median = sorted(slowest)[1000]
     assert median < 0.2, f"median frame {median * 1000:.0f} ms"

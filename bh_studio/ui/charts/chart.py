@@ -11,6 +11,7 @@ from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal, Slot
 from PySide6.QtGui import QFocusEvent, QFont, QKeyEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
+from bh_studio.ui.charts.axes import OVERHANG, paint_axes, small_font
 from bh_studio.ui.charts.cell_frame import CellFrame
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.charts.shown import Shown, ShownSide
@@ -21,9 +22,6 @@ from bh_studio.ui.widgets.theme import GAP_TINY, Theme
 # Of a plot, each as many pixels as a letter has points: the least, and from where on there is room
 # for the names of what is in it.
 _LEAST_LINES, _NAMED_LINES = 2, 14
-_SMALL = 0.88
-# So many pixels may a mark of an axis reach beyond its end.
-_OVERHANG = 12
 _STEPS = {
     Qt.Key.Key_Left: (-1, 0),
     Qt.Key.Key_Right: (1, 0),
@@ -79,7 +77,7 @@ class Chart(QWidget):
         item.hideButtons()
         item.setMouseEnabled(x=False, y=False)
         item.disableAutoRange()
-        item.setContentsMargins(0, _OVERHANG / 2, _OVERHANG, 0)
+        item.setContentsMargins(0, OVERHANG / 2, OVERHANG, 0)
         self._frame, self.pointer = CellFrame(), CellFrame()
         for frame in (self._frame, self.pointer):
             self.plot.addItem(frame, ignoreBounds=True)
@@ -221,24 +219,15 @@ class Chart(QWidget):
     @property
     def small_font(self) -> QFont:
         """What is written in the plot with."""
-        font = self.font()
-        font.setPointSizeF(self.theme.point_size * _SMALL)
-        return font
+        return small_font(self.plot, self.theme)
 
     @Slot()
     def take_theme(self) -> None:
         """Paint the axes and frames in the theme's colours and text size."""
         colors = self.theme.colors
-        self.plot.setBackground(colors.surface)
         self.plot.setMinimumHeight(round(self.theme.point_size * _LEAST_LINES))
-        for side, name in (("bottom", self.bottom_name), ("left", self.left_name)):
-            axis = self.axis(side)
-            axis.setPen(pg.mkPen(colors.line))
-            axis.setTextPen(pg.mkPen(colors.muted))
-            axis.setTickFont(self.small_font)
-            axis.setStyle(tickLength=4, tickTextOffset=4, hideOverlappingLabels=_OVERHANG)
-            size = f"{self.theme.point_size * 0.92:.1f}pt"
-            axis.setLabel(name, color=colors.muted.name(), **{"font-size": size})
+        names = {"bottom": self.bottom_name, "left": self.left_name}
+        paint_axes(self.plot, self.theme, names)
         self.pointer.take_colors(colors.text, colors.surface)
         self._frame.take_colors(colors.accent, colors.surface)
         self.show_names(self._has_room)

@@ -22,7 +22,7 @@ from bh_studio.engine.records.decisions.token_inspection import (
     InspectedLayer,
     InspectedToken,
 )
-from bh_studio.ui.charts.chart_card import ChartCard
+from bh_studio.ui.inspector.plot_card import PlotCard
 from bh_studio.ui.widgets.theme import GAP_SMALL, GAP_TINY, Theme
 
 FIRST_RANKS = 16
@@ -32,7 +32,7 @@ _LEAST_TICKS, _MOST_TICKS = 3, 6
 _NO_LOG = "There are values of 0 or below, which have no logarithm."
 
 
-class CriterionFigure(ChartCard):
+class CriterionFigure(PlotCard):
     """Points over ranks, the line they are compared with, and where the rule stops.
 
     ranks_changed: more of the ranks are shown, or fewer.
@@ -41,7 +41,7 @@ class CriterionFigure(ChartCard):
     ranks_changed = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
-        super().__init__("Layer", "", theme, parent)
+        super().__init__("Layer", theme, parent)
         self._token: InspectedToken | None = None
         self._layer = 0
         self._points = pg.ScatterPlotItem(size=6)

@@ -9,7 +9,7 @@ from PySide6.QtGui import QColor, QKeyEvent
 from PySide6.QtWidgets import QGraphicsRectItem, QVBoxLayout, QWidget
 
 from bh_studio.engine.records.decisions.token_inspection import InspectedToken
-from bh_studio.ui.charts.chart_card import ChartCard
+from bh_studio.ui.inspector.plot_card import PlotCard
 from bh_studio.ui.widgets.theme import Theme
 
 _HINT = "Left of the line: used"
@@ -19,7 +19,7 @@ _ROW_LETTERS, _LEAST_ROWS = 1.15, 6
 _LABELS = 16
 
 
-class RankStrip(ChartCard):
+class RankStrip(PlotCard):
     """Layers from bottom to top, ranks from left to right; at the end of a row what it uses.
 
     layer_chosen: a person looks at another layer.
@@ -28,7 +28,7 @@ class RankStrip(ChartCard):
     layer_chosen = Signal(int)
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
-        super().__init__("By rank", "", theme, parent)
+        super().__init__("By rank", theme, parent)
         self._token: InspectedToken | None = None
         self._shown: tuple[int, ...] = ()
         self._layer = 0

@@ -10,9 +10,9 @@ from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.records.decisions.token_inspection import Counting, InspectedToken
+from bh_studio.engine.records.recording import RecordingOrigin
 from bh_studio.engine.routing.inspection import inspect_layers
 from bh_studio.engine.routing.recordings import Recording
-from bh_studio.engine.routing.replay import RecordingOrigin
 from bh_studio.engine.routing.selection import RoutingRule, own_routing
 from bh_studio.engine.rules import CATALOGUE, RouterShape, RuleEntry, RuleParameters, parse_rule
 from bh_studio.ui.inspector.choice_table import Candidate, ChoiceTable
