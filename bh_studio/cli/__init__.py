@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bh_studio.cli.options import output_locked
+from bh_studio.cli.options import check_not_read, output_locked
 from bh_studio.cli.terminal.interrupt import remember_interrupts, was_interrupted
 from bh_studio.cli.terminal.streams import (
     EXIT_FAILED,
@@ -95,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command that was asked for; the exit code. What fails is said in one sentence."""
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
+        check_not_read(arguments)
         out = getattr(arguments, "out", None)
         with remember_interrupts(), _warnings_said_once(), output_locked(out):
             code = command(arguments)

@@ -36,6 +36,11 @@ CALIBRATION_HELP = (
     "with the program"
 )
 
+# What commands read and what they write, by the names among their arguments. A chat may be saved
+# where the conversation lies with which it goes on.
+_READ = ("calibration", "check", "definition", "fit", "logits", "prompts_file", "text", "texts")
+_WRITTEN = ("out", "save_definition")
+
 
 def add_model_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add --model and how it is loaded."""
@@ -157,6 +162,30 @@ def check_ending(out: Path | None, endings: Iterable[str]) -> None:
     endings = tuple(endings)
     if out is not None and out.suffix not in endings:
         raise CommandError(f"{out}: use {' or '.join(endings)} as the ending.", EXIT_USAGE)
+
+
+def check_not_read(arguments: argparse.Namespace) -> None:
+    """Raise CommandError for a file that a command would write and is to read."""
+    read = [path for name in _READ for path in _paths(getattr(arguments, name, None))]
+    for out in (getattr(arguments, name, None) for name in _WRITTEN):
+        if out is not None and any(_are_same(out, path) for path in read):
+            raise CommandError(
+                f"{out} is read by this command; choose another file to write.", EXIT_USAGE
+            )
+
+
+def _paths(given: Path | str | list[Path] | None) -> list[Path]:
+    if given is None:
+        return []
+    return given if isinstance(given, list) else [Path(given)]
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        # What is not there, or cannot be, is no other file.
+        return False
 
 
 @contextlib.contextmanager

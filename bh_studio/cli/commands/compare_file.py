@@ -40,7 +40,7 @@ def compare_file(
     generation: GenerationParameters,
 ) -> int:
     """Run `bh-studio compare` for what --prompts-file holds, `file`; the exit code."""
-    _check_out(arguments.out, arguments.prompts_file)
+    _check_out(arguments.out)
     definition = Batch(
         prompts=file.prompts,
         prompts_sha256=file.sha256,
@@ -53,16 +53,12 @@ def compare_file(
     return run_or_save(arguments, definition, carry_out)
 
 
-def _check_out(out: Path | None, prompts: Path) -> None:
-    if out is None:
-        return
-    if out.suffix not in ENDINGS:
+def _check_out(out: Path | None) -> None:
+    if out is not None and out.suffix not in ENDINGS:
         raise CommandError(
             f"{out}: many prompts go to one of {', '.join(ENDINGS)}, not to {out.suffix}.",
             EXIT_USAGE,
         )
-    if out.exists() and out.samefile(prompts):
-        raise CommandError(f"{out} holds the prompts; choose another --out.", EXIT_USAGE)
 
 
 def carry_out(arguments: argparse.Namespace, definition: Batch) -> int:

@@ -65,11 +65,7 @@ def _text(arguments: argparse.Namespace) -> Text:
         if not content.strip():
             raise CommandError("Standard input is empty. Give a text to read.", EXIT_USAGE)
         return Text("Standard input", content)
-    path, out = Path(arguments.text), arguments.out
-    text = read_named(path)
-    if out is not None and out.exists() and out.samefile(path):
-        raise CommandError(f"{out} holds the text; choose another --out.", EXIT_USAGE)
-    return text
+    return read_named(Path(arguments.text))
 
 
 def _sources(given: str) -> Mapping[str, Path]:

@@ -284,7 +284,7 @@ def test_wrong_arguments_end_with_two(
     ("arguments", "sentence"),
     [
         (["--out", "r.bhsession"], "many prompts go to one of .json, .csv, not to .bhsession"),
-        (["--out", "p.csv", "--restart"], "p.csv holds the prompts"),
+        (["--out", "p.csv", "--restart"], "p.csv is read by this command"),
         (["--restart"], "--restart needs --out"),
         (["--alpha", "2"], "alpha must lie between 0 and 1"),
     ],

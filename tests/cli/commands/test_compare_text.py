@@ -198,16 +198,6 @@ def test_a_folder_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "cannot be read: Is a directory" in capsys.readouterr().err
 
 
-def test_the_text_itself_is_not_written_over(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = tmp_path / "table.csv"
-    text.write_text("a,b\n1,2\n")
-    assert compare("--text", text, "--out", text, "--restart", "--model", "/nowhere") == 2
-    assert "table.csv holds the text; choose another --out." in capsys.readouterr().err
-    assert text.read_text() == "a,b\n1,2\n"
-
-
 @pytest.mark.parametrize("rule", ["bh:0.1,max_k=17", "top-k:1/2", "cut:0.1,score=sensitivity"])
 def test_rules_that_do_not_fit_the_model_get_one_sentence(
     rule: str, checkpoint: str, text: Path, capsys: pytest.CaptureFixture[str]

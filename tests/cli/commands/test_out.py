@@ -126,6 +126,44 @@ def test_a_result_that_another_process_writes_is_refused_before_the_work(
     assert list(folder.iterdir()) == []
 
 
+# What a command reads, and the option that would write there.
+READ_AND_WRITTEN = {
+    "calibration": ("compare Once --calibration read.npz", "--out read.npz"),
+    "calibration of a definition": ("run definition.json --calibration read.npz", "--out read.npz"),
+    "calibration of a chat": ("chat --calibration read.npz", "--out read.npz"),
+    "definition": ("run read.json", "--out read.json"),
+    "prompts": ("compare --prompts-file read.csv", "--out read.csv --restart"),
+    "prompts of a sweep": ("sweep --prompts-file read.csv", "--out read.csv --restart"),
+    "given text": ("compare --text read.json", "--out read.json --restart"),
+    "given text defined": ("compare --text read.json", "--save-definition read.json"),
+    "texts": ("evaluate other.txt read.json --rule bh:0.1", "--out read.json --restart"),
+    "texts defined": ("evaluate read.json --rule bh:0.1", "--save-definition read.json"),
+    "fitted texts": ("budget 3 --fit read.json", "--out read.json --restart"),
+    "checked texts": ("budget 3 --fit other.txt --check read.json", "--out read.json --restart"),
+    "recorded texts": ("calibrate read.npz", "--out read.npz --restart"),
+    "another name": ("evaluate other.txt link.json --rule bh:0.1", "--out read.json --restart"),
+}
+
+
+@pytest.mark.parametrize("name", READ_AND_WRITTEN)
+def test_what_a_command_reads_is_not_written_over(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reading, writing = READ_AND_WRITTEN[name]
+    path = Path(writing.split()[1])
+    for written in {path, Path("other.txt")}:
+        written.write_text("mine, of many words")
+    Path("link.json").symlink_to(path)
+    assert run([*reading.split(), *writing.split()]) == 2
+    said = capsys.readouterr().err
+    assert said == f"bh-studio: {path} is read by this command; choose another file to write.\n"
+    assert path.read_text() == "mine, of many words"
+    assert sorted(tmp_path.iterdir()) == sorted(
+        tmp_path / name for name in (path.name, "other.txt", "link.json")
+    )
+
+
 @every_command
 def test_a_name_of_the_longest_kind_works_and_nothing_stays_beside_it(
     name: str, checkpoint: str, folder: Path
