@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 from bh_studio import __version__, cli, display, paths
 from bh_studio.cli import options, rule_options
+from bh_studio.cli.terminal.streams import replace_closed_streams
 from bh_studio.engine.protocol.requests import DTYPES
 from bh_studio.engine.rules import completed_rule
 from bh_studio.engine.rules.sides import check_sides
@@ -56,6 +57,7 @@ _crash_log: TextIO | None = None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv`, by default the process's arguments; the exit code."""
+    replace_closed_streams()
     try:
         return _run(argv)
     except KeyboardInterrupt:

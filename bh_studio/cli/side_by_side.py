@@ -66,6 +66,7 @@ def _show(printer: ColumnPrinter, event: Event) -> bool:
         elif isinstance(event, SideFinished):
             printer.add(event.side, event.text_tail)
             printer.end(event.side)
-    except BrokenPipeError:
+    except OSError:
+        # Where nobody reads, or the disk is full; that is said when the result is printed.
         return False
     return True

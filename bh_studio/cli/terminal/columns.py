@@ -95,7 +95,7 @@ class _Column:
                 self._append(character)
             else:
                 # Control characters of a model's output must not reach the terminal.
-                self._append(_visible(character))
+                self._append(visible(character))
 
     def end(self) -> None:
         if self._open:
@@ -135,7 +135,7 @@ def wrap(text: str, width: int) -> list[str]:
 def shorten(text: str, width: int) -> str:
     """`text` as one line of at most `width` columns, an ellipsis at its end if it was cut."""
     line = " ".join(text.split())
-    safe = "".join(c if c.isprintable() else _visible(c) for c in line)
+    safe = "".join(c if c.isprintable() else visible(c) for c in line)
     if display_width(safe) <= width:
         return safe
     widths = accumulate(map(display_width, safe))
@@ -151,5 +151,6 @@ def display_width(text: str) -> int:
     )
 
 
-def _visible(character: str) -> str:
+def visible(character: str) -> str:
+    """What stands for a `character` that cannot be printed."""
     return f"\\x{ord(character):02x}" if ord(character) < 256 else "\N{REPLACEMENT CHARACTER}"

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
 
+from bh_studio.cli.terminal.columns import visible
 from bh_studio.engine.files.text import MOST_BYTES, decoded, is_text
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+# All but tabs and ends of lines.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class CommandError(Exception):
@@ -23,20 +27,34 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
+def replace_closed_streams() -> None:
+    """Have what the shell has closed read as empty, or lead nowhere: Python has None there."""
+    # In the order of their numbers, so that no other file gets one of these.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def say(message: str) -> None:
     """Print `message` on standard error, where it disturbs no result."""
-    print(message, file=sys.stderr, flush=True)
+    print(_safe(message), file=sys.stderr, flush=True)
 
 
 def print_result(text: str) -> bool:
-    """Print `text` on standard output; False if its reader has just gone, which is no error."""
+    """Print `text` on standard output; False if its reader has just gone, which is no error.
+
+    Raises CommandError if the disk refuses it.
+    """
     try:
         # This too gives out what was printed before.
         accept_any_character()
-        print(text, flush=True)
+        print(_safe(text), flush=True)
     except BrokenPipeError:
         _leave_unread()
         return False
+    except OSError as error:
+        _leave_unread()
+        raise CommandError(f"Standard output could not be written: {error.strerror}.") from error
     return True
 
 
@@ -47,8 +65,13 @@ def flush_results() -> None:
     """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         _leave_unread()
+
+
+def _safe(text: str) -> str:
+    """`text` without what would command the terminal: names and texts come from anyone's files."""
+    return _CONTROL.sub(lambda found: visible(found.group()), text)
 
 
 def _leave_unread() -> None:
