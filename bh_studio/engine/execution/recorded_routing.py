@@ -21,7 +21,10 @@ from bh_studio.engine.routing.selection import RoutingRule, own_routing
 from bh_studio.engine.rules.parameters import MixingWeights, RouterShape
 from bh_studio.engine.rules.text import format_rule
 
-_NO_LOGITS = "This answer has no router logits: they were not kept when it was made."
+_NO_LOGITS = (
+    "This answer has no router logits: they were not kept when it was made, or not all of them are "
+    "left."
+)
 _KEEP_THEM = "Answer the prompt again, with an up-to-date version and without --keep counts."
 # What a session and another one to compare it with have. Of each a recording keeps a few nulls.
 _MOST_RECORDINGS = 2

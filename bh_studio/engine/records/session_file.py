@@ -18,12 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bh_studio.engine.errors import DAMAGE, damage
-from bh_studio.engine.files.arrays import (
-    Archive,
-    ArchiveError,
-    MissingMemberError,
-    NotAnArchiveError,
-)
+from bh_studio.engine.files.arrays import Archive, ArchiveError, NotAnArchiveError
 from bh_studio.engine.files.atomic import written_atomically
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
 from bh_studio.engine.records.decisions.router_rows import (
@@ -132,13 +127,15 @@ def load_session(path: Path) -> Session:
     """
     try:
         with Archive(path) as bundle:
+            if _JSON_MEMBER not in bundle.sizes:
+                raise SessionError(
+                    f"{path.name} is not a BH Studio session: it holds no {_JSON_MEMBER}."
+                )
             document = _document(bundle.member(_JSON_MEMBER, _MAX_MEMBER_BYTES), path.name)
             content = bundle.member(_ARRAYS_MEMBER, _most_packed(document))
             logits = _router_logits(path, bundle, document)
     except NotAnArchiveError:
         raise SessionError(f"{path.name} is not a BH Studio session (not a zip file).") from None
-    except MissingMemberError as error:
-        raise SessionError(f"This is not a BH Studio session: {error}") from None
     except SessionError:
         raise
     except DAMAGE as error:

@@ -155,6 +155,44 @@ def test_a_run_that_was_cut_off_has_what_its_lines_speak_of(
     assert load_run(tmp_path).records[2].router_logits is None
 
 
+def first_choice(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    """Changes what the first token of a run says of its choice."""
+
+    def changed(events: bytes) -> bytes:
+        lines = events.splitlines(keepends=True)
+        number = next(n for n, line in enumerate(lines) if b'"choice"' in line)
+        values = json.loads(lines[number])
+        change(values["choice"])
+        lines[number] = json.dumps(values).encode() + b"\n"
+        return b"".join(lines)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["top_ids"].pop(), "one number of alternatives"),
+        (lambda c: c["top_log_probabilities"].pop(), "one number of alternatives"),
+        (lambda c: c.update(log_probability=1e300), "its probabilities are none"),
+        (lambda c: c.update(top_log_probabilities=[-1e300] * 5), "its probabilities are none"),
+        (lambda c: c.update(rank=0), "its ranks or alternatives are none"),
+        (lambda c: c.update(rank=2**40), "a value in it is not what it should be"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_choices_that_no_run_can_have_made_are_refused(
+    change: Callable[[dict[str, Any]], object], said: str, both: tuple[Session, Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    for path in both[1].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    events = tmp_path / EVENTS
+    events.write_bytes(first_choice(change)(events.read_bytes()))
+    with pytest.raises(SessionError, match=said):
+        load_run(tmp_path)
+
+
 def test_logits_are_left_out_on_wish(loaded: LoadedModel, tmp_path: Path) -> None:
     events, session = events_of(loaded, tmp_path / "history", keep=Keep.COUNTS)
     (folder,) = [event.folder for event in events if isinstance(event, KeptIn)]
@@ -233,7 +271,8 @@ LOGITS = "1_router_logits.f32"
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m.pop(LOGITS), "it holds no 1_router_logits.f32"),
+        (lambda m: m.pop(LOGITS), r"^a\.bhsession is damaged: it holds no 1_router_logits\.f32\.$"),
+        (lambda m: m.pop("arrays.npz"), r"^a\.bhsession is damaged: it holds no arrays\.npz\.$"),
         (lambda m: m.update({LOGITS: m[LOGITS][:-4]}), "that can be read where they lie"),
         (lambda m: m.update({LOGITS: m[LOGITS] + b"1234"}), "that can be read where they lie"),
         (lambda m: keeps(m, "everything"), "keeps"),

@@ -41,15 +41,21 @@ class TokenChoices:
 
     @classmethod
     def of(cls, choices: Sequence[TokenChoice]) -> Self:
-        """The choices one below the other."""
+        """The choices one below the other; what is too large becomes infinite.
+
+        Raises ValueError for choices with different numbers of alternatives.
+        """
         alternatives = len(choices[0].top_ids) if choices else 0
+        if any(len(values) != alternatives for choice in choices for values in choice[2:]):
+            raise ValueError("its choices have not one number of alternatives.")
         shape = (len(choices), alternatives)
-        return cls(
-            np.array([choice.log_probability for choice in choices], np.float32),
-            np.array([choice.rank for choice in choices], np.int32),
-            np.array([choice.top_ids for choice in choices], np.int32).reshape(shape),
-            np.array([c.top_log_probabilities for c in choices], np.float32).reshape(shape),
-        )
+        with np.errstate(over="ignore"):
+            return cls(
+                np.array([choice.log_probability for choice in choices], np.float32),
+                np.array([choice.rank for choice in choices], np.int32),
+                np.array([choice.top_ids for choice in choices], np.int32).reshape(shape),
+                np.array([c.top_log_probabilities for c in choices], np.float32).reshape(shape),
+            )
 
     def check(self, tokens: int) -> None:
         """Raise ValueError for what cannot be said of so many tokens."""

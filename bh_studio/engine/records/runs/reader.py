@@ -228,10 +228,8 @@ class _Side:
         elif self._experts is not None and self._choices is not None:
             self._experts += line.experts
             said = line.choice
-            top = np.array(said.top_log_probabilities, np.float32)
-            self._choices.append(
-                TokenChoice(said.log_probability, said.rank, np.array(said.top_ids, np.int32), top)
-            )
+            ids, top = np.array(said.top_ids, np.int32), np.array(said.top_log_probabilities)
+            self._choices.append(TokenChoice(said.log_probability, said.rank, ids, top))
 
     def record(self, logits: Path) -> SideRecord:
         """All of it. A prompt after which nothing came is as one that was not read.
