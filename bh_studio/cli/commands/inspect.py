@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from bh_studio.cli.options import add_calibration_option, whole_number_from
+from bh_studio.cli.options import whole_number_from
 from bh_studio.cli.rule_options import RULE_HELP, explain_rules, rule
 from bh_studio.cli.sessions import read_session
 from bh_studio.cli.tables.inspection import Place, document, layer_table, overview
@@ -52,7 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help=f"another rule: {RULE_HELP} (default: the side's own)",
     )
-    add_calibration_option(parser)
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="the nulls that the session had, as `bh-studio calibrate --out FILE` saved them "
+        "(default: what the session had, if that is kept on this machine)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     explain_rules(parser)
     parser.set_defaults(run=_run)

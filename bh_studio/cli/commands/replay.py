@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what this command does, and add its arguments."""
     parser.description = (
         "Recompute which experts rules select from recorded router logits, or from those that a "
-        f"session has of each side, without a model. {NOTE}"
+        f"session has of each side, without a model. {NOTE} With a session go --calibration, "
+        "--rule, --layers and --json alone."
     )
     parser.add_argument(
         "logits",

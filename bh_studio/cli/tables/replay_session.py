@@ -120,8 +120,8 @@ def _remarks(session: Session, rows: Sequence[Row]) -> Iterator[str]:
         if row.is_own and not row.replayed.is_equal:
             yield from textwrap.wrap(
                 f"{side_letter(row.side)}: its own rule does not give all counts that it recorded. "
-                f"They were decided on {session.model.device}, and are replayed on the processor, "
-                "where last digits may differ.",
+                f"They were decided on {session.model.device} where the session was made, and are "
+                "replayed on the processor of this machine, where last digits may differ.",
                 _WIDTH,
             )
     short = next((row for row in rows if row.replayed.shortage), None)

@@ -108,7 +108,10 @@ def test_own_counts_that_are_others_are_said_loudly(
     monkeypatch.setattr(sessions, "open_session", lambda _: other)
     assert command("replay", path) == 0
     out = capsys.readouterr().out
-    assert "B: its own rule does not give all counts that it recorded." in out
+    said = " ".join(out.split())
+    assert "B: its own rule does not give all counts that it recorded." in said
+    # Both are processors here, and may still be two.
+    assert "decided on cpu where the session was made, and are replayed on the processor" in said
     assert "A: its own rule" not in out
 
 
@@ -156,6 +159,16 @@ def test_options_of_recordings_are_refused(
     assert command("replay", path, *given) == 2
     assert f"{given[0]} is for LOGITS.npz, not for a session." in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_help_says_what_goes_with_a_session(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, sentence in (
+        ("replay", "With a session go --calibration, --rule, --layers and --json alone."),
+        ("inspect", "(default: what the session had, if that is kept on this machine)"),
+    ):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args([name, "--help"])
+        assert sentence in " ".join(capsys.readouterr().out.split())
 
 
 # inspect
