@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 # The modules of cli.commands, and what the program's help says of each.
 _COMMANDS = {
-    "compare": "answer prompts with both routings in the terminal",
-    "chat": "talk to an instruct model with both routings",
+    "compare": "answer prompts, or read a text, with several routings side by side",
+    "chat": "talk to an instruct model with several routings side by side",
     "sweep": "answer a prompt with several rules",
     "evaluate": "measure what rules cost in quality on text files",
     "budget": "find the level at which a rule uses a given mean number of experts",

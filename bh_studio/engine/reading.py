@@ -112,7 +112,13 @@ def read(path: str | Path) -> Session | RecordedLogits | Result:
         session = bh_studio.read("run.bhsession")
         session.sides  # the rule of each side; None for the model's own routing
         session.records[1].expert_counts  # (token, layer), of the second side, B
+        session.records[1].routed_experts  # (position, layer, slot), prompt first; 255: none
+        session.records[1].choices.log_probabilities  # (token,), in nats
         session.first_differences[1]  # the first token in which B differs from A, the first side
+        logits = session.records[1].router_logits  # read when they are asked for
+        logits.rows(0, logits.shape[0])  # (position, layer, expert), prompt first
+
+    What was not kept is None.
 
     The folder of a kept run, also of one that goes on or was cut off, is read as a session too.
 
@@ -183,6 +189,10 @@ def _from_archive(path: Path) -> Session | RecordedLogits:
             members = archive.sizes
         if "session.json" in members:
             return load_session(path)
+        if any(name.endswith("_routed_experts.npy") for name in members):
+            raise InputError(
+                f"{path.name} is the export of a session: which experts ran. numpy.load reads it."
+            )
         if any(name.endswith(".npy") for name in members):
             return read_router_logits(path)
     except NotAnArchiveError:
@@ -242,6 +252,8 @@ def _kind(path: Path, document: dict[str, Any]) -> str:
             f"{path.name} is the export of a session, without its counts and times.",
             "Save the session as .bhsession; that can be read.",
         )
+    if {"session", "note"} <= document.keys() or {"position", "token"} <= document.keys():
+        raise InputError(f"{path.name} says what rules do with a session. json.load reads it.")
     raise InputError(f"{path.name} cannot be read: {_OTHER}")
 
 

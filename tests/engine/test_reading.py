@@ -22,7 +22,7 @@ from bh_studio.engine.records.evaluation import ContenderRow, Control
 from bh_studio.engine.records.recording import RecordedLogits
 from bh_studio.engine.records.rows import FilePrompt, PromptRow, SkippedRow
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.sessions.exports import export_json
+from bh_studio.engine.records.sessions.exports import export_json, export_routed_experts
 from bh_studio.engine.records.sweep import SweepResult, SweepRow
 from bh_studio.engine.rules.text import parse_rule
 from tests.bench_results import result as bench_result
@@ -80,6 +80,26 @@ def test_a_session_of_each_version(path: Path) -> None:
     session = read(str(path))
     assert isinstance(session, Session)
     assert session.model.name == "tiny"
+
+
+def test_a_session_is_shown_in_a_few_lines() -> None:
+    shown = repr(read(FORMER / "runs" / "format_1_decided"))
+    assert "array" not in shown
+    assert "token_ids" not in shown
+    assert len(shown) < 2000
+
+
+def test_what_else_is_made_of_a_session_is_named(tmp_path: Path) -> None:
+    session = read(FORMER / "runs" / "format_1_decided")
+    assert isinstance(session, Session)
+    export_routed_experts(session, tmp_path / "a.npz")
+    refused(tmp_path / "a.npz", "a.npz is the export of a session: which experts ran.")
+    for name, printed in (
+        ("replayed.json", {"session": {"file": "a.bhsession"}, "note": "", "rows": []}),
+        ("inspected.json", {"rule": "bh:0.1", "position": 3, "token": 1, "layers": []}),
+    ):
+        (tmp_path / name).write_text(json.dumps({"schema_version": 1, **printed}))
+        refused(tmp_path / name, f"{name} says what rules do with a session. json.load reads it.")
 
 
 def test_a_recording_and_a_bare_array(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Owns the names that `session.json` and `compare --json` share. Knows no file, no
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,19 +55,20 @@ class SideRecord:
         All three are None where they were not kept.
     """
 
-    prompt_token_ids: tuple[int, ...]
+    # What fills a screen is not shown where a notebook shows the value of a cell.
+    prompt_token_ids: tuple[int, ...] = field(repr=False)
     text: str
-    token_ids: tuple[int, ...]
-    token_texts: tuple[str, ...]
-    expert_counts: np.ndarray
-    raw_counts: np.ndarray
-    prompt_expert_counts: np.ndarray
-    prompt_raw_counts: np.ndarray
-    token_seconds: np.ndarray
+    token_ids: tuple[int, ...] = field(repr=False)
+    token_texts: tuple[str, ...] = field(repr=False)
+    expert_counts: np.ndarray = field(repr=False)
+    raw_counts: np.ndarray = field(repr=False)
+    prompt_expert_counts: np.ndarray = field(repr=False)
+    prompt_raw_counts: np.ndarray = field(repr=False)
+    token_seconds: np.ndarray = field(repr=False)
     finish_reason: FinishReason
-    routed_experts: np.ndarray | None = None
-    choices: TokenChoices | None = None
-    router_logits: RouterRows | None = None
+    routed_experts: np.ndarray | None = field(default=None, repr=False)
+    choices: TokenChoices | None = field(default=None, repr=False)
+    router_logits: RouterRows | None = field(default=None, repr=False)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -123,7 +124,7 @@ class Session:
     prompt: str
     conversation: Conversation | None
     records: tuple[SideRecord, ...]
-    environment: dict[str, Any]
+    environment: dict[str, Any] = field(repr=False)
     started_at: str
     finished_at: str
     proof: Proof | None = None
