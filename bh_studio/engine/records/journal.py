@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -32,6 +33,7 @@ _MOST_BYTES = 4 * 2**30
 # Of the model, only what decides the rows; it may have moved to another folder.
 _MODEL_SETTINGS = ("fingerprint", "null_sha256", "dtype", "device", "expert_path")
 _PRODUCT = re.compile(r" \([^()]*\)$")
+_SHORT = 24
 _START_OVER = "Choose another --out, or start over with --restart."
 
 
@@ -175,7 +177,7 @@ class Journal:
         """Refuse `now` if it differs from `then`; partly: in what it says, it may lack some."""
         former, new = dict(_flat(then, "")), dict(_flat(json.loads(json.dumps(now)), ""))
         changes = [
-            f"{name} ({_short(former.get(name))} then, {_short(new.get(name))} now)"
+            f"{name} ({_differing(former.get(name), new.get(name))})"
             for name in (new if partly else {**new, **former})
             if former.get(name) != new.get(name)
         ]
@@ -290,9 +292,18 @@ def _flat(value: object, name: str) -> Iterator[tuple[str, object]]:
         yield from _flat(item, own)
 
 
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 24 else f"{text[:23]}…"
+def _differing(then: object, now: object) -> str:
+    """Two values in a few characters each, from about where they differ."""
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in (then, now)]
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+    start = 0 if same < _SHORT - 1 else same - _SHORT // 3
+    then_text, now_text = (_short(text, start) for text in texts)
+    return f"{then_text} then, {now_text} now"
+
+
+def _short(text: str, start: int) -> str:
+    head, rest = "…" if start else "", text[start:]
+    return head + (rest if len(rest) <= _SHORT else f"{rest[: _SHORT - 1]}…")
 
 
 def _line(value: Row) -> bytes:

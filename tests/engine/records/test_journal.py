@@ -164,6 +164,25 @@ def test_other_settings_are_refused_with_what_differs(
     assert "--restart" in str(refused.value)
 
 
+def test_where_long_settings_differ_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    rules = ["bh:0.01", "top-k:5", "top-p:0.4"]
+    with Journal(path) as journal:
+        journal.begin(setting(rules=rules))
+        journal.add("0", {"value": 1})
+    for others, shown in (
+        (rules[:2], '["bh:0.01", "top-k:5", … then, ["bh:0.01", "top-k:5"] now'),
+        ([*rules[:2], "top-p:0.45,max_k=16"], '…op-p:0.4"] then, …op-p:0.45,max_k=16"] now'),
+        (
+            [*rules[:2], "top-p:0.4,weights=renormalize"],
+            '…op-p:0.4"] then, …op-p:0.4,weights=renorm… now',
+        ),
+    ):
+        with Journal(path) as journal, pytest.raises(InputError) as caught:
+            journal.begin(setting(rules=others))
+        assert f"other settings: rules ({shown})." in str(caught.value)
+
+
 def test_many_differences_are_counted(tmp_path: Path) -> None:
     leave(tmp_path / "r.json", x={"a": 1})
     other = {"prompts": [], "rules": [], "seeds": 2, "generation": {"seed": 9}}
