@@ -21,7 +21,9 @@ def finite_array(values: Any, axes: int) -> np.ndarray:
 def counted_array(values: Any, axes: int) -> np.ndarray:
     """Nested lists of counts as int64 with `axes` axes. Raises ValueError for anything else."""
     array = finite_array(values, axes)
-    counts = array.astype(np.int64)
+    # What is too large for that is another number then.
+    with np.errstate(invalid="ignore"):
+        counts = array.astype(np.int64)
     if (counts != array).any() or (counts < 0).any():
         raise ValueError("Counts were expected.")
     return counts
