@@ -11,6 +11,8 @@ from bh_studio.engine.records.terms import Conversation, GenerationParameters, M
 from bh_studio.engine.rules.sides import Sides, check_number
 
 _MOST_TOKENS = 2**24
+# What exports and the alternatives of a token are wide enough for.
+_MOST_TOKEN_IDS = 2**31
 
 
 def check_layers(layers: int) -> None:
@@ -67,6 +69,10 @@ def check_record(record: SideRecord, side: str, model: ModelInfo) -> None:
     """
     tokens = len(record.token_ids)
     check_length(len(record.prompt_token_ids) + tokens, side, model)
+    if not all(
+        0 <= token < _MOST_TOKEN_IDS for token in (*record.prompt_token_ids, *record.token_ids)
+    ):
+        raise ValueError(f"{side} has a token that no model has.")
     read = prompt_rows(len(record.prompt_token_ids), tokens)
     for counts, rows in (
         (record.expert_counts, tokens),

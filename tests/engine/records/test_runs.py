@@ -234,6 +234,11 @@ def swapped(folder: Path) -> None:
         (changed_line(2, lambda d: d.update(side=-1)), "there is no side -1"),
         (changed_line(2, lambda d: d.update(event="other")), "line 3 of its events.jsonl"),
         (changed_line(3, lambda d: d.update(token_id=-1)), "a token below 0"),
+        (changed_line(3, lambda d: d.update(token_id=2**31)), "side A has a token that no model"),
+        (
+            changed_header(lambda d: d["prompt_token_ids"][0].__setitem__(0, 2**63)),
+            "side A has a token that no model has",
+        ),
         (changed_line(3, lambda d: d.update(token_id=1.5)), "line 4 of its events.jsonl"),
         (changed_line(3, lambda d: d["raw_counts"].pop()), "one count for each of"),
         (changed_line(3, lambda d: d.update(seconds=float("nan"))), "line 4 of its events"),

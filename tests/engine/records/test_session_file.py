@@ -520,6 +520,14 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
             lambda d: d["sides"][1].update(token_texts=["", 12], text="12"),
             r"sides\[1\]\.token_texts\[1\] is wrong: a text is 12",
         ),
+        (
+            lambda d: d["sides"][1]["token_ids"].__setitem__(0, 2**31),
+            "side B has a token that no model has",
+        ),
+        (
+            lambda d: d["sides"][1]["prompt_token_ids"].__setitem__(0, -1),
+            "side B has a token that no model has",
+        ),
         (lambda d: d.update(finished_at=None), "a text is None"),
         (lambda d: d.update(environment=[["a", 1]]), "environment is a list, not an object"),
         (lambda d: d.update(sides=0.5), "a value in it is not"),
