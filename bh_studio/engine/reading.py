@@ -156,6 +156,9 @@ def read(path: str | Path) -> Session | RecordedLogits | Result:
     try:
         if path.is_dir():
             return _from_folder(path)
+        if path.exists() and not path.is_file():
+            # A pipe, which is read from its beginning to its end or not at all.
+            return _from_json(path)
         with path.open("rb") as file:
             is_archive = file.read(2) == b"PK"
         return _from_archive(path) if is_archive else _from_json(path)

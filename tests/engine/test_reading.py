@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import bh_studio
 from bh_studio.engine import reading
 from bh_studio.engine.errors import InputError
+from bh_studio.engine.files import bounded
 from bh_studio.engine.reading import Result, read
 from bh_studio.engine.records.batch import BatchResult
 from bh_studio.engine.records.benchmark.document import document as bench_document
@@ -234,6 +236,13 @@ def test_a_missing_file_is_named_and_a_begun_one_too(tmp_path: Path) -> None:
         tmp_path / "no.json", "no.json.rows.jsonl beside it holds the rows of a run that is not"
     )
     refused(tmp_path, f"{tmp_path} is no folder of a run: it has no run.json.")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "_PATIENCE_SECONDS", 0.01)
+    os.mkfifo(tmp_path / "pipe.bhsession")
+    refused(tmp_path / "pipe.bhsession", "is no file but a pipe or a device")
 
 
 def test_the_export_of_a_session_lacks_too_much(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -79,6 +80,8 @@ class Archive:
     """
 
     def __init__(self, file: Path | bytes) -> None:
+        if isinstance(file, Path) and _never_ends(file):
+            raise NotAnArchiveError("it is no file but a pipe or a device.")
         source = io.BytesIO(file) if isinstance(file, bytes) else file
         self._path = Path() if isinstance(file, bytes) else file
         if _directory_bytes(file) > _DIRECTORY_BYTES:
@@ -221,6 +224,12 @@ class Archive:
             raise
         except _UNREADABLE as error:
             raise ArchiveError(_sentence(error)) from error
+
+
+def _never_ends(path: Path) -> bool:
+    """Whether to open or read what is at `path` may be to wait. Raises OSError if nothing is."""
+    mode = path.stat().st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _directory_bytes(file: Path | bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import zipfile
 from pathlib import Path
@@ -48,6 +49,21 @@ def test_what_numpy_wrote_is_read(archive: Path) -> None:
             assert opened.text("words") == "ä\x00😀"
             assert opened.array("empty", (np.float64,)).shape == (0, 3)
             assert opened.member("empty.npy", 1000).startswith(b"\x93NUMPY")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_what_never_ends_is_no_archive_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if not path.exists():
+        os.mkfifo(path)
+    with pytest.raises(NotAnArchiveError, match="a pipe or a device"):
+        Archive(path)
+
+
+def test_a_folder_is_refused_as_open_would(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        Archive(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
