@@ -11,11 +11,11 @@ from PySide6.QtCore import QEvent, QObject, QPointF, QRectF, Qt, Signal, Slot
 from PySide6.QtGui import QFocusEvent, QFont, QKeyEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout, QWidget
 
-from bh_studio.ui.charts.axes import OVERHANG, paint_axes, small_font
-from bh_studio.ui.charts.cell_frame import CellFrame
+from bh_studio.ui.charts.drawing.axes import OVERHANG, paint_axes, small_font
+from bh_studio.ui.charts.drawing.cell_frame import CellFrame
+from bh_studio.ui.charts.drawing.whole_axis import WholeAxis
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.charts.shown import Shown, ShownSide
-from bh_studio.ui.charts.whole_axis import WholeAxis
 from bh_studio.ui.state.selection import Place, Selection
 from bh_studio.ui.widgets.theme import GAP_TINY, Theme
 

@@ -7,7 +7,7 @@ import pyqtgraph as pg
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QBrush, QColor
 
-from bh_studio.ui.charts.filled_rects import FilledRects
+from bh_studio.ui.charts.drawing.filled_rects import FilledRects
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.charts.shown import ShownSide
 from bh_studio.ui.charts.table_legend import TableLegend

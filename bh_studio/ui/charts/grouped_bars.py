@@ -7,7 +7,7 @@ from PySide6.QtCore import QRectF
 
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.ui.charts.chart import Cell, Chart
-from bh_studio.ui.charts.filled_rects import FilledRects
+from bh_studio.ui.charts.drawing.filled_rects import FilledRects
 from bh_studio.ui.charts.shown import ShownSide
 from bh_studio.ui.widgets.side_looks import side_look
 

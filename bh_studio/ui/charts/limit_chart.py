@@ -9,7 +9,7 @@ from PySide6.QtGui import QBrush
 
 from bh_studio.engine.records.counts import limit_shares
 from bh_studio.ui.charts.chart import Cell, Chart
-from bh_studio.ui.charts.filled_rects import FilledRects
+from bh_studio.ui.charts.drawing.filled_rects import FilledRects
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.state.selection import Place
 

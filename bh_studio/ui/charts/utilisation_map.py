@@ -9,7 +9,7 @@ from PySide6.QtGui import QBrush
 from bh_studio.engine.records.decisions.utilisation import Utilisation
 from bh_studio.ui.charts.cell_map import CellMap
 from bh_studio.ui.charts.chart import Cell
-from bh_studio.ui.charts.filled_rects import FilledRects
+from bh_studio.ui.charts.drawing.filled_rects import FilledRects
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.charts.shown import ShownSide
 from bh_studio.ui.charts.table_legend import TableLegend

@@ -8,7 +8,7 @@ import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QObject, Qt, Slot
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from bh_studio.ui.charts.axes import paint_axes
+from bh_studio.ui.charts.drawing.axes import paint_axes
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 

@@ -13,7 +13,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from bh_studio.engine.rules.sides import MOST_SIDES
+from bh_studio.engine.rules.sides import MOST_SIDES, side_letter
 from bh_studio.ui.inspector.token_words import mean_experts, parting_words, token_title
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
@@ -70,6 +70,8 @@ class TokenHeader(QWidget):
         group = QButtonGroup(self)
         for side, button in enumerate(self.side_buttons):
             button.setCheckable(True)
+            button.setAccessibleName(f"Side {side_letter(side)} at this token")
+            button.setToolTip("Look at this side at the same token")
             button.setProperty("role", "tool")
             button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             group.addButton(button, side)

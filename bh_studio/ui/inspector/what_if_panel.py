@@ -39,6 +39,8 @@ class WhatIfPanel(QWidget):
         self._scale: LevelScale | None = None
         self.caption = section("")
         self.box = LevelBox()
+        self.box.setAccessibleName("The level to try")
+        self.box.setToolTip("The level to try on what was recorded")
         self.slider = LevelSlider(theme)
         self.change = QLabel()
         self.change.setWordWrap(True)
@@ -46,7 +48,8 @@ class WhatIfPanel(QWidget):
         self.sentence = QLabel()
         self.sentence.setProperty("role", "muted")
         self.sentence.setWordWrap(True)
-        self.use_button = QPushButton()
+        self.use_button = QPushButton("Use on this side")
+        self.use_button.setToolTip("Run this side with this level the next time")
         self.add_button = QPushButton("As a new side")
         self.add_button.setToolTip("Add a side with this level to the next run")
         self._build_layout()

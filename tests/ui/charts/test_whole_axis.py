@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PySide6.QtGui import QFont, QFontMetricsF
 
-from bh_studio.ui.charts.whole_axis import WholeAxis
+from bh_studio.ui.charts.drawing.whole_axis import WholeAxis
 from bh_studio.ui.widgets.theme import Theme
 
 

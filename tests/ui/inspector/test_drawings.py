@@ -133,7 +133,7 @@ def test_the_strip_shows_models_of_any_shape(
     assert x.tolist() == [layer.count + 0.5 for layer in token.layers for _ in range(2)]
     assert (y[0], y[-1]) == (-0.5, of.layers - 0.5)
     strip.show_token(None, 0)
-    assert strip.is_empty
+    assert strip.body.isHidden()
 
 
 def test_shades_rise_with_what_speaks_for_an_expert() -> None:
