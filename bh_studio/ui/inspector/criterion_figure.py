@@ -60,6 +60,7 @@ class CriterionFigure(PlotCard):
         self.first = QRadioButton(f"First {FIRST_RANKS}")
         self.all = QRadioButton("All ranks")
         self.log = QCheckBox("Log axis")
+        self.log.setToolTip("Equal steps are equal ratios")
         self.log.setChecked(True)
         self.first.setChecked(True)
         group = QButtonGroup(self)
