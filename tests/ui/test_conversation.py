@@ -57,7 +57,7 @@ def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
         "System: Be brief.\n\nYou: Who?\nA hare\n\nYou: Why?\n No",
     )
     # Charts and figures are those of the turn.
-    assert desk.second.tokens.text == "1"
+    assert desk.second.numbers.values["Tokens"] == "1 tok"
     assert desk.heat_map.shown_cells.shape[0] == 1
     assert desk.page.conversation.turns == (*turns, Turn("Why?", (" So", " No")))
 
@@ -200,7 +200,7 @@ def test_a_new_conversation_forgets_the_turns(chat_desk: Desk, qtbot: QtBot) -> 
     qtbot.mouseClick(page.prompt.new_button, Qt.MouseButton.LeftButton)
     page.clock.flush()
     assert texts(desk) == ("", "")
-    assert desk.second.tokens.text == "–"
+    assert desk.second.numbers.values["Tokens"] == ""
     assert all(slot.is_empty for slot in desk.slots)
     assert desk.session.session is None
     assert not window.actions_.save.isEnabled()

@@ -49,7 +49,7 @@ def test_a_run_that_fails_can_be_saved_and_exported(keeping: Desk, tmp_path: Pat
     failure = desk.engine.fail()
     desk.settle()
     assert desk.window.errors.failure == failure
-    assert desk.second.ended.text == "Broken off"
+    assert desk.second.numbers.values["Status"] == "Broken off"
     assert desk.second.text.toPlainText() == "Once upon a time"
     assert desk.page.prompt.prompt == "Once"
     assert desk.window.files.can_save

@@ -65,7 +65,7 @@ def test_a_session_survives_saving_and_opening(
     assert np.array_equal(opened.records[1].expert_counts, session.records[1].expert_counts)
     for panel, side in ((other.second, 1), (other.first, 0)):
         assert panel.text.toPlainText() == session.prompt + session.records[side].text
-        assert panel.tokens.text == "20"
+        assert panel.numbers.values["Tokens"] == "20 tok"
     assert other.second.text.tint_of(3) == desk.second.text.tint_of(3)
     assert other.page.differences.lines[0].text() == desk.page.differences.lines[0].text()
     assert other.second.difference.text() == "Differs from A at 5"

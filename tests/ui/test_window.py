@@ -16,7 +16,6 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QScrollBar,
-    QVBoxLayout,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
@@ -36,7 +35,6 @@ from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember
 from bh_studio.ui.state.run_sides import ANALYZE_NOTE
 from bh_studio.ui.state.session_model import RunState
-from bh_studio.ui.widgets.figure_row import Figure, FigureRow
 from bh_studio.ui.widgets.theme import DARK, LIGHT
 from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
@@ -239,12 +237,12 @@ def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
     page = desk.page
     bh, baseline = session.records[1], session.records[0]
     answer = bh.statistics()["answer"]
-    assert desk.second.tokens.text == "40"
-    assert desk.second.experts.text == f"{answer['mean']:.2f}"
-    assert desk.first.experts.text == "8.00"
-    assert desk.second.speed.text == f"{bh.tokens_per_second:.1f} tok/s"
-    assert desk.second.first_token.text == "50 ms"
-    assert desk.second.ended.text == "Token limit"
+    assert desk.second.numbers.values["Tokens"] == "40 tok"
+    assert desk.second.numbers.values["Mean experts"] == f"{answer['mean']:.2f} experts"
+    assert desk.first.numbers.values["Mean experts"] == "8.00 experts"
+    assert desk.second.numbers.values["Speed"] == f"{bh.tokens_per_second:.1f} tok/s"
+    assert desk.second.numbers.values["First token"] == "first 50 ms"
+    assert desk.second.numbers.values["Status"] == "Token limit"
     assert bh.tokens_per_second is not None
     assert baseline.tokens_per_second is not None
     assert page.differences.lines[0].text() == (
@@ -264,16 +262,16 @@ def test_nothing_is_shown_before_there_is_a_number(desk: Desk) -> None:
     page = desk.page
     desk.start("Once")
     page.clock.flush()
-    assert desk.second.tokens.text == "0"
-    assert desk.second.ended.text == "Reading"
+    assert desk.second.numbers.values["Tokens"] == "0 tok"
+    assert desk.second.numbers.values["Status"] == "Reading"
     assert {
-        desk.second.speed.text,
-        desk.second.experts.text,
-    } == {"–"}
+        desk.second.numbers.values["Speed"],
+        desk.second.numbers.values["Mean experts"],
+    } == {""}
     assert page.differences.lines[0].text() == "B against A"
     desk.say([" a"])
-    assert desk.second.ended.text == "Writing"
-    assert desk.second.speed.text == "–"
+    assert desk.second.numbers.values["Status"] == "Writing"
+    assert desk.second.numbers.values["Speed"] == ""
 
 
 def test_the_first_difference_is_shown_in_both_panels(desk: Desk, qtbot: QtBot) -> None:
@@ -302,30 +300,14 @@ def test_analyze_mode_says_what_it_is(desk: Desk) -> None:
     line = page.differences.lines[0].text()
     assert "experts, counted, " in line
     assert "speed" not in line
-    assert desk.second.experts.name == "Counted, mean"
-    assert desk.first.experts.name == "Mean experts"
+    assert desk.second.numbers.values["Mean experts"].endswith(" counted")
+    assert desk.first.numbers.values["Mean experts"] == "8.00 experts"
     assert "counted only" in desk.second.text.describe(0)
     assert "counted only" not in desk.first.text.describe(0)
     desk.engine.finish()
     desk.start("Once")
     page.clock.flush()
     assert desk.second.note == ""
-    assert desk.second.experts.name == "Mean experts"
-
-
-def test_figures_break_into_lines_when_their_values_grow(qtbot: QtBot) -> None:
-    figures = [Figure(name, "Meaning") for name in ("One", "Two", "Three")]
-    window = QWidget()
-    qtbot.addWidget(window)
-    row = FigureRow(figures)
-    QVBoxLayout(window).addWidget(row)
-    window.resize(sum(figure.sizeHint().width() for figure in figures) + 80, 200)
-    window.show()
-    qtbot.waitUntil(lambda: row.columns == 3)
-    figures[1].show_value("a value that is much wider than it was")
-    qtbot.waitUntil(lambda: row.columns < 3)
-    figures[1].show_value("1")
-    qtbot.waitUntil(lambda: row.columns == 3)
 
 
 def test_hovering_a_token_frames_its_column(desk: Desk) -> None:
@@ -369,7 +351,7 @@ def test_a_failure_is_shown_copied_and_dismissed(desk: Desk, qtbot: QtBot) -> No
     desk.page.clock.flush()
     assert errors.isVisible()
     assert errors.failure == failure
-    assert desk.second.ended.text == "Failed"
+    assert desk.second.numbers.values["Status"] == "Failed"
     assert desk.second.text.toPlainText() == "Once a"
     qtbot.mouseClick(errors.details_button, Qt.MouseButton.LeftButton)
     qtbot.mouseClick(errors.copy_button, Qt.MouseButton.LeftButton)
@@ -560,6 +542,6 @@ def test_two_thousand_repaints(desk: Desk) -> None:
     assert desk.second.text.token_count == 2000
     assert page.clock.is_idle
     assert len(desk.heat_map.plot.getPlotItem().items) == items
-    assert desk.second.tokens.text == "2000"
+    assert desk.second.numbers.values["Tokens"] == "2000 tok"
     median = sorted(slowest)[1000]
     assert median < 0.2, f"median frame {median * 1000:.0f} ms"

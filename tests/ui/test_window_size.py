@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 from PySide6.QtCore import QEvent, QObject, QSize, Qt
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QApplication, QLabel, QProgressBar
+from PySide6.QtWidgets import QApplication, QProgressBar
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.protocol.events import Failed, LoadProgress, Notice
 from bh_studio.ui.help_dialogs import about_dialog
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.widgets.figure_row import Figure, FigureRow
+from bh_studio.ui.widgets.number_line import NumberLine
 from tests.ui.conftest import Desk
 
 LONG = "A sentence that says at length what is wrong here and what can be done about that. " * 3
@@ -63,9 +63,7 @@ def test_the_window_keeps_its_size(size: tuple[int, int], desk: Desk) -> None:
     page.clock.flush()
     events()
     for panel in (desk.first, desk.second):
-        panel.speed.show_value("123456789.1 tok/s")
-        panel.first_token.show_value("123456789 s")
-        panel.tokens.show_value("123456789")
+        panel.numbers.show_values(dict.fromkeys(panel.numbers.values, "123456789.1 tok/s"))
     events()
     window.report(Failed(LONG, LONG, ""))
     events()
@@ -95,17 +93,15 @@ def test_a_window_comes_to_rest(
 
 
 def test_long_numbers_are_cut_and_told_on_hovering(qtbot: QtBot) -> None:
-    figures = [Figure(name, "Meaning") for name in ("One", "Two", "Three", "Four")]
-    row = FigureRow(figures)
-    qtbot.addWidget(row)
-    row.resize(260, 120)
-    row.show()
-    for figure in figures:
-        figure.show_value("1234567890.1 tokens a second")
-    qtbot.waitUntil(lambda: row.columns == 2)
-    values = [label for label in figures[0].findChildren(QLabel) if "tokens" in label.text()]
-    assert all(figure.geometry().right() <= row.width() for figure in figures)
-    assert values[0].toolTip() == "1234567890.1 tokens a second\nMeaning"
+    line = NumberLine({"Speed": "Tokens per second.", "Status": "Why it ended."})
+    qtbot.addWidget(line)
+    line.resize(120, 20)
+    line.show()
+    line.show_values({"Speed": "1234567890.1 tok/s", "Status": ""})
+    assert line.minimumSizeHint().width() == 0
+    assert line.accessibleName() == "Speed: 1234567890.1 tok/s, Status: none yet"
+    for words in ("Speed: 1234567890.1 tok/s", "Tokens per second.", "Status: –", "Why it ended."):
+        assert words in line.toolTip()
 
 
 @pytest.mark.parametrize(("size", "is_whole"), [((1280, 720), True), ((1024, 640), False)])

@@ -19,15 +19,15 @@ from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import Parting
 from bh_studio.ui.widgets.elided_label import ElidedLabel
-from bh_studio.ui.widgets.figure_row import Figure, FigureRow
 from bh_studio.ui.widgets.icons import icon
+from bh_studio.ui.widgets.number_line import NumberLine
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _HEADER_HEIGHT = 28
 _LEAST_LINES = 3
-_EXPERTS = "Mean experts"
-_COUNTED = "Counted, mean"  # no wider than the other, which would cost a line of figures
+_TOKENS, _SPEED, _EXPERTS = "Tokens", "Speed", "Mean experts"
+_FIRST, _STATUS = "First token", "Status"
 _ENDINGS = {
     FinishReason.END_OF_TEXT: "End of text",
     FinishReason.MAX_NEW_TOKENS: "Token limit",
@@ -85,12 +85,16 @@ class AnswerPanel(QFrame):
         self.text.refresh()
         mean = run.statistics.mean
         speed, first = run.tokens_per_second, run.time_to_first_token_s
-        self.tokens.show_value(str(run.token_count) if run.is_started else None)
-        self.speed.show_value(None if speed is None else f"{speed:.1f} tok/s")
-        self.first_token.show_value(None if first is None else format_seconds(first))
-        self.experts.rename(_COUNTED if run.is_counted_only else _EXPERTS)
-        self.experts.show_value(None if mean is None else f"{mean:.2f}")
-        self.ended.show_value(self._ending())
+        counted = "counted" if run.is_counted_only else "experts"
+        self.numbers.show_values(
+            {
+                _TOKENS: f"{run.token_count} tok" if run.is_started else "",
+                _SPEED: "" if speed is None else f"{speed:.1f} tok/s",
+                _EXPERTS: "" if mean is None else f"{mean:.2f} {counted}",
+                _FIRST: "" if first is None else f"first {format_seconds(first)}",
+                _STATUS: self._ending(),
+            }
+        )
         self._show_difference(parting)
         self._sync_latest()
 
@@ -119,21 +123,17 @@ class AnswerPanel(QFrame):
         self._text_page.installEventFilter(self)
 
     def _build_footer(self) -> None:
-        self.tokens = Figure("Tokens", "Tokens produced, the end-of-text token included.")
-        self.speed = Figure(
-            "Speed",
-            "Tokens per second of this side's own computing time, from the first token to the "
-            "last. The other side's turns are left out.",
+        self.numbers = NumberLine(
+            {
+                _TOKENS: "Tokens produced, the end-of-text token included.",
+                _SPEED: "Tokens per second of this side's own computing time, from the first token "
+                "to the last. The other sides' turns are left out.",
+                _FIRST: "This side's own computing time until its first token: reading the prompt.",
+                _EXPERTS: "Experts per token and layer: the mean over all tokens of the answer and "
+                "all layers. Of a side that only analyzes, what its rule would have used.",
+                _STATUS: "Why this side stopped producing tokens.",
+            }
         )
-        self.first_token = Figure(
-            "First token",
-            "This side's own computing time until its first token: reading the prompt.",
-        )
-        self.experts = Figure(
-            _EXPERTS,
-            "Experts per token and layer: the mean over all tokens of the answer and all layers.",
-        )
-        self.ended = Figure("Status", "Why this side stopped producing tokens.")
         self.difference = QPushButton()
         self.difference.setProperty("role", "link")
         self.difference.setToolTip(
@@ -156,7 +156,6 @@ class AnswerPanel(QFrame):
         line = QFrame()
         line.setProperty("role", "rule")
         line.setFixedHeight(1)
-        footer = FigureRow((self.tokens, self.speed, self.first_token, self.experts, self.ended))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(GAP, GAP_SMALL, GAP, GAP_SMALL)
         layout.setSpacing(GAP_TINY)
@@ -164,16 +163,16 @@ class AnswerPanel(QFrame):
         layout.addWidget(self._note)
         layout.addWidget(body, 1)
         layout.addWidget(line)
-        layout.addWidget(footer)
+        layout.addWidget(self.numbers)
 
-    def _ending(self) -> str | None:
+    def _ending(self) -> str:
         run = self._run
         if run.finish_reason is not None:
             return _ENDINGS[run.finish_reason]
         if run.is_failed:
             return "Failed"
         if not run.is_started:
-            return None
+            return ""
         return "Writing" if run.token_count else "Reading"
 
     def _show_difference(self, parting: Parting | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from bh_studio.engine.rules.sides import MOST_SIDES
@@ -12,6 +13,9 @@ from bh_studio.ui.state.side_difference import difference_meaning, difference_wo
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
+
+# From this width on there is room for what the legend is of.
+_ROOMY_LETTERS = 130
 
 
 class DifferenceLine(QFrame):
@@ -23,9 +27,9 @@ class DifferenceLine(QFrame):
         self.setProperty("role", "card")
         self.lines = tuple(ElidedLabel("") for _ in range(MOST_SIDES - 1))
         self.legend = ScaleLegend(theme, softened=True)
-        caption = QLabel("Mean experts of a token")
-        caption.setProperty("role", "muted")
-        caption.setToolTip(self.legend.toolTip())
+        self._caption = QLabel("Mean experts of a token")
+        self._caption.setProperty("role", "muted")
+        self._caption.setToolTip(self.legend.toolTip())
         # On one line, cut where it does not fit, while the window has no second one to give.
         self.notice = ElidedLabel("muted")
         self.notice.setAccessibleName("What should be known of these numbers")
@@ -38,9 +42,15 @@ class DifferenceLine(QFrame):
         row.setContentsMargins(GAP, GAP_TINY, GAP, GAP_TINY)
         row.setSpacing(GAP_LARGE)
         row.addLayout(words, 1)
-        row.addWidget(caption)
+        row.addWidget(self._caption)
         row.addWidget(self.legend)
         self.refresh()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        # The legend says it too, on hovering; the words beside it need the room more.
+        letter = self.fontMetrics().averageCharWidth()
+        self._caption.setVisible(self.width() > _ROOMY_LETTERS * letter)
 
     def refresh(self) -> None:
         """Show the runs as they are now, and under their numbers what should be known of them."""

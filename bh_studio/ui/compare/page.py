@@ -33,6 +33,11 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 # From this height on, a long notice may have more than one line.
 _ROOMY_LINES = 40
+# What charts and numbers have at first, where the answers have 1000.
+_CHARTS_SHARE = 480
+# Below this height of the page the charts leave their room to the answers, unless they are asked
+# for, in lines of text.
+_FOLDED_LINES = 38
 _MOST_OF_WIDTH = 0.42
 # What the answers need beside each other while a token is inspected.
 _LEAST_LETTERS = 72
@@ -89,7 +94,7 @@ class ComparePage(QWidget):
         below.addWidget(self.differences)
         below.addWidget(self.charts.splitter, 1)
         rows = new_splitter(Qt.Orientation.Vertical, self.answers, lower)
-        rows.setSizes([1000, 1050])
+        rows.setSizes([1000, _CHARTS_SHARE])
         self.splitters = {
             "answers": self.answers.splitter,
             "charts": self.charts.splitter,

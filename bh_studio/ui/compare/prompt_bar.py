@@ -8,21 +8,21 @@ from PySide6.QtWidgets import (
     QMenu,
     QPushButton,
     QToolButton,
-    QVBoxLayout,
     QWidget,
 )
 
 from bh_studio.ui.widgets.exact_text_edit import ExactTextEdit
 from bh_studio.ui.widgets.icons import icon
-from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
+from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
-_LINES = 3
-_PLAIN = "Type the beginning of a text; both sides will continue it."
-_PLAIN_MEANING = "The text that both sides continue. Ctrl+Return runs it."
-_FIRST_MESSAGE = "Type a message; both sides will answer it."
+# The editor is as high as its text, within these.
+_LEAST_LINES, _MOST_LINES = 2, 6
+_PLAIN = "Type the beginning of a text; all sides will continue it."
+_PLAIN_MEANING = "The text that all sides continue. Ctrl+Return runs it."
+_FIRST_MESSAGE = "Type a message; all sides will answer it."
 _NEXT_MESSAGE = "Type the next message; each side remembers its own answers."
-_RUN_MEANING = "Answer the prompt with both sides (Ctrl+Return)"
-_MESSAGE_MEANING = "The message that both sides answer. Ctrl+Return sends it."
+_RUN_MEANING = "Answer the prompt with all sides (Ctrl+Return)"
+_MESSAGE_MEANING = "The message that all sides answer. Ctrl+Return sends it."
 # Openings in the manner of the books that the embedded model has read.
 EXAMPLES = (
     "The old house stood at the edge of the wood, and nobody had lived in it since",
@@ -51,6 +51,7 @@ class PromptBar(QWidget):
         self.editor.setAccessibleName("Prompt")
         self.editor.setToolTip(_PLAIN_MEANING)
         self.editor.textChanged.connect(self.edited)
+        self.editor.textChanged.connect(self._fit_text)
         self.editor.textChanged.connect(self._place_examples)
         self.run_button = QPushButton("Run")
         self.run_button.setProperty("role", "primary")
@@ -129,14 +130,10 @@ class PromptBar(QWidget):
         self._offer(EXAMPLES)
 
     def _lay_out(self) -> None:
-        buttons = QVBoxLayout()
+        buttons = QHBoxLayout()
         buttons.setSpacing(GAP_SMALL)
-        buttons.addWidget(self.run_button)
-        second = QHBoxLayout()
-        second.setSpacing(GAP_SMALL)
-        second.addWidget(self.stop_button, 1)
-        second.addWidget(self.new_button, 1)
-        buttons.addLayout(second)
+        for button in (self.run_button, self.stop_button, self.new_button):
+            buttons.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(GAP_SMALL)
@@ -147,8 +144,21 @@ class PromptBar(QWidget):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if watched is self.editor and event.type() is QEvent.Type.Resize:
+            self._fit_text()
             self._place_examples()
         return False
+
+    @Slot()
+    def _fit_text(self) -> None:
+        """Make the editor as high as its text asks for."""
+        # The height of a plain document is its number of lines, broken ones included.
+        wanted = round(self.editor.document().size().height())
+        lines = min(max(wanted, _LEAST_LINES), _MOST_LINES)
+        margin = 2 * round(self.editor.document().documentMargin())
+        around = self.editor.height() - self.editor.viewport().height()
+        height = lines * self.editor.fontMetrics().lineSpacing() + margin + around
+        if height != self.editor.height():
+            self.editor.setFixedHeight(height)
 
     @Slot()
     def _place_examples(self) -> None:
@@ -171,7 +181,5 @@ class PromptBar(QWidget):
         self.run_button.setIcon(icon("run", colors.on_accent, colors.muted))
         self.stop_button.setIcon(icon("stop", colors.alarm, colors.faint))
         self.examples.setIcon(icon("examples", colors.accent))
-        line = self.editor.fontMetrics().lineSpacing()
-        height = max(_LINES * line + 2 * GAP, 2 * self.run_button.sizeHint().height() + GAP_SMALL)
-        self.editor.setFixedHeight(height)
+        self._fit_text()
         self._place_examples()

@@ -1,0 +1,41 @@
+"""Named numbers in one line, cut where it does not fit; the tooltip says all, and what each is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QWidget
+
+from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.visible_text import plain_tooltip
+
+_SEPARATOR = "  ·  "
+
+
+class NumberLine(ElidedLabel):
+    """meanings: what each number is, a sentence, by its name; they stand in the order in which they
+    are shown."""
+
+    def __init__(self, meanings: Mapping[str, str], parent: QWidget | None = None) -> None:
+        super().__init__("number", parent)
+        self._meanings = dict(meanings)
+        self.values = dict.fromkeys(meanings, "")
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._tell()
+
+    def show_values(self, values: Mapping[str, str]) -> None:
+        """Show these, with their units, by name; an empty text where there is no number yet."""
+        if values != self.values:
+            self.values = dict(values)
+            self.setText(_SEPARATOR.join(value for value in values.values() if value))
+            self._tell()
+
+    def _tell(self) -> None:
+        said = ", ".join(f"{name}: {value or 'none yet'}" for name, value in self.values.items())
+        self.setAccessibleName(said)
+        lines = [
+            f"{name}: {self.values[name] or '–'}\n{meaning}"
+            for name, meaning in self._meanings.items()
+        ]
+        self.setToolTip(plain_tooltip("\n\n".join(lines)))
