@@ -61,6 +61,15 @@ _READING = (
         "is that of the token that was chosen, before temperature and top-p: 0 is certain.",
     ),
     (
+        "The token inspector",
+        "Ctrl+I shows how the experts of the selected token were chosen; a click on a token, or "
+        "the arrow keys, select one. In the strip a row is a layer, with its experts in the order "
+        "in which the rule takes them: those left of the line are used. The figure shows what the "
+        "rule compares in one layer, rank by rank. “What if” applies the rule at another level to "
+        "the router logits that the run recorded; in a real run at that level later layers would "
+        "see something else.",
+    ),
+    (
         "Speed",
         "Tok/s counts a side's own computing time from its first token to its last; the other "
         "side's turns are left out. “First token” is the time until the first token, reading the "

@@ -23,6 +23,7 @@ from bh_studio.engine.records.decisions.token_inspection import (
     InspectedToken,
 )
 from bh_studio.ui.inspector.plot_card import PlotCard
+from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP_SMALL, GAP_TINY, Theme
 
 FIRST_RANKS = 16
@@ -46,17 +47,17 @@ class CriterionFigure(PlotCard):
         self._layer = 0
         self._points = pg.ScatterPlotItem(size=6)
         self._line = pg.PlotCurveItem(np.zeros(1), np.zeros(0), stepMode="center")
-        # The number that they limit stands below their names.
+        # One below the other, for they may be at one rank.
         self.stop, self.least, self.most = (
             pg.InfiniteLine(angle=90, label="", labelOpts={"position": place})
-            for place in (0.78, 0.94, 0.94)
+            for place in (0.68, 0.94, 0.82)
         )
-        self._line_name = pg.TextItem(anchor=(1, 1))
         for item in (self._line, self._points, self.least, self.most, self.stop):
             self.plot.addItem(item)
-        self.plot.addItem(self._line_name, ignoreBounds=True)
         self.plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.plot.setAccessibleName("What the rule compares in this layer")
+        # Under the title, for the names are longer than the axes.
+        self.legend = ElidedLabel("muted")
         self.first = QRadioButton(f"First {FIRST_RANKS}")
         self.all = QRadioButton("All ranks")
         self.log = QCheckBox("Log axis")
@@ -75,8 +76,7 @@ class CriterionFigure(PlotCard):
         self.log.toggled.connect(self._draw)
         # A p-value is read as it is written elsewhere, not in thousandths.
         self.axis("left").enableAutoSIPrefix(False)
-        self._names = ("Rank", "")
-        self.name_axes(*self._names)
+        self.name_axes("Rank", "")
 
     def _build_layout(self) -> None:
         choices = QHBoxLayout()
@@ -87,6 +87,7 @@ class CriterionFigure(PlotCard):
         layout = QVBoxLayout(self.body)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(GAP_TINY)
+        layout.addWidget(self.legend)
         layout.addWidget(self.plot)
         layout.addLayout(choices)
 
@@ -136,8 +137,6 @@ class CriterionFigure(PlotCard):
         self._points.setBrush(pg.mkBrush(colors.accent))
         self._points.setPen(pg.mkPen(None))
         self._line.setPen(pg.mkPen(colors.text, width=1.4))
-        self._line_name.setColor(colors.text)
-        self._line_name.setFont(font)
         self.stop.setPen(pg.mkPen(colors.alarm, width=2))
         dashes = pg.mkPen(colors.muted, width=1.4, style=Qt.PenStyle.DashLine)
         for limit in (self.least, self.most):
@@ -186,24 +185,23 @@ class CriterionFigure(PlotCard):
         line = _height(line[:shown], is_log)
         self._points.setData(np.arange(1, len(points) + 1), points)
         self._line.setData(np.arange(len(line) + 1) + 0.5, line)
-        self._line_name.setVisible(len(line) > 0)
-        if len(line):
-            self._line_name.setText(criterion.line_name)
-            self._line_name.setPos(len(line) + 0.5, line[-1])
         heights = np.concatenate([points, line])
         heights = heights[np.isfinite(heights)]
         self._set_range(1 if is_one else shown, heights)
         self.axis("left").setTicks([_log_ticks(heights)] if is_log else None)
-        names = ("" if is_one else "Rank", criterion.points_name)
-        if names != self._names:
-            self._names = names
-            self.name_axes(*names)
+        self._show_legend(criterion)
         self.axis("bottom").setTicks([[]] if is_one else None)
         self._mark(found, is_one)
         rule = self._token.rule
         level = "" if rule is None else f", {rule.level_text}"
         self.set_title(f"Layer {self._layer}{level}")
         self._say()
+
+    def _show_legend(self, criterion: Criterion) -> None:
+        what = "Where it stops" if criterion.counting is Counting.LIMIT else "Line"
+        words = f"Points: {criterion.points_name}. {what}: {criterion.line_name}."
+        self.legend.setText(words)
+        self.legend.setToolTip(words)
 
     def _set_range(self, ranks: int, heights: np.ndarray) -> None:
         low, high = (heights.min(), heights.max()) if heights.size else (0.0, 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt, Signal, Slot
+from PySide6.QtCore import QSize, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import (
     QFrame,
@@ -21,7 +21,7 @@ from bh_studio.ui.inspector.expert_table import ExpertTable, taken_experts
 from bh_studio.ui.inspector.rank_strip import RankStrip
 from bh_studio.ui.inspector.rows_view import RowsView
 from bh_studio.ui.inspector.token_header import TokenHeader
-from bh_studio.ui.inspector.token_words import said_texts
+from bh_studio.ui.inspector.token_words import mismatch_words, said_texts
 from bh_studio.ui.inspector.what_if_panel import WhatIfPanel
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
@@ -31,7 +31,9 @@ from bh_studio.ui.widgets.form_rows import section
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 HINT = "Click a token of an answer, or press Ctrl+I."
+_WAITING = "Computing what was decided here…"
 _WIDTH_LETTERS = 54
+_PATIENCE_MS = 100
 
 
 class TokenInspector(QFrame):
@@ -61,6 +63,11 @@ class TokenInspector(QFrame):
         self._chosen: tuple[object, ...] = ()
         # Of its own: a token that was just clicked waits for no frame of the charts.
         self.clock = FrameClock(self)
+        # What stands there stays for the moment that an answer takes, so that nothing flickers.
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(_PATIENCE_MS)
+        self._patience.timeout.connect(self._show_parts)
         self.setProperty("role", "card")
         self.setAccessibleName("Token inspector")
         self.header = TokenHeader(sides, selection, theme)
@@ -139,6 +146,15 @@ class TokenInspector(QFrame):
     def refresh(self) -> None:
         """Show what is known now."""
         self.header.refresh()
+        self._show_choices(self._selection.place)
+        if not self._inspection.is_waiting:
+            self._patience.stop()
+            self._show_parts()
+        elif not self._patience.isActive():
+            self._patience.start()
+
+    @Slot()
+    def _show_parts(self) -> None:
         place, token = self._selection.place, self.shown_token
         self._found.setVisible(token is not None)
         self.message.setText(self._words(place, token))
@@ -149,7 +165,6 @@ class TokenInspector(QFrame):
         if place is not None:
             self.what_if.refresh(place)
             self._show_experts(place, token, layer)
-        self._show_choices(place)
 
     @Slot()
     def _refresh_if_open(self) -> None:
@@ -167,7 +182,13 @@ class TokenInspector(QFrame):
             return HINT
         if self._inspection.problem:
             return self._inspection.problem
-        return token.shortage or "" if token is not None else ""
+        if self._inspection.is_waiting:
+            return _WAITING
+        run, stored = self._inspection.run, self._inspection.token
+        if token is None or run is None or stored is None:
+            return ""
+        words = token.shortage or "", mismatch_words(run, place.token, stored)
+        return "\n".join(filter(None, words))
 
     def _show_experts(self, place: Place, token: InspectedToken | None, layer: int) -> None:
         ranks = self.figure.ranks
@@ -185,13 +206,15 @@ class TokenInspector(QFrame):
 
     def _show_choices(self, place: Place | None) -> None:
         runs = self._sides.runs
-        shown = (place and place.token, *((run.epoch, run.token_count) for run in runs))
+        token = 0 if place is None else place.token
+        # Texts that are said later are taken at the end, not looked for with every frame.
+        shown = (place, *((run.epoch, run.token_count > token, run.is_running) for run in runs))
         if shown == self._chosen:
             return
         self._chosen = shown
         candidates = []
         if place is not None:
-            candidates = candidates_at(self._sides, place.token, said_texts(self._sides))
+            candidates = candidates_at(self._sides, token, said_texts(self._sides))
         self.choices.show_candidates(candidates)
         for part in (self._choice_title, self.choice_view):
             part.setVisible(bool(candidates))

@@ -51,6 +51,19 @@ def parting_words(sides: RunSides, token: int) -> str:
     return f"Another text than A's: {', '.join(parted)} on." if parted else ""
 
 
+def mismatch_words(run: RunModel, token: int, found: InspectedToken) -> str:
+    """In which layers the run has counted something else, a sentence; empty if in none."""
+    counts = run.counts[token] if token >= 0 else run.prompt_counts[token]
+    here = [layer.count for layer in found.layers]
+    layers = [str(layer) for layer in np.flatnonzero(counts != here)]
+    if not layers:
+        return ""
+    return (
+        "The run counted another number of experts than is computed here in layer"
+        f"{'s' if len(layers) > 1 else ''} {', '.join(layers)}."
+    )
+
+
 def level_obstacle(run: RunModel) -> str:
     """Why no other level can be tried on a side, a sentence; empty if one can."""
     rule = None if run.about is None else run.about.rule

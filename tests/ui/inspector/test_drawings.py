@@ -64,7 +64,8 @@ def test_the_figure_draws_what_was_compared(entry: RuleEntry, figure: CriterionF
         else:
             np.testing.assert_array_equal(steps, criterion.line)
             assert edges.tolist() == [rank + 0.5 for rank in range(len(steps) + 1)]
-        assert figure.axis("left").labelText == criterion.points_name
+        assert figure.legend.text().startswith(f"Points: {criterion.points_name}.")
+        assert figure.legend.text().endswith(f": {criterion.line_name}.")
         is_one = criterion.counting is Counting.TWO_COUNTS
         assert figure.stop.isVisibleTo(figure.plot.getPlotItem()) is not is_one
         assert figure.stop.value() == found.raw_count + 0.5

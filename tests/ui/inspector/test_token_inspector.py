@@ -16,6 +16,7 @@ from bh_studio.ui.inspector.token_words import KEPT_NOTE
 from bh_studio.ui.state.inspection.level_scale import LevelScale
 from bh_studio.ui.state.selection import Place
 from bh_studio.ui.widgets.theme import DARK
+from tests.fake_engine import FakeEngine
 from tests.ui.conftest import Desk
 from tests.ui.inspector.conftest import CUT, finished_run
 
@@ -316,6 +317,23 @@ def test_where_there_is_no_one_level_a_sentence_says_why(desk: Desk, side: int, 
     select(desk, side, 2)
     assert inspector.what_if.sentence.text() == words
     assert not inspector.what_if.slider.isVisible()
+
+
+def test_an_answer_that_takes_long_is_waited_for_in_words(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = opened(desk)
+    words = "Computing what was decided here…"
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeEngine, "_do_file", lambda _engine: None)
+        desk.session.selection.select(0, 5)
+        assert inspector.strip.isVisible()
+        assert inspector.message.text() != words
+        desk.qtbot.waitUntil(lambda: inspector.message.text() == words)
+        assert not inspector.strip.isVisible()
+    desk.engine._do_file()
+    settle(desk)
+    assert inspector.strip.isVisible()
 
 
 def test_without_logits_it_says_so_and_shows_what_there_is(desk: Desk) -> None:

@@ -89,6 +89,11 @@ class InspectionModel(QObject):
         return None if self._subject is None else self._subject.rule
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether what was done at the selected token is on its way."""
+        return self._subject is not None and self.token is None and not self.problem
+
+    @property
     def layer(self) -> int:
         """The layer that is looked at."""
         place = self._selection.place
