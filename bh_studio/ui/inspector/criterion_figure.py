@@ -24,12 +24,14 @@ from bh_studio.engine.records.decisions.token_inspection import (
 )
 from bh_studio.ui.inspector.plot_card import PlotCard
 from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.form_rows import describe
 from bh_studio.ui.widgets.theme import GAP_SMALL, GAP_TINY, Theme
 
 FIRST_RANKS = 16
 _LETTERS_HIGH = 16
 _MARGIN = 0.06
 _LEAST_TICKS, _MOST_TICKS = 3, 6
+_LOG = "Equal steps are equal ratios"
 _NO_LOG = "There are values of 0 or below, which have no logarithm."
 
 
@@ -61,14 +63,14 @@ class CriterionFigure(PlotCard):
         self.first = QRadioButton(f"First {FIRST_RANKS}")
         self.all = QRadioButton("All ranks")
         self.log = QCheckBox("Log axis")
-        self.log.setToolTip("Equal steps are equal ratios")
         self.log.setChecked(True)
         self.first.setChecked(True)
         group = QButtonGroup(self)
         for button in (self.first, self.all):
             group.addButton(button)
-        self.first.setToolTip(f"Show the first {FIRST_RANKS} ranks in the figure and the table")
-        self.all.setToolTip("Show all ranks in the figure and the table")
+        for button, which in ((self.first, f"the first {FIRST_RANKS}"), (self.all, "all")):
+            describe(button, button.text(), f"Show {which} ranks in the figure and the table")
+        describe(self.log, self.log.text(), _LOG)
         self._build_layout()
         self.plot.scene().sigMouseMoved.connect(self._read_at)
         self.plot.viewport().installEventFilter(self)
@@ -176,7 +178,7 @@ class CriterionFigure(PlotCard):
         shown = min(len(found.experts), self.ranks or len(found.experts))
         can_log = _has_logarithm(criterion)
         self.log.setEnabled(can_log)
-        self.log.setToolTip("Equal steps are equal ratios" if can_log else _NO_LOG)
+        self.log.setToolTip(_LOG if can_log else _NO_LOG)
         is_log = can_log and self.log.isChecked()
         points = _height(criterion.points[:shown], is_log)
         is_one = criterion.counting is Counting.TWO_COUNTS

@@ -18,6 +18,7 @@ from bh_studio.ui.inspector.token_words import mean_experts, parting_words, toke
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.form_rows import describe
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP_SMALL, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
@@ -69,9 +70,9 @@ class TokenHeader(QWidget):
         sides.setSpacing(GAP_TINY)
         group = QButtonGroup(self)
         for side, button in enumerate(self.side_buttons):
+            name = f"Side {side_letter(side)} at this token"
+            describe(button, name, "Look at this side at the same token")
             button.setCheckable(True)
-            button.setAccessibleName(f"Side {side_letter(side)} at this token")
-            button.setToolTip("Look at this side at the same token")
             button.setProperty("role", "tool")
             button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             group.addButton(button, side)

@@ -27,7 +27,7 @@ from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Place, Selection
-from bh_studio.ui.widgets.form_rows import section
+from bh_studio.ui.widgets.form_rows import describe, section
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
 HINT = "Click a token of an answer, or press Ctrl+I."
@@ -79,7 +79,11 @@ class TokenInspector(QFrame):
         self.choices = ChoiceTable(self)
         self.choice_view = RowsView(self.choices, "What else each side could have said")
         self.copy_button = QPushButton("Copy table")
-        self.copy_button.setToolTip("Copy the experts of this layer, with tabs between columns")
+        describe(
+            self.copy_button,
+            "Copy table",
+            "Copy the experts of this layer, with tabs between columns",
+        )
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setProperty("role", "muted")

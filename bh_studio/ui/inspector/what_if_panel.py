@@ -13,9 +13,11 @@ from bh_studio.ui.inspector.token_words import KEPT_NOTE, level_obstacle, what_i
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.inspection.level_scale import LevelScale
 from bh_studio.ui.state.selection import Place
-from bh_studio.ui.widgets.form_rows import section
+from bh_studio.ui.widgets.form_rows import describe, section
 from bh_studio.ui.widgets.number_boxes import LevelBox
 from bh_studio.ui.widgets.theme import GAP_SMALL, GAP_TINY, Theme
+
+_ADDING = "Add a side with this level to the next run"
 
 
 class WhatIfPanel(QWidget):
@@ -39,8 +41,6 @@ class WhatIfPanel(QWidget):
         self._scale: LevelScale | None = None
         self.caption = section("")
         self.box = LevelBox()
-        self.box.setAccessibleName("The level to try")
-        self.box.setToolTip("The level to try on what was recorded")
         self.slider = LevelSlider(theme)
         self.change = QLabel()
         self.change.setWordWrap(True)
@@ -49,9 +49,11 @@ class WhatIfPanel(QWidget):
         self.sentence.setProperty("role", "muted")
         self.sentence.setWordWrap(True)
         self.use_button = QPushButton("Use on this side")
-        self.use_button.setToolTip("Run this side with this level the next time")
         self.add_button = QPushButton("As a new side")
-        self.add_button.setToolTip("Add a side with this level to the next run")
+        for control in (self.box, self.slider):
+            describe(control, "The level to try", "The level to try on what was recorded")
+        describe(self.use_button, "Use on this side", "Give the side this level in the next run")
+        describe(self.add_button, "As a new side", _ADDING)
         self._build_layout()
         self.slider.moved.connect(inspection.try_level)
         self.box.valueChanged.connect(self._take_box)
@@ -86,7 +88,7 @@ class WhatIfPanel(QWidget):
         """Take how many sides the next run has."""
         self._sides = sides
         self.add_button.setToolTip(
-            "Add a side with this level to the next run"
+            _ADDING
             if sides < MOST_SIDES
             else f"The next run has {MOST_SIDES} sides already; remove one first."
         )
@@ -153,6 +155,7 @@ class WhatIfPanel(QWidget):
         side = side_letter(self._side)
         level = self.box.text() if rule is None else f"{rule.level:g}"
         self.use_button.setText(f"Use {level} on side {side}")
+        self.use_button.setAccessibleName(self.use_button.text())
         has_side = self._side < self._sides
         self.use_button.setToolTip(
             f"Give side {side} this level in the next run"
