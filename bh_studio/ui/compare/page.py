@@ -83,6 +83,7 @@ class ComparePage(QWidget):
         self._wants_settings = True
         self._lay_out()
         self._connect()
+        theme.changed.connect(self._give_room)
         self._paint()
         self._sync()
 
@@ -258,6 +259,7 @@ class ComparePage(QWidget):
         if is_wanted:
             self.inspector.refresh()
 
+    @Slot()
     def _give_room(self) -> None:
         """Let the inspector leave the larger part of the page to the answers, and the settings make
         room for it where these would have too little."""

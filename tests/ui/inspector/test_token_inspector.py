@@ -386,8 +386,10 @@ def test_the_difference_of_a_side_is_selected(desk: Desk) -> None:
 
 def test_it_takes_the_theme_and_every_size_of_text(desk: Desk) -> None:
     inspector = opened(desk)
+    before = inspector.width()
     desk.theme.set_text_percent(220)
     desk.qtbot.wait(20)
+    assert inspector.width() > before
     desk.page.clock.flush()
     assert inspector.width() <= desk.page.width() * 0.42 + 1
     assert inspector.geometry().right() < desk.page.width()
