@@ -200,6 +200,7 @@ def _palette(colors: Colors) -> QPalette:
 
 def _style_sheet(colors: Colors, size: float) -> str:
     c = {name: getattr(colors, name).name() for name in Colors.__slots__ if name != "is_dark"}
+    side = round(size * 1.3)
     return f"""
 QLabel[role="muted"] {{ color: {c["muted"]}; font-size: {size * 0.92:.2f}pt; }}
 QLabel[role="section"] {{ color: {c["text"]}; font-weight: 600; }}
@@ -274,6 +275,17 @@ QToolButton[role="tool"]::menu-indicator {{ image: none; }}
 QToolButton[role="float"] {{
     background: {c["accent"]}; color: {c["on_accent"]}; border: none; border-radius: 6px;
     padding: 4px 10px;
+}}
+QRadioButton::indicator, QCheckBox::indicator {{
+    width: {side}px; height: {side}px;
+    background: {c["surface"]}; border: 1px solid {c["muted"]}; border-radius: 3px;
+}}
+QRadioButton::indicator {{ border-radius: {side // 2}px; }}
+QRadioButton::indicator:checked, QCheckBox::indicator:checked {{
+    background: {c["accent"]}; border: 1px solid {c["accent"]};
+}}
+QRadioButton::indicator:disabled, QCheckBox::indicator:disabled {{
+    background: {c["line"]}; border: 1px solid {c["line"]};
 }}
 QScrollBar {{ background: transparent; border: none; margin: 0; }}
 QScrollBar:vertical {{ width: 11px; }}
