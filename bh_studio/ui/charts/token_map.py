@@ -140,6 +140,8 @@ class TokenMap(CellMap):
 
     @Slot()
     def _show_window(self) -> None:
+        if self.problem:
+            return
         first = self._bar.value()
         self.plot.setRange(
             xRange=(first - 0.5, first + self._window() - 0.5),

@@ -108,6 +108,17 @@ def test_a_long_run_is_followed_and_can_be_seen_whole(run: Run, draw: Draw) -> N
     assert chart.shown_tokens[0] == 3
 
 
+def test_a_run_that_is_taken_away_leaves_nothing_to_scroll(run: Run, draw: Draw) -> None:
+    run.begin(tokens=600)
+    for _ in range(600):
+        run.say(1, " word")
+    chart = draw(HeatMap)
+    assert chart.shown_tokens[0] > 0
+    run.sides.reset()
+    chart.show_run(Shown.of(run.sides))
+    assert chart.problem == HeatMap.meaning
+
+
 def test_the_selected_place_is_framed_in_every_side(run: Run, draw: Draw) -> None:
     run.begin()
     run.write()
