@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyqtgraph as pg
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QWidget
 
 from bh_studio.ui.charts.chart import Chart
+
+# A picture that is less wide than so many legends keeps the room for itself.
+_TIMES_LEGEND = 3.5
 
 
 class CellMap(Chart):
@@ -23,6 +27,11 @@ class CellMap(Chart):
     def new_legend(self) -> QWidget:
         """What says what the colours mean."""
         raise NotImplementedError
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        # What it says is in the read-out too.
+        self.legend.setVisible(self.width() >= _TIMES_LEGEND * self.legend.sizeHint().width())
 
     @property
     def shown_cells(self) -> np.ndarray:

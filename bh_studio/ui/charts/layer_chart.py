@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QRectF, Qt
+from PySide6.QtCore import QRectF, Qt, Slot
+from PySide6.QtGui import QFontMetricsF
 
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.ui.charts.chart import Cell
@@ -14,10 +15,15 @@ from bh_studio.ui.charts.shown import ShownSide
 from bh_studio.ui.state.selection import Place
 
 _HEADROOM = 1.18
+# What a name is from the ends of its line, in pixels.
+_MARGIN = 16
 
 
 class LayerChart(GroupedBars):
-    """Whiskers are one standard deviation, as far as there can be so many experts."""
+    """Whiskers are one standard deviation, as far as there can be so many experts.
+
+    reference_name: what is written at the line of the model's own number.
+    """
 
     title = "Experts by layer"
     meaning = (
@@ -37,6 +43,8 @@ class LayerChart(GroupedBars):
         )
         for item in (*self._spreads, self._reference):
             self.plot.addItem(item)
+        self.reference_name = ""
+        self.plot.getPlotItem().vb.sigResized.connect(self._name_reference)
 
     def heights(self, side: ShownSide) -> np.ndarray:
         return np.array(side.statistics.per_layer_mean)
@@ -60,7 +68,7 @@ class LayerChart(GroupedBars):
         shown = self.shown
         if self._reference.value() != shown.top_k:
             self._reference.setValue(shown.top_k)
-        self._reference.label.setFormat(f"Model's own: {shown.top_k} in every layer")
+        self._name_reference()
         for spread in self._spreads:
             spread.setVisible(False)
         for place, side in enumerate(shown.written):
@@ -123,3 +131,13 @@ class LayerChart(GroupedBars):
     def show_names(self, has_room: bool) -> None:
         super().show_names(has_room)
         self._reference.label.setVisible(has_room)
+
+    @Slot()
+    def _name_reference(self) -> None:
+        room, top_k = self.plot.getPlotItem().vb.width(), self.shown.top_k
+        advance = QFontMetricsF(self.small_font).horizontalAdvance
+        names = f"Model's own: {top_k} in every layer", f"Own: {top_k}", ""
+        self.reference_name = next(
+            name for name in names if not name or advance(name) + _MARGIN < room
+        )
+        self._reference.label.setFormat(self.reference_name)

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PySide6.QtGui import QFontMetricsF
+from PySide6.QtWidgets import QApplication
 
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.ui.charts.count_histogram import CountHistogram
 from bh_studio.ui.charts.layer_chart import LayerChart
 from bh_studio.ui.charts.limit_chart import LimitChart
+from bh_studio.ui.widgets.theme import Theme
 from tests.fake_engine import MODEL
 from tests.ui.charts.conftest import BH, Run
 
@@ -57,6 +60,24 @@ def test_a_layer_tells_the_numbers_of_all_sides(run: Run, draw: Draw) -> None:
     chart = draw(LayerChart)
     assert chart.describe(3, 0) == ("Layer 3: A 8.00 ± 0.00, B (counted only) 4.50 ± 3.50 experts")
     assert "B (counted only)" in chart.hint()
+
+
+@pytest.mark.parametrize("percent", [100, 150])
+@pytest.mark.parametrize("width", [160, 240, 340, 900])
+def test_the_name_of_the_line_is_as_long_as_there_is_room(
+    run: Run, draw: Draw, theme: Theme, percent: int, width: int
+) -> None:
+    theme.set_text_percent(percent)
+    run.begin()
+    run.write()
+    chart = draw(LayerChart)
+    chart.resize(width, 400)
+    QApplication.processEvents()
+    name = chart.reference_name
+    room = chart.plot.getPlotItem().vb.width()
+    assert QFontMetricsF(chart.small_font).horizontalAdvance(name) < room
+    assert name == "Model's own: 8 in every layer" or width < 900
+    assert not name or "8" in name
 
 
 def test_a_bar_is_found_where_it_is_drawn(run: Run, draw: Draw) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PySide6.QtCore import QPointF, Qt
+from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from bh_studio.engine.records.decisions.utilisation import Utilisation
 from bh_studio.engine.records.terms import Conversation, Turn
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.ui.charts.cell_map import CellMap
 from bh_studio.ui.charts.difference_map import DifferenceMap, difference_table
 from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.shown import Shown
 from bh_studio.ui.charts.utilisation_map import UtilisationMap
-from bh_studio.ui.widgets.theme import DARK, LIGHT, Colors
+from bh_studio.ui.widgets.theme import DARK, LIGHT, Colors, Theme
 from tests.ui.charts.conftest import BH, Run
 
 Draw = Callable[[Any], Any]
@@ -139,6 +141,22 @@ def test_a_token_that_is_pointed_at_elsewhere_is_framed(run: Run, draw: Draw) ->
     assert chart.framed_token == 4
     chart.point_at_token(-1)
     assert chart.framed_token is None
+
+
+@pytest.mark.parametrize("kind", [HeatMap, DifferenceMap, UtilisationMap])
+def test_a_legend_leaves_its_picture_more_room_than_it_takes(
+    run: Run, draw: Draw, theme: Theme, kind: type[CellMap]
+) -> None:
+    theme.set_text_percent(150)
+    run.begin()
+    run.write()
+    chart = draw(kind)
+    assert chart.legend.isVisible()
+    for width in (220, 600, 260):
+        chart.resize(width, 300)
+        QApplication.processEvents()
+        assert chart.plot.width() > width / 2
+        assert chart.legend.isVisible() is (width == 600)
 
 
 # --- difference ---
