@@ -73,6 +73,10 @@ class Chart(QWidget):
         self.plot.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.plot.setAccessibleName(self.title)
         self.plot.setAccessibleDescription(self.meaning)
+        self.plot.setToolTip(
+            "Point at a cell to read it, or walk with the arrow keys; a click or Enter selects it "
+            "in all views."
+        )
         item = self.plot.getPlotItem()
         item.hideButtons()
         item.setMouseEnabled(x=False, y=False)

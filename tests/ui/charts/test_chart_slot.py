@@ -41,6 +41,7 @@ def test_every_chart_is_picked_and_drawn_with_three_sides(run: Run, new_slot: Ne
         assert slot.picker.toolTip().startswith(kind.title)
         assert slot.chart.plot.accessibleName() == kind.title
         assert slot.chart.plot.accessibleDescription()
+        assert "arrow keys" in slot.chart.plot.toolTip()
         assert slot.chart.numbers().values.size
         columns, rows = slot.chart.grid()
         for cell in ((0, 0), (columns - 1, rows - 1)):
