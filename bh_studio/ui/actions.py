@@ -8,6 +8,8 @@ from PySide6.QtCore import QObject, Signal, Slot
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QMainWindow, QMenu
 
+from bh_studio.engine.rules.sides import MOST_SIDES, side_letter
+
 
 class Actions(QObject):
     """Every command with its name, shortcut and tooltip; the window connects them."""
@@ -19,10 +21,21 @@ class Actions(QObject):
         self._window = window
         new = self._new
         keys = QKeySequence.StandardKey
-        self.run = new("&Run", "Ctrl+Return", "Answer the prompt with both sides")
+        self.run = new("&Run", "Ctrl+Return", "Answer the prompt with all sides")
         # The Enter of the number pad counts as another key.
         self.run.setShortcuts([QKeySequence("Ctrl+Return"), QKeySequence("Ctrl+Enter")])
         self.stop = new("&Stop", "Esc", "End the run and keep what is there")
+        self.reseed = new(
+            "Run with a new see&d", "Ctrl+R", "Draw another seed and answer the prompt with it"
+        )
+        self.add_side = new("&Add a side", "Ctrl+T", "Compare with one more rule")
+        self.remove_side = new(
+            "Re&move side", "Ctrl+W", "Take the side away that is looked at; Ctrl+T brings one back"
+        )
+        self.sides = tuple(
+            new(f"Answer of side &{side_letter(side)}", f"Alt+{side + 1}", "Go to this answer")
+            for side in range(MOST_SIDES)
+        )
         self.new_conversation = new(
             "&New conversation", "Ctrl+N", "Start a new conversation; the turns so far are kept"
         )
@@ -64,6 +77,9 @@ class Actions(QObject):
             "Token &inspector", "Ctrl+I", "Show what the router and the rule did for one token"
         )
         self.inspector.setCheckable(True)
+        self.charts = new("&Charts", "F10", "Show the charts, or leave their room to the answers")
+        self.charts.setCheckable(True)
+        self.charts.setChecked(True)
         self.enlarge = new("&Larger text", "Ctrl++", "Make all text larger")
         # Ctrl++ needs Shift on most keyboards, so Ctrl+= is taken too.
         self.enlarge.setShortcuts([QKeySequence("Ctrl++"), QKeySequence("Ctrl+=")])
@@ -114,13 +130,17 @@ class Actions(QObject):
         file.addSeparator()
         file.addAction(self.quit)
         run = self._menu("&Run")
-        run.addActions([self.run, self.stop, self.new_conversation])
+        run.addActions([self.run, self.stop, self.reseed, self.new_conversation])
+        run.addSeparator()
+        run.addActions([self.add_side, self.remove_side])
         model = self._menu("&Model")
         model.addActions([self.models, self.load_embedded, self.load_folder])
         model.addSeparator()
         model.addActions([self.unload, self.save_calibration])
         view = self._menu("&View")
-        view.addActions([self.settings, self.inspector])
+        view.addActions([self.settings, self.charts, self.inspector])
+        view.addSeparator()
+        view.addActions(self.sides)
         view.addSeparator()
         view.addActions([self.enlarge, self.shrink, self.reset_text])
         about = self._menu("&Help")

@@ -12,6 +12,7 @@ from PySide6.QtWidgets import QMainWindow, QStackedWidget, QStyle
 
 from bh_studio import paths
 from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
+from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
 from bh_studio.ui.compare.page import ComparePage
@@ -121,6 +122,9 @@ class MainWindow(QMainWindow):
             (actions.run, self._start),
             (actions.stop, self._stop),
             (actions.new_conversation, self._start_over),
+            (actions.reseed, self.compare.start_reseeded),
+            (actions.add_side, self.compare.settings_panel.side_list.add),
+            (actions.remove_side, self.compare.settings_panel.side_list.remove_current),
             (actions.open, self.files.open),
             (actions.kept_runs, self._show_kept_runs),
             (actions.save, self.files.save),
@@ -142,6 +146,11 @@ class MainWindow(QMainWindow):
         ):
             action.triggered.connect(slot)
         actions.settings.toggled.connect(self.compare.show_settings)
+        for side, action in enumerate(actions.sides):
+            action.triggered.connect(partial(self.compare.answers.focus_side, side))
+        # Not when it is only kept in step with what the page does by itself.
+        actions.charts.triggered.connect(self.compare.show_charts)
+        self.compare.charts_shown.connect(actions.charts.setChecked)
         actions.inspector.toggled.connect(self.compare.show_inspector)
         self.compare.inspector_wanted.connect(actions.inspector.setChecked)
         self.compare.notified.connect(self.status.notify)
@@ -255,6 +264,12 @@ class MainWindow(QMainWindow):
     def _sync(self) -> None:
         place, engine, actions = self.place, self.engine, self.actions_
         actions.run.setEnabled(not place.obstacle())
+        actions.reseed.setEnabled(not place.obstacle() and self.compare.settings_panel.is_sampling)
+        sides = len(self.compare.settings_panel.sides())
+        actions.add_side.setEnabled(sides < MOST_SIDES)
+        actions.remove_side.setEnabled(sides > 1)
+        for side, action in enumerate(actions.sides):
+            action.setVisible(side < len(self.compare.answers.shown))
         actions.stop.setEnabled(place.can_stop)
         actions.new_conversation.setVisible(place.can_start_over is not None)
         actions.new_conversation.setEnabled(bool(place.can_start_over))

@@ -26,6 +26,7 @@ def restore(window: MainWindow, settings: Settings) -> None:
     _restore_comparison(window.compare, settings)
     window.actions_.settings.setChecked(settings.settings_visible)
     window.compare.show_settings(settings.settings_visible)
+    window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
         window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
     for name, splitter in window.place.splitters.items():
@@ -40,6 +41,7 @@ def remember(window: MainWindow) -> Settings:
     return dataclasses.replace(
         _remember_comparison(window.compare, settings),
         text_percent=window.theme.text_percent,
+        charts_visible=window.compare.wants_charts,
         settings_visible=window.actions_.settings.isChecked(),
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),
         splitters={name: splitter.sizes() for name, splitter in window.place.splitters.items()},

@@ -282,7 +282,7 @@ def test_the_controls_follow_the_model(make_desk: Callable[..., Desk]) -> None:
     assert not page.settings_panel.conversation.isVisible()
     desk.load()
     assert page.settings_panel.conversation.isVisible()
-    assert page.prompt.editor.placeholderText() == "Type a message; both sides will answer it."
+    assert page.prompt.editor.placeholderText() == "Type a message; all sides will answer it."
     menu = page.prompt.examples.menu()
     assert [action.data() for action in menu.actions()] == list(CHAT_EXAMPLES)
     turn(desk, "Who?", [" fox"], [" hare"])

@@ -25,6 +25,7 @@ from bh_studio.engine.rules import (
 )
 from bh_studio.engine.rules.names import NullName, OnEmpty
 from bh_studio.settings import Settings, save_settings
+from bh_studio.ui.errand import Errand
 from tests.fake_engine import FakeEngine
 from tests.ui.conftest import Desk
 
@@ -112,13 +113,15 @@ def test_rules_are_the_sides(
     arguments: list[str],
     sides: tuple[str | None, ...],
     asked: list[WindowOptions],
-    engine: FakeEngine,
+    desk: Desk,
 ) -> None:
-    engine.script = {side: [" a"] for side in range(len(sides))}
-    assert program.main([*arguments, "--prompt", "Once", "--run", "--quit"]) == 0
-    save_settings(Settings(rule=dataclasses.asdict(REMEMBERED)))
-    assert run_window(asked[0], lambda: engine) == 0
-    assert engine.run.sides == tuple(None if text is None else parse_rule(text) for text in sides)
+    assert program.main([*arguments, "--prompt", "Once"]) == 0
+    desk.page.settings_panel.show_sides((None, REMEMBERED))
+    errand = Errand(desk.window, run=False, save=None, screenshot=None, quit_after=False)
+    errand.prepare("Once", asked[0].rules, asked[0].own, {}, None)
+    assert desk.page.settings_panel.sides() == tuple(
+        None if text is None else parse_rule(text) for text in sides
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,6 +210,38 @@ def test_sides_are_added_chosen_and_removed(desk: Desk, qtbot: QtBot) -> None:
         sides.remove(0)
     assert panel.sides() == others[1:]
     assert not sides.rows[0].remove.isEnabled()
+
+
+def test_sides_are_added_removed_and_reached_by_keys(desk: Desk, qtbot: QtBot) -> None:
+    window, panel = desk.window, desk.page.settings_panel
+    actions = window.actions_
+    qtbot.keyClick(window, Qt.Key.Key_T, Qt.KeyboardModifier.ControlModifier)
+    qtbot.keyClick(window, Qt.Key.Key_T, Qt.KeyboardModifier.ControlModifier)
+    assert len(panel.sides()) == 4
+    assert not actions.add_side.isEnabled()
+    for left in (3, 2, 1):
+        qtbot.keyClick(window, Qt.Key.Key_W, Qt.KeyboardModifier.ControlModifier)
+        assert len(panel.sides()) == left
+    assert not actions.remove_side.isEnabled()
+    panel.show_sides((None, RuleParameters()))
+    desk.finished_run(3)
+    assert [action.isVisible() for action in actions.sides] == [True, True, False, False]
+    qtbot.keyClick(window, Qt.Key.Key_2, Qt.KeyboardModifier.AltModifier)
+    assert desk.second.text.hasFocus()
+
+
+def test_a_run_with_a_new_seed(desk: Desk, qtbot: QtBot) -> None:
+    first = desk.start("Once")
+    desk.engine.finish()
+    qtbot.keyClick(desk.window, Qt.Key.Key_R, Qt.KeyboardModifier.ControlModifier)
+    again = desk.engine.run
+    assert again is not first
+    assert again.generation.seed != first.generation.seed
+    assert dataclasses.replace(again.generation, seed=first.generation.seed) == first.generation
+    assert again.sides == first.sides
+    desk.engine.finish()
+    desk.page.settings_panel.decoding.set_value("greedy")
+    assert not desk.window.actions_.reseed.isEnabled()
 
 
 @pytest.mark.parametrize("text", [entry.example_text for entry in CATALOGUE.values()])

@@ -247,9 +247,9 @@ def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
     assert baseline.tokens_per_second is not None
     assert page.differences.lines[0].text() == (
         f"B against A: {answer['mean']:.2f} ± {answer['std']:.2f} experts, "
-        f"{(1 - answer['mean'] / 8) * 100:.1f} % fewer  ·  "
+        f"{(1 - answer['mean'] / 8) * 100:.1f} % fewer · "
         f"min_k decided {answer['share_clamped_min'] * 100:.1f} %, "
-        f"max_k {answer['share_clamped_max'] * 100:.1f} %  ·  another token at 5  ·  "
+        f"max_k {answer['share_clamped_max'] * 100:.1f} % · another token at 5 · "
         f"{bh.tokens_per_second / baseline.tokens_per_second:.2f} × the speed"
     )
     _, beside = desk.layers.shown.written

@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from bh_studio.engine.protocol.events import Failed, LoadProgress, Notice
 from bh_studio.ui.help_dialogs import about_dialog
 from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.remembered import remember
 from bh_studio.ui.widgets.number_line import NumberLine
 from tests.ui.conftest import Desk
 
@@ -72,6 +73,43 @@ def test_the_window_keeps_its_size(size: tuple[int, int], desk: Desk) -> None:
     events()
     assert window.size() == QSize(*size)
     assert page.differences.lines[0].isVisible()
+
+
+@pytest.mark.parametrize(
+    ("size", "lines", "has_charts"), [((1280, 800), 20, True), ((1024, 640), 15, False)]
+)
+def test_answers_have_room_to_be_read(
+    size: tuple[int, int], lines: int, has_charts: bool, desk: Desk
+) -> None:
+    desk.window.resize(*size)
+    desk.finished_run()
+    events()
+    assert desk.page.charts.splitter.isVisible() is has_charts
+    assert desk.window.actions_.charts.isChecked() is has_charts
+    for panel in (desk.first, desk.second):
+        text = panel.text
+        assert text.viewport().height() // text.fontMetrics().lineSpacing() >= lines
+
+
+def test_charts_are_folded_and_brought_back(desk: Desk, make_desk: Callable[..., Desk]) -> None:
+    desk.window.resize(1280, 800)
+    desk.finished_run()
+    events()
+    before = desk.second.text.height()
+    desk.window.actions_.charts.trigger()
+    events()
+    assert not desk.page.charts.splitter.isVisible()
+    assert desk.second.text.height() > before
+    # What a person wants stays, also where there is room and after the next start.
+    desk.window.resize(1600, 1000)
+    events()
+    assert not desk.page.charts.splitter.isVisible()
+    again = make_desk(remember(desk.window), show=True)
+    assert not again.page.charts.splitter.isVisible()
+    again.window.actions_.charts.trigger()
+    again.window.resize(1024, 640)
+    events()
+    assert again.page.charts.splitter.isVisible()
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (900, 600)])

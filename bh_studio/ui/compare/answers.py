@@ -38,6 +38,11 @@ class Answers(QWidget):
         """The panels on screen."""
         return self.panels[: self._shown]
 
+    def focus_side(self, side: int) -> None:
+        """Let keys go to the text of `side`, if it is on screen."""
+        if side < self._shown:
+            self.panels[side].text.setFocus(Qt.FocusReason.ShortcutFocusReason)
+
     def refresh(self) -> None:
         """Show the runs as they are now."""
         sides = self._sides

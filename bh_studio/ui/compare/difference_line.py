@@ -15,7 +15,7 @@ from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 # From this width on there is room for what the legend is of.
-_ROOMY_LETTERS = 130
+_ROOMY_LETTERS = 190
 
 
 class DifferenceLine(QFrame):

@@ -33,11 +33,11 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 # From this height on, a long notice may have more than one line.
 _ROOMY_LINES = 40
-# What charts and numbers have at first, where the answers have 1000.
-_CHARTS_SHARE = 480
+# What charts have at first, where answers and numbers have 1000.
+_CHARTS_SHARE = 350
 # Below this height of the page the charts leave their room to the answers, unless they are asked
 # for, in lines of text.
-_FOLDED_LINES = 38
+_FOLDED_LINES = 42
 _MOST_OF_WIDTH = 0.42
 # What the answers need beside each other while a token is inspected.
 _LEAST_LETTERS = 72
@@ -48,8 +48,10 @@ class ComparePage(QWidget):
 
     changed: something that a frame asks of a place is another now. failed: with what to tell.
     settled: what was told before is no matter any more. messages: where a frame tells it.
+    charts_shown: whether they are on screen now.
     notified: something was done that cannot be seen. inspector_wanted: whether a person wants to
-    see it. splitters: by the names under which their sizes are remembered.
+    see it. wants_charts: whether a person wants to see them; None leaves it to the room there is.
+    splitters: by the names under which their sizes are remembered.
     """
 
     changed = Signal()
@@ -57,6 +59,7 @@ class ComparePage(QWidget):
     settled = Signal()
     notified = Signal(str)
     inspector_wanted = Signal(bool)
+    charts_shown = Signal(bool)
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class ComparePage(QWidget):
         self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
         self.inspector.hide()
         self._wants_settings = True
+        self.wants_charts: bool | None = None
         self._lay_out()
         self._connect()
         theme.changed.connect(self._give_room)
@@ -88,13 +92,13 @@ class ComparePage(QWidget):
         self._sync()
 
     def _lay_out(self) -> None:
-        lower = QWidget()
-        below = QVBoxLayout(lower)
-        below.setContentsMargins(0, 0, 0, 0)
-        below.setSpacing(GAP_SMALL)
-        below.addWidget(self.differences)
-        below.addWidget(self.charts.splitter, 1)
-        rows = new_splitter(Qt.Orientation.Vertical, self.answers, lower)
+        upper = QWidget()
+        above = QVBoxLayout(upper)
+        above.setContentsMargins(0, 0, 0, 0)
+        above.setSpacing(GAP_SMALL)
+        above.addWidget(self.answers, 1)
+        above.addWidget(self.differences)
+        rows = new_splitter(Qt.Orientation.Vertical, upper, self.charts.splitter)
         rows.setSizes([1000, _CHARTS_SHARE])
         self.splitters = {
             "answers": self.answers.splitter,
@@ -213,6 +217,13 @@ class ComparePage(QWidget):
         self._session.run(self.prompt.prompt, panel.sides(), panel.generation(), precedes)
 
     @Slot()
+    def start_reseeded(self) -> None:
+        """Answer the prompt with a new seed, if that is possible now."""
+        if not self.obstacle() and self.settings_panel.is_sampling:
+            self.settings_panel.draw_seed()
+            self.start()
+
+    @Slot()
     def stop(self) -> None:
         """Ask for the end of the run; if there is none, of the load."""
         if self._session.can_stop:
@@ -240,12 +251,28 @@ class ComparePage(QWidget):
         has_room = self.height() >= _ROOMY_LINES * self.fontMetrics().lineSpacing()
         self.differences.notice.setWordWrap(has_room)
         self._give_room()
+        self._fold_charts()
 
     @Slot(bool)
     def show_settings(self, is_wanted: bool) -> None:
         """Show the settings, or hide them."""
         self._wants_settings = is_wanted
         self.settings_panel.setVisible(is_wanted)
+
+    @Slot(bool)
+    def show_charts(self, is_wanted: bool | None) -> None:
+        """Show the charts, or leave their room to the answers; None where there is little room."""
+        self.wants_charts = is_wanted
+        self._fold_charts()
+
+    def _fold_charts(self) -> None:
+        has_room = self.height() >= _FOLDED_LINES * self.fontMetrics().lineSpacing()
+        is_shown = has_room if self.wants_charts is None else self.wants_charts
+        if is_shown == self.charts.splitter.isHidden():
+            self.charts.splitter.setVisible(is_shown)
+            if is_shown:
+                self.charts.refresh()
+        self.charts_shown.emit(is_shown)
 
     @Slot(bool)
     def show_inspector(self, is_wanted: bool) -> None:

@@ -17,6 +17,8 @@ from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
 # The editor is as high as its text, within these.
 _LEAST_LINES, _MOST_LINES = 2, 6
+# What the style sheet puts around it, the border included.
+_PADDING = 5
 _PLAIN = "Type the beginning of a text; all sides will continue it."
 _PLAIN_MEANING = "The text that all sides continue. Ctrl+Return runs it."
 _FIRST_MESSAGE = "Type a message; all sides will answer it."
@@ -154,9 +156,9 @@ class PromptBar(QWidget):
         # The height of a plain document is its number of lines, broken ones included.
         wanted = round(self.editor.document().size().height())
         lines = min(max(wanted, _LEAST_LINES), _MOST_LINES)
-        margin = 2 * round(self.editor.document().documentMargin())
-        around = self.editor.height() - self.editor.viewport().height()
-        height = lines * self.editor.fontMetrics().lineSpacing() + margin + around
+        self.editor.ensurePolished()
+        margin = round(self.editor.document().documentMargin()) + _PADDING
+        height = lines * self.editor.fontMetrics().lineSpacing() + 2 * margin
         if height != self.editor.height():
             self.editor.setFixedHeight(height)
 

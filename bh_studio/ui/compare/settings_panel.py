@@ -103,6 +103,11 @@ class SettingsPanel(QScrollArea):
         can_chat = self._model is not None and self._model.has_chat_template
         return can_chat and self.conversation.is_chat
 
+    @property
+    def is_sampling(self) -> bool:
+        """Whether tokens are drawn, so that the seed matters."""
+        return self.decoding.value == "sampling"
+
     def precedes(self, turns: tuple[Turn, ...]) -> Conversation | None:
         """What precedes the next prompt after `turns`; None if it is plain text."""
         return Conversation(self.conversation.system, turns) if self.is_chat else None
@@ -224,7 +229,7 @@ class SettingsPanel(QScrollArea):
         self.decoding.currentIndexChanged.connect(self._sync)
         self.seed.textChanged.connect(self._sync)
         self.conversation.edited.connect(self._sync)
-        self.new_seed.clicked.connect(self._draw_seed)
+        self.new_seed.clicked.connect(self.draw_seed)
 
     @Slot()
     def _show_side(self) -> None:
@@ -240,12 +245,13 @@ class SettingsPanel(QScrollArea):
         self._sync()
 
     @Slot()
-    def _draw_seed(self) -> None:
+    def draw_seed(self) -> None:
+        """Take another seed."""
         self.seed.setText(str(random.randrange(2**31)))
 
     @Slot()
     def _sync(self) -> None:
-        sampling = self.decoding.value == "sampling"
+        sampling = self.is_sampling
         for control in (self.sampling_temperature, self.top_p, self.seed, self.new_seed):
             control.setEnabled(sampling)
         problem = self.problem

@@ -115,6 +115,11 @@ class SideList(QWidget):
             self.changed.emit()
 
     @Slot()
+    def remove_current(self) -> None:
+        """Take the side away that is looked at, unless it is the only one."""
+        self.remove(self._current)
+
+    @Slot()
     def _take_click(self) -> None:
         self.choose(next(side for side, row in enumerate(self.rows) if row.button is self.sender()))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import RunSides
 
-_SEPARATOR = "  ·  "
+_SEPARATOR = " · "
 
 
 def difference_words(sides: RunSides, side: int) -> str:

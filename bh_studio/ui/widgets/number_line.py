@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QWidget
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
-_SEPARATOR = "  ·  "
+_SEPARATOR = " · "
 
 
 class NumberLine(ElidedLabel):

@@ -205,7 +205,7 @@ def _style_sheet(colors: Colors, size: float) -> str:
 QLabel[role="muted"] {{ color: {c["muted"]}; font-size: {size * 0.92:.2f}pt; }}
 QLabel[role="section"] {{ color: {c["text"]}; font-weight: 600; }}
 QLabel[role="title"] {{ font-size: {size * 1.15:.2f}pt; font-weight: 600; }}
-QLabel[role="number"] {{ font-weight: 600; }}
+QLabel[role="number"] {{ font-size: {size * 0.95:.2f}pt; font-weight: 600; }}
 QLabel[role="empty"] {{ color: {c["muted"]}; font-size: {size * 1.05:.2f}pt; }}
 QLabel[role="note"] {{
     color: {c["text"]}; background: {c["accent_soft"]};
