@@ -19,12 +19,13 @@ from bh_studio.ui.widgets.theme import GAP
 _SHARE_OF_SCREEN = 0.85
 _READING = (
     (
-        "The two sides",
-        "Both sides continue the same prompt with the same model. The baseline uses a fixed number "
-        "of experts for every token in every layer (top-8 for OLMoE). BH chooses the number anew "
-        "for each token and layer, between min_k and max_k. The sides take turns, token by token. "
-        "When sampling, both draw with the same random numbers, so they part only where the "
-        "routing has changed the probabilities enough.",
+        "The sides",
+        "One to four sides continue the same prompt with the same model. The model's own routing "
+        "uses a fixed number of experts for every token in every layer (top-8 for OLMoE). A rule "
+        "such as BH chooses the number anew for each token and layer, between min_k and max_k. The "
+        "sides take turns, token by token. When sampling, all draw with the same random numbers, "
+        "so they part only where the routing has changed the probabilities enough. Each is "
+        "compared with the first, A.",
     ),
     (
         "The BH rule",
@@ -72,13 +73,13 @@ _READING = (
     (
         "Speed",
         "Tok/s counts a side's own computing time from its first token to its last; the other "
-        "side's turns are left out. “First token” is the time until the first token, reading the "
+        "sides' turns are left out. “First token” is the time until the first token, reading the "
         "prompt included. Short runs and a busy machine make both vary from run to run.",
     ),
     (
         "Analyze mode",
-        "The model routes as always, so both texts are the baseline's. The counts are what BH "
-        "would have used; no computation is saved.",
+        "The model routes as always, so the text is that of its own routing. The counts are what "
+        "the rule would have used; no computation is saved.",
     ),
     (
         "Conversations",

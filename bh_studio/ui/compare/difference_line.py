@@ -14,8 +14,8 @@ from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
-# From this width on there is room for what the legend is of.
-_ROOMY_LETTERS = 190
+# From these widths on there is room for the legend, and for what it is of.
+_LEGEND_LETTERS, _CAPTION_LETTERS = 130, 190
 
 
 class DifferenceLine(QFrame):
@@ -48,9 +48,10 @@ class DifferenceLine(QFrame):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        # The legend says it too, on hovering; the words beside it need the room more.
-        letter = self.fontMetrics().averageCharWidth()
-        self._caption.setVisible(self.width() > _ROOMY_LETTERS * letter)
+        # Charts have a legend too; the words need the room more.
+        letters = self.width() / self.fontMetrics().averageCharWidth()
+        self.legend.setVisible(letters > _LEGEND_LETTERS)
+        self._caption.setVisible(letters > _CAPTION_LETTERS)
 
     def refresh(self) -> None:
         """Show the runs as they are now, and under their numbers what should be known of them."""

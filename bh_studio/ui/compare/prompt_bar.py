@@ -17,8 +17,8 @@ from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
 # The editor is as high as its text, within these.
 _LEAST_LINES, _MOST_LINES = 2, 6
-# What the style sheet puts around it, the border included.
-_PADDING = 5
+# What the style sheet puts around it, and a pixel that keeps the scroll bar away.
+_PADDING = 6
 _PLAIN = "Type the beginning of a text; all sides will continue it."
 _PLAIN_MEANING = "The text that all sides continue. Ctrl+Return runs it."
 _FIRST_MESSAGE = "Type a message; all sides will answer it."
@@ -53,7 +53,8 @@ class PromptBar(QWidget):
         self.editor.setAccessibleName("Prompt")
         self.editor.setToolTip(_PLAIN_MEANING)
         self.editor.textChanged.connect(self.edited)
-        self.editor.textChanged.connect(self._fit_text)
+        # Told when lines break elsewhere too, which is after the editor has another width.
+        self.editor.document().documentLayout().documentSizeChanged.connect(self._fit_text)
         self.editor.textChanged.connect(self._place_examples)
         self.run_button = QPushButton("Run")
         self.run_button.setProperty("role", "primary")
@@ -146,7 +147,6 @@ class PromptBar(QWidget):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if watched is self.editor and event.type() is QEvent.Type.Resize:
-            self._fit_text()
             self._place_examples()
         return False
 

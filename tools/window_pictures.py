@@ -1,0 +1,129 @@
+"""Pictures of the real window in each of its states, light and dark, to be looked at.
+
+    python -m tools.window_pictures --out FOLDER [--sizes 1280x800 ...] [--only STATE ...]
+
+Runs the embedded model in a window of its own, with settings and runs of nobody. Those of README
+are "inspector" at 1280x800.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+import pyqtgraph as pg
+from PySide6.QtCore import QEvent, Qt
+from PySide6.QtWidgets import QApplication
+
+from bh_studio.engine.records.terms import GenerationParameters
+from bh_studio.engine.rules import parse_rule
+from bh_studio.settings import Settings
+from bh_studio.ui.engine_thread import Engine
+from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.remembered import restore
+from bh_studio.ui.state.engine_model import EngineModel
+from bh_studio.ui.state.jobs_model import JobsModel
+from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.widgets.theme import Theme
+
+_PROMPT = "The old fisherman rowed out to the island, and there he found"
+_TOKENS = 128
+_TOKEN, _LAYER = 30, 7
+_SIZES = ("1024x640", "1280x800", "1920x1080")
+_SCHEMES = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
+_PATIENCE_S = 120.0
+# The rules of the sides, and whether a token is inspected. "start" has not run yet.
+_STATES = {
+    "start": (("bh:0.05",), False),
+    "two": (("bh:0.05",), False),
+    "inspector": (("bh:0.05",), True),
+    "three": (("bh:0.05", "cut:0.04"), False),
+    "four": (("bh:0.05", "cut:0.04", "entropy:0.8"), True),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the pictures; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sizes", nargs="+", default=_SIZES)
+    parser.add_argument("--only", nargs="+", choices=_STATES, default=tuple(_STATES))
+    arguments = parser.parse_args(argv)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as home:
+        for name in ("CONFIG", "DATA", "STATE", "CACHE"):
+            os.environ[f"XDG_{name}_HOME"] = f"{home}/{name.lower()}"
+        app = QApplication(sys.argv[:1])
+        pg.setConfigOptions(antialias=True)
+        for scheme in _SCHEMES:
+            _write(app, scheme, arguments.out, arguments.sizes, arguments.only)
+    return 0
+
+
+def _write(
+    app: QApplication, scheme: str, folder: Path, sizes: Sequence[str], states: Sequence[str]
+) -> None:
+    theme = Theme(app, _SCHEMES[scheme])
+    jobs = JobsModel()
+    engine_model = EngineModel(jobs)
+    session = SessionModel(engine_model)
+    with theme.put_on_at_end():
+        window = MainWindow(engine_model, session, theme, Settings())
+    restore(window, Settings())
+    window.show()
+    engine = Engine(None)
+    engine.reported.connect(jobs.apply)
+    engine.start()
+    jobs.attach(engine)
+    engine_model.load("embedded")
+    _until(app, lambda: engine_model.is_ready)
+    page = window.compare
+    panel = page.settings_panel
+    for state in states:
+        rules, is_inspected = _STATES[state]
+        panel.show_sides((None, *map(parse_rule, rules)))
+        panel.show_generation(GenerationParameters(_TOKENS))
+        page.prompt.set_prompt(_PROMPT)
+        if state != "start":
+            window.actions_.run.trigger()
+            _until(app, lambda: not session.is_busy and session.session is not None)
+        window.actions_.inspector.setChecked(is_inspected)
+        if is_inspected:
+            session.selection.select(1, _TOKEN, _LAYER)
+            _until(app, lambda: page.inspection.token is not None)
+        for size in sizes:
+            width, height = map(int, size.split("x"))
+            window.resize(width, height)
+            _rest(app, 0.6)
+            window.grab().save(str(folder / f"{state}-{size}-{scheme}.png"))
+    jobs.attach(None)
+    engine.shutdown()
+    window.close()
+    window.deleteLater()
+    app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def _until(app: QApplication, is_done: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while not is_done():
+        if time.monotonic() > end:
+            raise TimeoutError("The window did not come to that.")
+        _rest(app, 0.01)
+
+
+def _rest(app: QApplication, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        app.processEvents()
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
