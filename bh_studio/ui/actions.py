@@ -58,6 +58,12 @@ class Actions(QObject):
             "Write which experts ran for every token and layer, as vLLM returns them (.npz)",
         )
         self.quit = new("&Quit", "Ctrl+Q", "Close the window; all runs are kept")
+        self.next_difference = new(
+            "&Next difference", "F3", "Go on to where another side parts from side A"
+        )
+        self.former_difference = new(
+            "Former &difference", "Shift+F3", "Go back to where another side parts from side A"
+        )
         self.models = new("&Models…", "Ctrl+M", "Choose, download, load and unload models")
         self.load_embedded = new(
             "&Embedded model", None, "Load the small model that comes with the program"
@@ -129,6 +135,8 @@ class Actions(QObject):
         file.addMenu(export)
         file.addSeparator()
         file.addAction(self.quit)
+        edit = self._menu("&Edit")
+        edit.addActions([self.next_difference, self.former_difference])
         run = self._menu("&Run")
         run.addActions([self.run, self.stop, self.reseed, self.new_conversation])
         run.addSeparator()

@@ -133,6 +133,8 @@ class MainWindow(QMainWindow):
             (actions.export_csv, self.files.export_csv),
             (actions.export_experts, self.files.export_experts),
             (actions.quit, self.close),
+            (actions.next_difference, self.compare.show_next_difference),
+            (actions.former_difference, self.compare.show_former_difference),
             (actions.models, self.models.open_dialog),
             (actions.load_embedded, self.models.load_embedded),
             (actions.load_folder, self.models.ask_for_folder),

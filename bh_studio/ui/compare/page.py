@@ -24,6 +24,7 @@ from bh_studio.ui.compare.settings_panel import SettingsPanel
 from bh_studio.ui.inspector.token_inspector import TokenInspector
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
+from bh_studio.ui.state.difference_stops import next_difference, no_difference_words
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
@@ -340,6 +341,26 @@ class ComparePage(QWidget):
             self._select(side, token)
             self.answers.panels[0].show_token(token)
             self.answers.panels[side].show_token(token)
+
+    @Slot()
+    def show_next_difference(self) -> None:
+        """Mark the next token in which a side parts from the first."""
+        self._step_to_difference(backwards=False)
+
+    @Slot()
+    def show_former_difference(self) -> None:
+        """Mark the former token in which a side parts from the first."""
+        self._step_to_difference(backwards=True)
+
+    def _step_to_difference(self, *, backwards: bool) -> None:
+        sides, place = self._session.sides, self._session.selection.place
+        stop = next_difference(sides, place.token if place else None, backwards=backwards)
+        if stop is None:
+            self.notified.emit(no_difference_words(sides))
+            return
+        for side in reversed(stop.sides):
+            self.show_difference(side)
+        self.notified.emit(stop.words)
 
     @Slot()
     def _paint(self) -> None:
