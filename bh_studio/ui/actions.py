@@ -58,6 +58,7 @@ class Actions(QObject):
             "Write which experts ran for every token and layer, as vLLM returns them (.npz)",
         )
         self.quit = new("&Quit", "Ctrl+Q", "Close the window; all runs are kept")
+        self.find = new("&Find in the answers…", keys.Find, "Find text in the answers of all sides")
         self.next_difference = new(
             "&Next difference", "F3", "Go on to where another side parts from side A"
         )
@@ -83,7 +84,7 @@ class Actions(QObject):
             "Token &inspector", "Ctrl+I", "Show what the router and the rule did for one token"
         )
         self.inspector.setCheckable(True)
-        self.charts = new("&Charts", "F10", "Show the charts, or leave their room to the answers")
+        self.charts = new("C&harts", "F10", "Show the charts, or leave their room to the answers")
         self.charts.setCheckable(True)
         self.charts.setChecked(True)
         self.enlarge = new("&Larger text", "Ctrl++", "Make all text larger")
@@ -136,6 +137,8 @@ class Actions(QObject):
         file.addSeparator()
         file.addAction(self.quit)
         edit = self._menu("&Edit")
+        edit.addActions([self.find])
+        edit.addSeparator()
         edit.addActions([self.next_difference, self.former_difference])
         run = self._menu("&Run")
         run.addActions([self.run, self.stop, self.reseed, self.new_conversation])

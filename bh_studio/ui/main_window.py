@@ -133,6 +133,7 @@ class MainWindow(QMainWindow):
             (actions.export_csv, self.files.export_csv),
             (actions.export_experts, self.files.export_experts),
             (actions.quit, self.close),
+            (actions.find, self.compare.open_find_bar),
             (actions.next_difference, self.compare.show_next_difference),
             (actions.former_difference, self.compare.show_former_difference),
             (actions.models, self.models.open_dialog),

@@ -6,6 +6,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from bh_studio.ui.compare.answer_panel import AnswerPanel
+from bh_studio.ui.compare.find_bar import FindBar
+from bh_studio.ui.compare.finding import Finding
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
@@ -15,7 +17,7 @@ _FIRST_SIDES = 2
 class Answers(QWidget):
     """A panel for each side that there can be, of which as many are shown as the run has.
 
-    splitter: between the panels of the upper row.
+    splitter: between the panels of the upper row. find_bar: below them, where it is wanted.
     """
 
     def __init__(self, sides: RunSides, theme: Theme, parent: QWidget | None = None) -> None:
@@ -27,9 +29,13 @@ class Answers(QWidget):
         self._rows = new_splitter(Qt.Orientation.Vertical)
         self._rows.addWidget(self.splitter)
         self._rows.addWidget(self._lower)
+        self.find_bar = FindBar(theme)
+        self._finding = Finding(self.find_bar, self)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._rows)
+        layout.setSpacing(GAP_SMALL)
+        layout.addWidget(self._rows, 1)
+        layout.addWidget(self.find_bar)
         self._shown = 0
         self._show(_FIRST_SIDES)
 
@@ -52,6 +58,7 @@ class Answers(QWidget):
         if not sides.runs:
             for panel in self.shown:
                 panel.refresh(None)
+        self._finding.refresh([panel.text for panel in self.shown])
 
     def show_token(self, token: int) -> None:
         """Mark the same token in all answers that have it, where it can be seen."""

@@ -332,6 +332,9 @@ class ComparePage(QWidget):
         if event.key() == Qt.Key.Key_Escape and self.charts.is_maximised:
             self.charts.bring_back()
             return
+        if event.key() == Qt.Key.Key_Escape and self.answers.find_bar.isVisible():
+            self.answers.find_bar.dismiss()
+            return
         super().keyPressEvent(event)
 
     def show_difference(self, side: int) -> None:
@@ -341,6 +344,13 @@ class ComparePage(QWidget):
             self._select(side, token)
             self.answers.panels[0].show_token(token)
             self.answers.panels[side].show_token(token)
+
+    @Slot()
+    def open_find_bar(self) -> None:
+        """Ask what to find in the answers."""
+        if self.charts.is_maximised:
+            self.charts.bring_back()
+        self.answers.find_bar.open()
 
     @Slot()
     def show_next_difference(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import html
+from collections.abc import Sequence
 
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, Signal, Slot
 from PySide6.QtGui import (
@@ -18,8 +19,9 @@ from PySide6.QtGui import (
     QTextLine,
     QTextOption,
 )
-from PySide6.QtWidgets import QApplication, QPlainTextEdit, QTextEdit, QToolTip, QWidget
+from PySide6.QtWidgets import QApplication, QPlainTextEdit, QToolTip, QWidget
 
+from bh_studio.ui.compare.text_marks import Span, TextMarks
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.transcript import Voice
 from bh_studio.ui.widgets.copied_text import CopiedText
@@ -53,6 +55,7 @@ class TokenText(QPlainTextEdit):
         self._last_length = 0
         self._source = ""
         self._marked: int | None = None
+        self._marks = TextMarks(self, theme)
         self._following = True
         self._hovered = -1
         self._mouse_held = False
@@ -69,6 +72,7 @@ class TokenText(QPlainTextEdit):
         self.viewport().setMouseTracking(True)
         self.verticalScrollBar().actionTriggered.connect(self._note_action)
         self.verticalScrollBar().rangeChanged.connect(self._keep_end)
+        self.verticalScrollBar().valueChanged.connect(self._follow_marks)
         self.selectionChanged.connect(self._keep_selection_still)
         theme.changed.connect(self.redraw)
 
@@ -76,6 +80,16 @@ class TokenText(QPlainTextEdit):
     def is_following(self) -> bool:
         """Whether the view keeps the newest token in sight."""
         return self._following
+
+    @property
+    def epoch(self) -> int:
+        """Another one when all of the text is another; while it stays, text is only appended."""
+        return self._epoch
+
+    @property
+    def source(self) -> str:
+        """All that is on screen, as the model wrote it."""
+        return self._source
 
     @property
     def token_count(self) -> int:
@@ -86,6 +100,7 @@ class TokenText(QPlainTextEdit):
     def refresh(self) -> None:
         """Show what the run gained since the last time."""
         if self._epoch != self._run.epoch:
+            self._marks.forget()
             self._restart()
         self._append_new()
         self._keep_end()
@@ -101,6 +116,7 @@ class TokenText(QPlainTextEdit):
             self._mark(marked)
         self._following = following
         bar.setValue(bar.maximum() if following else place)
+        self._marks.follow_view()
 
     @Slot()
     def scroll_to_end(self) -> None:
@@ -114,18 +130,24 @@ class TokenText(QPlainTextEdit):
         if not 0 <= index < self.token_count:
             return
         self._mark(index)
-        place = QTextCursor(self.document())
-        place.setPosition(self._starts[index])
-        self._set_following(False)
-        self.setTextCursor(place)
-        self.centerCursor()
-        self._note_place()
+        self._scroll_to(self._starts[index])
+
+    def reveal_place(self, position: int) -> None:
+        """Scroll to a position of the document where it is out of sight; following stops."""
+        if self._is_place_in_sight(position):
+            self._set_following(False)
+        else:
+            self._scroll_to(position)
+
+    def show_found(self, found: Sequence[Span], current: Span | None) -> None:
+        """Mark what was found, and of that the current match."""
+        self._marks.show_found(found, current)
 
     def reveal_token(self, index: int) -> None:
         """Mark a token, and scroll to it where it is out of sight; without one mark nothing."""
         if not 0 <= index < self.token_count:
             self._marked = None
-            self.setExtraSelections([])
+            self._marks.show_token(None)
         elif index != self._marked:
             if self._is_in_sight(index):
                 self._mark(index)
@@ -231,6 +253,7 @@ class TokenText(QPlainTextEdit):
             bar.setValue(bar.value() + round(offset))
             if marked is not None and is_marked_seen and not self._is_in_sight(marked):
                 self.show_token(marked)
+        self._marks.follow_view()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         super().mouseMoveEvent(event)
@@ -265,7 +288,6 @@ class TokenText(QPlainTextEdit):
         about = self._run.about
         passages = () if about is None else about.passages
         self._source = "".join(passage.text for passage in passages)
-        self.setExtraSelections([])
         self.clear()
         cursor = QTextCursor(self.document())
         for passage in passages:
@@ -333,22 +355,30 @@ class TokenText(QPlainTextEdit):
         return index if index >= 0 else None
 
     def _is_in_sight(self, index: int) -> bool:
+        return self._is_place_in_sight(self._starts[index])
+
+    def _is_place_in_sight(self, position: int) -> bool:
         place = QTextCursor(self.document())
-        place.setPosition(self._starts[index])
+        place.setPosition(position)
         return self.viewport().rect().contains(self.cursorRect(place).center())
+
+    def _scroll_to(self, position: int) -> None:
+        place = QTextCursor(self.document())
+        place.setPosition(position)
+        self._set_following(False)
+        self.setTextCursor(place)
+        self.centerCursor()
+        self._note_place()
 
     def _mark(self, index: int) -> None:
         self._marked = index
         is_last = index + 1 == self.token_count
         end = self.document().characterCount() - 1 if is_last else self._starts[index + 1]
-        selection = QTextEdit.ExtraSelection()
-        selection.cursor = QTextCursor(self.document())
-        selection.cursor.setKeepPositionOnInsert(True)
-        selection.cursor.setPosition(self._starts[index])
-        selection.cursor.setPosition(end, QTextCursor.MoveMode.KeepAnchor)
-        selection.format.setBackground(self._theme.colors.accent)
-        selection.format.setForeground(self._theme.colors.on_accent)
-        self.setExtraSelections([selection])
+        self._marks.show_token((self._starts[index], end))
+
+    @Slot()
+    def _follow_marks(self) -> None:
+        self._marks.follow_view()
 
     @Slot()
     def _note_action(self) -> None:

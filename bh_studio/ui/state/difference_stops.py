@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bh_studio.engine.rules.sides import side_letter
 from bh_studio.ui.state.run_sides import RunSides
+from bh_studio.ui.state.words import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,8 @@ def next_difference(
     ]
     stop = ahead[0] if ahead else stops[0]
     parted = tuple(side for side, part in enumerate(sides.partings) if part.token == stop)
-    *others, last = (side_letter(side) for side in parted)
-    names = f"{', '.join(others)} and {last} differ" if others else f"{last} differs"
-    words = f"{names} from A at {stop}"
+    verb = "differs" if len(parted) == 1 else "differ"
+    words = f"{listed([side_letter(side) for side in parted])} {verb} from A at {stop}"
     if not ahead:
         words = f"No more differences, back to the {'last' if backwards else 'first'}: {words}"
     return DifferenceStop(stop, parted, words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bh_studio.engine.protocol.experiments import Comparison, Experiment, kind_of
 from bh_studio.engine.protocol.requests import (
     Body,
@@ -38,6 +40,12 @@ def waiting_words(awaited: Body | None) -> str:
         case _:
             when = "the engine is free"
     return f"The run begins when {when}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """One or more names, as in "A", "A and B" and "A, B and C"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def describe_top_k(model: ModelInfo) -> str:

@@ -19,7 +19,7 @@ _BASE_POINT_SIZE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Colors:
-    """The restrained palette: two grounds, three inks, one accent, one alarm."""
+    """The restrained palette: two grounds, three inks, one accent, one alarm, one for matches."""
 
     window: QColor
     surface: QColor
@@ -32,6 +32,7 @@ class Colors:
     accent_soft: QColor
     alarm: QColor
     alarm_soft: QColor
+    found: QColor
     is_dark: bool
 
 
@@ -47,6 +48,7 @@ LIGHT = Colors(
     accent_soft=QColor("#dcebf1"),
     alarm=QColor("#a3271b"),
     alarm_soft=QColor("#fbe9e6"),
+    found=QColor("#ffb65c"),
     is_dark=False,
 )
 DARK = Colors(
@@ -61,6 +63,7 @@ DARK = Colors(
     accent_soft=QColor("#1d3540"),
     alarm=QColor("#f0a79d"),
     alarm_soft=QColor("#3a2220"),
+    found=QColor("#8a4b00"),
     is_dark=True,
 )
 
