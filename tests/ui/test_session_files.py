@@ -74,6 +74,22 @@ def test_a_session_survives_saving_and_opening(
     assert other.window.files.settings.recent_sessions == (str(path),)
 
 
+def test_a_session_is_opened_at_its_beginning(desk: Desk, tmp_path: Path) -> None:
+    desk.finished_run(900)
+    assert desk.save(tmp_path / "run.bhsession")
+    bars = [panel.text.verticalScrollBar() for panel in desk.page.answers.shown]
+    assert all(bar.value() == bar.maximum() > 0 for bar in bars)
+    assert desk.open(tmp_path / "run.bhsession")
+    assert [bar.value() for bar in bars] == [0, 0]
+    assert not desk.first.text.is_following
+    desk.window.resize(1100, 760)
+    desk.page.clock.flush()
+    assert [bar.value() for bar in bars] == [0, 0]
+    # A run is followed as before.
+    desk.finished_run(900)
+    assert all(bar.value() == bar.maximum() for bar in bars)
+
+
 def test_save_asks_only_the_first_time_and_never_for_an_older_run(
     desk: Desk, tmp_path: Path
 ) -> None:

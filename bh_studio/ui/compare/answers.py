@@ -60,6 +60,12 @@ class Answers(QWidget):
                 panel.refresh(None)
         self._finding.refresh([panel.text for panel in self.shown])
 
+    def show_start(self) -> None:
+        """Show how all answers begin: what has been written already is read from there."""
+        self.refresh()
+        for panel in self.shown:
+            panel.text.scroll_to_start()
+
     def show_token(self, token: int) -> None:
         """Mark the same token in all answers that have it, where it can be seen."""
         for panel in self.shown:

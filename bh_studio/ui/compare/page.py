@@ -408,6 +408,7 @@ class ComparePage(QWidget):
         panel.show_conversation(session)
         panel.show_sides(session.sides)
         panel.show_generation(session.generation)
+        self.answers.show_start()
         self.settled.emit()
         difference = panel.difference(session.sides, session.generation)
         if difference:

@@ -125,6 +125,11 @@ class TokenText(QPlainTextEdit):
         bar = self.verticalScrollBar()
         bar.setValue(bar.maximum())
 
+    def scroll_to_start(self) -> None:
+        """Show how it begins; following stops."""
+        self._set_following(False)
+        self.verticalScrollBar().setValue(0)
+
     def show_token(self, index: int) -> None:
         """Scroll to a token and mark it; following stops."""
         if not 0 <= index < self.token_count:
