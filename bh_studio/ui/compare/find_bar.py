@@ -40,7 +40,6 @@ class FindBar(QFrame):
         self.field.setPlaceholderText("Find in the answers of all sides")
         self.field.setToolTip("What to find. Enter goes on to the next, Shift+Enter to the former.")
         self.field.setAccessibleName("Find in the answers")
-        self.field.setClearButtonEnabled(True)
         self.field.textChanged.connect(self.asked)
         self.count = QLabel()
         self.count.setProperty("role", "muted")

@@ -48,14 +48,13 @@ class TextMarks:
 
     def _draw(self) -> None:
         colors = self._theme.colors
-        marks = []
+        in_sight = self._found_in_sight()
+        # What comes later lies over what comes before.
+        marks = [self._mark(span, colors.found, colors.text) for span in in_sight]
         if self._token is not None:
             marks.append(self._mark(self._token, colors.accent, colors.on_accent))
-        for span in self._found_in_sight():
-            if span == self._current:
-                marks.append(self._mark(span, colors.text, colors.surface))
-            else:
-                marks.append(self._mark(span, colors.found, colors.text))
+        if self._current is not None and self._current in in_sight:
+            marks.append(self._mark(self._current, colors.text, colors.surface))
         self._view.setExtraSelections(marks)
 
     def _found_in_sight(self) -> Sequence[Span]:
