@@ -247,7 +247,9 @@ class TokenText(QPlainTextEdit):
     def resizeEvent(self, event: QResizeEvent) -> None:
         top = self.cursorForPosition(QPoint(GAP_SMALL, GAP_SMALL))
         marked = self._marked
-        is_marked_seen = marked is not None and self._is_in_sight(marked)
+        # The viewport has its new size by now; what was seen was seen in the old one.
+        height = event.oldSize().height()
+        is_marked_seen = marked is not None and self._is_within(marked, height)
         super().resizeEvent(event)
         if self._following:
             self._keep_end()
@@ -360,12 +362,26 @@ class TokenText(QPlainTextEdit):
         return index if index >= 0 else None
 
     def _is_in_sight(self, index: int) -> bool:
-        return self._is_place_in_sight(self._starts[index])
+        return self._is_within(index, self.viewport().height())
+
+    def _is_within(self, index: int, height: int) -> bool:
+        """Whether a token stands in the upper `height` pixels of the view; lines are broken, so
+        none stands beside it."""
+        start, end = self._starts[index], self._end_of(index)
+        # The blank before a word ends a line where the word begins the next.
+        return all(self._is_place_within(place, height) for place in (start, max(start, end - 1)))
 
     def _is_place_in_sight(self, position: int) -> bool:
+        return self._is_place_within(position, self.viewport().height())
+
+    def _is_place_within(self, position: int, height: int) -> bool:
         place = QTextCursor(self.document())
         place.setPosition(position)
-        return self.viewport().rect().contains(self.cursorRect(place).center())
+        return 0 <= self.cursorRect(place).center().y() < height
+
+    def _end_of(self, index: int) -> int:
+        is_last = index + 1 == self.token_count
+        return self.document().characterCount() - 1 if is_last else self._starts[index + 1]
 
     def _scroll_to(self, position: int) -> None:
         place = QTextCursor(self.document())
@@ -377,9 +393,7 @@ class TokenText(QPlainTextEdit):
 
     def _mark(self, index: int) -> None:
         self._marked = index
-        is_last = index + 1 == self.token_count
-        end = self.document().characterCount() - 1 if is_last else self._starts[index + 1]
-        self._marks.show_token((self._starts[index], end))
+        self._marks.show_token((self._starts[index], self._end_of(index)))
 
     @Slot()
     def _follow_marks(self) -> None:

@@ -34,6 +34,12 @@ def rect_of(view: TokenText, position: int) -> QPoint:
     return QPoint((left.center().x() + right.center().x()) // 2, left.center().y())
 
 
+def is_shown(view: TokenText, token: int) -> bool:
+    """Whether the middle of a token is within the viewport."""
+    position = view.toPlainText().index(WORDS[token]) + len(WORDS[token]) // 2
+    return view.viewport().rect().contains(rect_of(view, position))
+
+
 def test_the_answer_follows_the_prompt(desk: Desk) -> None:
     desk.start("Once")
     desk.say([" upon", " a", " time"])
@@ -156,6 +162,24 @@ def test_a_resize_keeps_the_end_in_sight(desk: Desk, qtbot: QtBot) -> None:
     bar = view_of(desk).verticalScrollBar()
     qtbot.waitUntil(lambda: bar.value() == bar.maximum())
     assert view_of(desk).is_following
+
+
+@pytest.mark.parametrize("size", [(900, 800), (1280, 640)])
+def test_a_smaller_window_keeps_what_is_marked_in_sight(desk: Desk, size: tuple[int, int]) -> None:
+    desk.window.resize(1280, 800)
+    desk.start()
+    desk.say(WORDS)
+    view = view_of(desk)
+    for token in range(360, 400):
+        view.scroll_to_end()
+        view.reveal_token(token)
+        QApplication.processEvents()
+        assert is_shown(view, token)
+        desk.window.resize(*size)
+        QApplication.processEvents()
+        assert is_shown(view, token), token
+        desk.window.resize(1280, 800)
+        QApplication.processEvents()
 
 
 def test_a_resize_keeps_the_reader_s_place(desk: Desk) -> None:
