@@ -55,7 +55,7 @@ _READING = (
         "The charts",
         "Whiskers are one standard deviation over tokens, as far as there can be so many experts. "
         "A difference is the count of a side less that of side A; behind the first token that is "
-        "another, both read different texts, and the picture is shaded. Utilisation is the share "
+        "another, they read different texts, and the picture is shaded. Utilisation is the share "
         "of all positions, the prompt's among them, in which an expert ran. Its balance, entropy / "
         "log experts, is the entropy of the shares that the experts of a layer have in all that "
         "ran there, over that of equal shares: 1 where all ran equally often. A log-probability "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QPlainTextEdit,
     QScrollBar,
+    QTextEdit,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
@@ -545,3 +547,17 @@ def test_two_thousand_repaints(desk: Desk) -> None:
     assert desk.second.numbers.values["Tokens"] == "2000 tok"
     median = sorted(slowest)[1000]
     assert median < 0.2, f"median frame {median * 1000:.0f} ms"
+
+
+def test_nothing_speaks_of_two_sides(chat_desk: Desk) -> None:
+    window = chat_desk.window
+    window.actions_.reading.trigger()
+    chat_desk.load()
+    said = {action.toolTip() for action in window.actions()}
+    for widget in window.findChildren(QWidget):
+        said |= {widget.toolTip(), widget.accessibleDescription()}
+        if isinstance(widget, QTextEdit | QPlainTextEdit):
+            said |= {widget.toPlainText(), widget.placeholderText()}
+    wrong = re.compile(r"both (sides|texts|answers|draw)|two sides|other side's", re.IGNORECASE)
+    assert not [text for text in said if wrong.search(text)]
+    assert any("All sides" in text for text in said)

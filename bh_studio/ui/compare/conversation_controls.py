@@ -35,7 +35,7 @@ class ConversationControls(QWidget):
             self.format,
             "Prompt taken as",
             "Chat: a message, written with the model's own chat template; each side remembers its "
-            "own answers. Plain text: the beginning of a text that both sides continue.",
+            "own answers. Plain text: the beginning of a text that all sides continue.",
         )
         label = label_for(self.system_editor, "System prompt")
         label.setToolTip(self.system_editor.toolTip())

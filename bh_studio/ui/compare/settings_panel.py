@@ -214,7 +214,7 @@ class SettingsPanel(QScrollArea):
         row.addWidget(self.seed, 1)
         row.addWidget(self.new_seed)
         label = label_for(self.seed, "Seed")
-        describe(self.seed, "Seed", "Both sides draw from a generator started with this number. "
+        describe(self.seed, "Seed", "All sides draw from generators started with this number. "
                   "Only for sampling.")  # fmt: skip
         form.addRow(label, row)
         return form

@@ -30,7 +30,7 @@ from bh_studio.ui.state.selection import Place, Selection
 from bh_studio.ui.widgets.form_rows import describe, section
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
-HINT = "Click a token of an answer, or press Ctrl+I."
+HINT = "Click a token of an answer, or press Enter on one."
 _WAITING = "Computing what was decided here…"
 _WIDTH_LETTERS = 54
 _PATIENCE_MS = 100
