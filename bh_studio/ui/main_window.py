@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSize, Qt, Slot
+from PySide6.QtCore import QSignalBlocker, QSize, Qt, Slot
 from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeyEvent
 from PySide6.QtWidgets import QMainWindow, QStackedWidget, QStyle
 
@@ -155,6 +155,7 @@ class MainWindow(QMainWindow):
         actions.charts.triggered.connect(self.compare.show_charts)
         self.compare.charts_shown.connect(actions.charts.setChecked)
         actions.inspector.toggled.connect(self.compare.show_inspector)
+        self.compare.settings_shown.connect(self._note_settings)
         self.compare.inspector_wanted.connect(actions.inspector.setChecked)
         self.compare.notified.connect(self.status.notify)
         actions.recent_chosen.connect(self._open_recent)
@@ -262,6 +263,12 @@ class MainWindow(QMainWindow):
         event.setAccepted(not self.files.delay_closing())
 
     # --- keeping in step ---
+
+    @Slot(bool)
+    def _note_settings(self, are_shown: bool) -> None:
+        # The page has made room; that is no wish of a person, who would be asked to repeat it.
+        with QSignalBlocker(self.actions_.settings):
+            self.actions_.settings.setChecked(are_shown)
 
     @Slot()
     def _sync(self) -> None:

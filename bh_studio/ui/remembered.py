@@ -42,7 +42,7 @@ def remember(window: MainWindow) -> Settings:
         _remember_comparison(window.compare, settings),
         text_percent=window.theme.text_percent,
         charts_visible=window.compare.wants_charts,
-        settings_visible=window.actions_.settings.isChecked(),
+        settings_visible=window.compare.wants_settings,
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),
         splitters={name: splitter.sizes() for name, splitter in window.place.splitters.items()},
     )

@@ -52,7 +52,8 @@ class ComparePage(QWidget):
     charts_shown: whether they are on screen now.
     notified: something was done that cannot be seen. inspector_wanted: whether a person wants to
     see it. wants_charts: whether a person wants to see them; None leaves it to the room there is.
-    splitters: by the names under which their sizes are remembered.
+    settings_shown: whether the settings are on screen now. splitters: by the names under which
+    their sizes are remembered.
     """
 
     changed = Signal()
@@ -61,6 +62,7 @@ class ComparePage(QWidget):
     notified = Signal(str)
     inspector_wanted = Signal(bool)
     charts_shown = Signal(bool)
+    settings_shown = Signal(bool)
 
     def __init__(
         self,
@@ -84,7 +86,8 @@ class ComparePage(QWidget):
         self.inspection = InspectionModel(engine, session.sides, session.selection, self)
         self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
         self.inspector.hide()
-        self._wants_settings = True
+        self.wants_settings = True
+        self._settings_give_way = True
         self.wants_charts: bool | None = None
         self._lay_out()
         self._connect()
@@ -256,9 +259,10 @@ class ComparePage(QWidget):
 
     @Slot(bool)
     def show_settings(self, is_wanted: bool) -> None:
-        """Show the settings, or hide them."""
-        self._wants_settings = is_wanted
-        self.settings_panel.setVisible(is_wanted)
+        """Show the settings, or hide them; who asks for them beside the inspector gets them."""
+        self.wants_settings = is_wanted
+        self._settings_give_way = self.inspector.isHidden()
+        self._give_room()
 
     @Slot(bool)
     def show_charts(self, is_wanted: bool | None) -> None:
@@ -282,6 +286,7 @@ class ComparePage(QWidget):
         if is_wanted and self._session.selection.place is None and runs and runs[-1].token_count:
             self._session.selection.select(len(runs) - 1, runs[-1].token_count - 1)
         self.inspector.setVisible(is_wanted)
+        self._settings_give_way = True
         self.inspection.watch(is_wanted)
         self._give_room()
         if is_wanted:
@@ -298,7 +303,9 @@ class ComparePage(QWidget):
         taken = self.settings_panel.sizeHint().width() + self.inspector.width()
         letter = self.fontMetrics().averageCharWidth()
         is_narrow = is_open and self.width() - taken < _LEAST_LETTERS * letter
-        self.settings_panel.setVisible(self._wants_settings and not is_narrow)
+        is_shown = self.wants_settings and not (is_narrow and self._settings_give_way)
+        self.settings_panel.setVisible(is_shown)
+        self.settings_shown.emit(is_shown)
 
     def _select(self, side: int, token: int) -> None:
         self._session.selection.select(side, token)

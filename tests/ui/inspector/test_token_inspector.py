@@ -13,6 +13,7 @@ from bh_studio.engine.rules import parse_rule
 from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.inspector.token_inspector import HINT, TokenInspector
 from bh_studio.ui.inspector.token_words import KEPT_NOTE
+from bh_studio.ui.remembered import remember
 from bh_studio.ui.state.inspection.level_scale import LevelScale
 from bh_studio.ui.state.selection import Place
 from bh_studio.ui.widgets.theme import DARK
@@ -408,6 +409,29 @@ def test_in_a_narrow_window_the_settings_make_room(desk: Desk) -> None:
     assert not desk.page.settings_panel.isVisible()
     desk.window.actions_.inspector.trigger()
     assert desk.page.settings_panel.isVisible()
+
+
+def test_the_settings_that_made_room_come_back_at_the_first_key(desk: Desk) -> None:
+    desk.window.resize(1024, 640)
+    opened(desk)
+    panel, action = desk.page.settings_panel, desk.window.actions_.settings
+    assert not action.isChecked()
+    action.trigger()
+    assert panel.isVisible()
+    desk.window.resize(1030, 640)
+    assert panel.isVisible()
+    action.trigger()
+    assert not panel.isVisible()
+
+
+def test_settings_that_only_made_room_are_there_at_the_next_start(desk: Desk) -> None:
+    desk.window.resize(1024, 640)
+    opened(desk)
+    assert remember(desk.window).settings_visible
+    desk.window.actions_.inspector.trigger()
+    assert desk.window.actions_.settings.isChecked()
+    desk.window.actions_.settings.trigger()
+    assert not remember(desk.window).settings_visible
 
 
 def test_everything_that_takes_the_focus_has_a_name(desk: Desk) -> None:
