@@ -272,9 +272,10 @@ class TokenText(QPlainTextEdit):
         marked = self._marked
         if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             index = self._token_of(self.textCursor().position()) if marked is None else marked
-            if index is not None:
-                self.token_opened.emit(index)
-            return index is not None
+            if self.token_count:
+                # The prompt, where the cursor is at first, leads to the answer's first token.
+                self.token_opened.emit(index or 0)
+            return self.token_count > 0
         step = {Qt.Key.Key_Left: -1, Qt.Key.Key_Right: 1}.get(key)
         if step is None or marked is None:
             return False

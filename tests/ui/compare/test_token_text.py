@@ -155,6 +155,19 @@ def test_the_button_leads_back_to_the_end(desk: Desk, qtbot: QtBot) -> None:
     assert view.is_following
 
 
+def test_enter_opens_a_token_wherever_the_cursor_is(desk: Desk, qtbot: QtBot) -> None:
+    desk.start("Once")
+    view = view_of(desk)
+    opened: list[int] = []
+    view.token_opened.connect(opened.append)
+    qtbot.keyClick(view, Qt.Key.Key_Return)
+    assert opened == []
+    desk.say(WORDS[:3])
+    qtbot.keyClick(view, Qt.Key.Key_Return)
+    assert opened == [0]
+    assert desk.page.inspector.isVisible()
+
+
 def test_a_resize_keeps_the_end_in_sight(desk: Desk, qtbot: QtBot) -> None:
     desk.start("Once")
     desk.say(WORDS)
