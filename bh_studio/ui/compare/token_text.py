@@ -244,6 +244,14 @@ class TokenText(QPlainTextEdit):
         if self.verticalScrollBar().value() != before:
             self._note_place()
 
+    def changeEvent(self, event: QEvent) -> None:
+        marked = self._marked
+        is_marked_seen = marked is not None and self._is_in_sight(marked)
+        super().changeEvent(event)
+        # Larger text needs more lines, and there are fewer of them in the view.
+        if marked is not None and is_marked_seen and not self._is_in_sight(marked):
+            self.show_token(marked)
+
     def resizeEvent(self, event: QResizeEvent) -> None:
         top = self.cursorForPosition(QPoint(GAP_SMALL, GAP_SMALL))
         marked = self._marked

@@ -195,6 +195,18 @@ def test_a_smaller_window_keeps_what_is_marked_in_sight(desk: Desk, size: tuple[
         QApplication.processEvents()
 
 
+@pytest.mark.parametrize("token", [200, 399])
+def test_larger_text_keeps_what_is_marked_in_sight(desk: Desk, token: int) -> None:
+    desk.start()
+    desk.say(WORDS)
+    view = view_of(desk)
+    view.reveal_token(token)
+    for percent in (150, 220, 100):
+        desk.theme.set_text_percent(percent)
+        QApplication.processEvents()
+        assert is_shown(view, token), percent
+
+
 def test_a_resize_keeps_the_reader_s_place(desk: Desk) -> None:
     desk.start("Once")
     desk.say(WORDS * 2)
