@@ -267,6 +267,15 @@ QPushButton[role="link"] {{
 QPushButton[role="link"]:hover {{ background: {c["accent_soft"]}; }}
 QPushButton[role="link"]:focus {{ border: 1px solid {c["accent"]}; }}
 QPushButton[role="link"]:disabled {{ color: {c["muted"]}; }}
+QPushButton[role="side"] {{
+    background: {c["surface"]}; color: {c["text"]}; border: 1px solid {c["line"]};
+    border-left: 4px solid {c["line"]}; border-radius: 4px; padding: 4px 6px; text-align: left;
+}}
+QPushButton[role="side"]:hover {{ background: {c["accent_soft"]}; }}
+QPushButton[role="side"]:checked {{
+    background: {c["accent_soft"]}; border-left: 4px solid {c["accent"]};
+}}
+QPushButton[role="side"]:focus {{ border: 1px solid {c["accent"]}; border-left-width: 4px; }}
 QToolButton[role="tool"] {{
     background: transparent; border: 1px solid transparent; border-radius: 6px; padding: 4px;
 }}
