@@ -103,7 +103,7 @@ def test_no_display_is_one_line_that_names_compare(environment: dict[str, str]) 
         ["--alpha", "much"],
         ["--nonsense"],
         ["--alpha", "0.1", "compare", "x"],
-        ["--rule", "top-k:5"],
+        ["--rule", "top-k:0"],
         ["--rule", "bh:0.1", "--alpha", "0.2"],
     ],
     ids=" ".join,
