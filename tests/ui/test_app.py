@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -57,7 +58,13 @@ def _restore_look(qapp: QApplication) -> object:
 
 
 def window() -> MainWindow:
-    return next(w for w in QApplication.topLevelWidgets() if isinstance(w, MainWindow))
+    # A widget of an earlier test that is collected while the list is made would be in it.
+    gc.disable()
+    try:
+        widgets = QApplication.topLevelWidgets()
+    finally:
+        gc.enable()
+    return next(widget for widget in widgets if isinstance(widget, MainWindow))
 
 
 def when(is_time: Callable[[], bool], act: Callable[[], None]) -> QTimer:

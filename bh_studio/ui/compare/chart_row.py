@@ -32,9 +32,10 @@ class ChartRow(QObject):
         super().__init__(parent)
         self.slots = tuple(ChartSlot(sides, selection, theme, first) for first in _FIRST)
         self.splitter = new_splitter(Qt.Orientation.Horizontal, *self.slots)
-        self.stand_ins = tuple(_StandIn() for _ in self.slots)
-        self._windows = tuple(_ChartWindow() for _ in self.slots)
         self._pages = QStackedWidget()
+        # What is nowhere on screen belongs to the page all the same, and goes with it.
+        self.stand_ins = tuple(_StandIn(self._pages) for _ in self.slots)
+        self._windows = tuple(_ChartWindow(self._pages) for _ in self.slots)
         for slot, stand_in, window in zip(self.slots, self.stand_ins, self._windows, strict=True):
             slot.failed.connect(self.failed)
             slot.maximise.toggled.connect(partial(self._maximise, slot))
@@ -103,7 +104,7 @@ class ChartRow(QObject):
     def _return(self, slot: ChartSlot) -> None:
         number = self.slots.index(slot)
         self._put(number, slot)
-        self.stand_ins[number].setParent(None)
+        self.stand_ins[number].setParent(self._pages)
 
     def _put(self, number: int, widget: QWidget) -> None:
         sizes = self.splitter.sizes()
@@ -115,8 +116,9 @@ class ChartRow(QObject):
 class _StandIn(QWidget):
     """Where a chart was that is in a window now. button: brings it back."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.hide()
         words = QLabel("This chart is in a window of its own.")
         words.setProperty("role", "empty")
         words.setWordWrap(True)
@@ -137,8 +139,8 @@ class _ChartWindow(QWidget):
 
     closed = Signal()
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__(parent, Qt.WindowType.Window)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(GAP, GAP, GAP, GAP)
         self.resize(*_WINDOW_SIZE)
