@@ -91,6 +91,19 @@ def test_answers_have_room_to_be_read(
         assert text.viewport().height() // text.fontMetrics().lineSpacing() >= lines
 
 
+def test_numbers_lie_below_the_answers_whatever_they_have_room_for(
+    desk: Desk, qtbot: QtBot
+) -> None:
+    desk.window.resize(1280, 800)
+    desk.finished_run()
+    desk.window.actions_.inspector.setChecked(True)
+    page = desk.page
+    for size, has_legend in (((1280, 800), False), ((1920, 1080), True), ((1280, 800), False)):
+        desk.window.resize(*size)
+        qtbot.waitUntil(lambda: page.answers.geometry().bottom() < page.differences.y())
+        assert page.differences.legend.isVisible() is has_legend
+
+
 def test_charts_are_folded_and_brought_back(desk: Desk, make_desk: Callable[..., Desk]) -> None:
     desk.window.resize(1280, 800)
     desk.finished_run()

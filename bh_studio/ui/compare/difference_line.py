@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
@@ -25,6 +25,9 @@ class DifferenceLine(QFrame):
         super().__init__(parent)
         self._sides = sides
         self.setProperty("role", "card")
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.timeout.connect(self.updateGeometry)
         self.lines = tuple(ElidedLabel("") for _ in range(MOST_SIDES - 1))
         self.legend = ScaleLegend(theme, softened=True)
         self._caption = QLabel("Mean experts of a token")
@@ -52,6 +55,9 @@ class DifferenceLine(QFrame):
         letters = self.width() / self.fontMetrics().averageCharWidth()
         self.legend.setVisible(letters > _LEGEND_LETTERS)
         self._caption.setVisible(letters > _CAPTION_LETTERS)
+        # WORKAROUND: a layout that is placing its parts takes no notice of one that becomes higher
+        # meanwhile, and would leave it lying over the answers; it has to be asked again afterwards.
+        self._settled.start(0)
 
     def refresh(self) -> None:
         """Show the runs as they are now, and under their numbers what should be known of them."""
