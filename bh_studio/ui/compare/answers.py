@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
 from bh_studio.ui.compare.answer_panel import AnswerPanel
 from bh_studio.ui.compare.find_bar import FindBar
 from bh_studio.ui.compare.finding import Finding
-from bh_studio.ui.state.run_sides import RunSides
+from bh_studio.ui.state.run_sides import Parting, RunSides
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
 _FIRST_SIDES = 2
@@ -53,11 +55,9 @@ class Answers(QWidget):
         """Show the runs as they are now."""
         sides = self._sides
         self._show(len(sides.runs) or _FIRST_SIDES)
-        for panel, parting in zip(self.panels, sides.partings, strict=False):
+        partings: Sequence[Parting | None] = sides.partings or [None] * self._shown
+        for panel, parting in zip(self.shown, partings, strict=True):
             panel.refresh(parting)
-        if not sides.runs:
-            for panel in self.shown:
-                panel.refresh(None)
         self._finding.refresh([panel.text for panel in self.shown])
 
     def show_start(self) -> None:

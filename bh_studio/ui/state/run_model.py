@@ -24,14 +24,13 @@ from bh_studio.ui.state.transcript import Passage
 class RunSide:
     """What is known of a side before it says anything.
 
-    rule: None for the model's own routing. prompt: what was asked last. passages: what stands above
-    the answer, the prompt included. most_tokens: it may produce. routing: the rule in words. note:
-    what has to be known to read the text rightly; often empty.
+    rule: None for the model's own routing. passages: what stands above the answer, the prompt
+    included. most_tokens: it may produce. routing: the rule in words. note: what has to be known to
+    read the text rightly; often empty.
     """
 
     model: ModelInfo
     rule: RuleParameters | None
-    prompt: str
     passages: tuple[Passage, ...]
     scale: ExpertScale
     most_tokens: int
@@ -71,7 +70,7 @@ class RunModel(QObject):
         self._counts = GrownArray((layers,), np.uint8)
         self._raw_counts = GrownArray((layers,), np.uint8)
         self._seconds = GrownArray((), np.float64)
-        self._prompt_counts = self._prompt_raw_counts = np.zeros((0, layers), np.uint8)
+        self._prompt_counts = np.zeros((0, layers), np.uint8)
         self._logits: GrownArray | None = None
         self._experts: GrownArray | None = None
         self._choices: tuple[GrownArray, ...] | None = None
@@ -93,7 +92,7 @@ class RunModel(QObject):
 
     def read_prompt(self, read: PromptRead) -> None:
         """Take what was decided at the positions of the prompt."""
-        self._prompt_counts, self._prompt_raw_counts = read.expert_counts, read.raw_counts
+        self._prompt_counts = read.expert_counts
         self._decide(read.decision)
         self.changed.emit()
 
@@ -128,7 +127,6 @@ class RunModel(QObject):
         self._raw_counts = GrownArray.of(record.raw_counts)
         self._seconds = GrownArray.of(record.token_seconds)
         self._prompt_counts = record.prompt_expert_counts
-        self._prompt_raw_counts = record.prompt_raw_counts
         self._logits = self._experts = self._choices = None
         self._record = record
         self._statistics = None
@@ -193,11 +191,6 @@ class RunModel(QObject):
     def prompt_counts(self) -> np.ndarray:
         """(prompt token, layer) uint8, as SideRecord has them; none before it is read."""
         return self._prompt_counts
-
-    @property
-    def prompt_raw_counts(self) -> np.ndarray:
-        """(prompt token, layer) uint8, the same before min_k and max_k were applied."""
-        return self._prompt_raw_counts
 
     def position(self, token: int) -> int:
         """Where among all positions that were read a token of the answer was predicted, or one of

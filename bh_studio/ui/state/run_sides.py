@@ -143,7 +143,6 @@ def sides_of(
         RunSide(
             model=model,
             rule=rule,
-            prompt=prompt,
             passages=passages(prompt, conversation, side),
             scale=scale,
             most_tokens=generation.max_new_tokens,

@@ -44,7 +44,7 @@ def is_started(screen: SessionModel) -> bool:
 def prompt_of(screen: SessionModel) -> str:
     """What the side on screen was asked."""
     about = screen.sides.all_runs[0].about
-    return "" if about is None else about.prompt
+    return "" if about is None else about.passages[-1].text
 
 
 def state_of(screen: SessionModel) -> RunState:
