@@ -11,7 +11,7 @@ from bh_studio.cli.following import read_to_end
 from bh_studio.cli.loading import load
 from bh_studio.cli.options import generation_parameters
 from bh_studio.cli.resuming import open_journal, say_interrupted, write_and_print
-from bh_studio.cli.tables.same_text import csv_text, table
+from bh_studio.cli.tables.same_text import table
 from bh_studio.cli.terminal.streams import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -23,6 +23,7 @@ from bh_studio.cli.terminal.streams import (
 from bh_studio.engine.errors import Cancelled
 from bh_studio.engine.protocol.experiments import SameText
 from bh_studio.engine.protocol.texts import Text, read_named, sources_of
+from bh_studio.engine.records.same_text.csv_rows import csv_text
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.sides import Sides

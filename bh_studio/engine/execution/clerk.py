@@ -1,4 +1,4 @@
-"""Answers what needs no model: reads sessions, writes them, applies rules to recorded logits.
+"""Answers what needs no model: reads and writes files, applies rules to recorded logits.
 
 Loads no torch for files: one can be opened before any model is there. Knows no thread and no job.
 """
@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bh_studio.engine.errors import Cancelled, CancelToken, as_sentence
+from bh_studio.engine.errors import Cancelled, CancelToken, InputError, as_sentence
+from bh_studio.engine.execution.opening import opened
+from bh_studio.engine.files.atomic import write_atomically
 from bh_studio.engine.protocol.events import (
     CutOffFound,
     Event,
     Failed,
     HistoryMeasured,
+    ResultRead,
+    ResultWritten,
     RunsListed,
     RunsRemoved,
     SessionRead,
     SessionWritten,
     SideReplayed,
+    TextRead,
     TokenInspected,
 )
 from bh_studio.engine.protocol.experiments import Replay
@@ -32,14 +38,18 @@ from bh_studio.engine.protocol.requests import (
     MeasureHistory,
     ModelFree,
     ReadSession,
+    ReadText,
     RemoveOldestRuns,
     ReplaySide,
+    WriteResult,
     WriteSession,
 )
+from bh_studio.engine.protocol.texts import read_named
+from bh_studio.engine.records.result_document import file_of
 from bh_studio.engine.records.runs.kept import kept_runs, take_cut_off
-from bh_studio.engine.records.runs.reader import open_session
 from bh_studio.engine.records.runs.size import history_size, remove_oldest
-from bh_studio.engine.records.session import Session, SessionError
+from bh_studio.engine.records.same_text.csv_rows import csv_text
+from bh_studio.engine.records.session import SessionError
 from bh_studio.engine.records.session_file import SESSION_WRITERS
 
 if TYPE_CHECKING:
@@ -68,7 +78,11 @@ class Clerk:
             case ReadSession(path):
                 yield _read(path)
             case WriteSession(session, path, form):
-                yield _write(session, path, form)
+                yield _write(path, partial(SESSION_WRITERS[form], session), SessionWritten(path))
+            case ReadText(path, most_bytes):
+                yield TextRead(read_named(path, most_bytes=most_bytes))
+            case WriteResult(path=path):
+                yield _write(path, partial(_write_result, body), ResultWritten(path))
             case ListRuns(history, former):
                 yield RunsListed(kept_runs(history, former))
             case FindCutOff(history):
@@ -96,10 +110,10 @@ class Clerk:
         return self._recorded_routing
 
 
-def _read(path: Path) -> SessionRead | Failed:
+def _read(path: Path) -> SessionRead | ResultRead | Failed:
     try:
-        return SessionRead(open_session(path))
-    except (OSError, ValueError, TypeError, OverflowError) as error:
+        return opened(path)
+    except (InputError, OSError, ValueError, TypeError, OverflowError) as error:
         advice = f"{as_sentence(error)} Nothing was changed."
         return _failed(f"{path.name} could not be opened.", advice, error)
 
@@ -111,21 +125,28 @@ def _remove(history: Path, runs: int) -> RunsRemoved | Failed:
         return _failed("The oldest runs could not all be removed.", as_sentence(error), error)
 
 
-def _write(session: Session, path: Path, form: str) -> SessionWritten | Failed:
+def _write(path: Path, write: Callable[[Path], None], written: Event) -> Event:
+    """`written`, once `write` has made the file at `path`; Failed if it cannot be made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        SESSION_WRITERS[form](session, path)
+        write(path)
     except SessionError as error:
         return _failed(f"{path.name} was not written.", str(error), error)
     except OSError as error:
         advice = f"{as_sentence(error)} The run stays on screen; save it elsewhere."
         return _failed(f"{path.name} could not be written.", advice, error)
-    return SessionWritten(path)
+    return written
+
+
+def _write_result(asked: WriteResult, path: Path) -> None:
+    is_table = asked.form == ".csv"
+    content = csv_text(asked.result).encode() if is_table else file_of(asked.document)
+    write_atomically(path, content)
 
 
 def _failed(message: str, advice: str, error: Exception) -> Failed:
     _log.error("%s %s", message, advice, exc_info=error)
     # A file that is missing or refused is explained by its sentence.
-    is_explained = isinstance(error, OSError | SessionError)
+    is_explained = isinstance(error, InputError | OSError | SessionError)
     details = "" if is_explained else "".join(traceback.format_exception(error))
     return Failed(message, advice, details)

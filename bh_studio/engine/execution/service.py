@@ -15,20 +15,23 @@ from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.execution.host import Host
 from bh_studio.engine.execution.lane import Job, Lane
 from bh_studio.engine.protocol.events import Report
-from bh_studio.engine.protocol.experiments import Comparison, Replay
+from bh_studio.engine.protocol.experiments import Comparison, Replay, SameText
 from bh_studio.engine.protocol.requests import (
+    Body,
     InspectModel,
     JudgeNull,
     LoadModel,
     ModelFree,
     Request,
+    RunKept,
     SaveCalibration,
     UnloadModel,
+    WriteResult,
     WriteSession,
 )
 
 # Short, and asked by a person who waits.
-_OVERTAKING = Comparison | InspectModel | SaveCalibration | JudgeNull
+_OVERTAKING = Comparison | SameText | InspectModel | SaveCalibration | JudgeNull
 # While the model is exchanged there is none.
 _UNDIVIDED = LoadModel | UnloadModel
 
@@ -62,12 +65,13 @@ class Service:
         if isinstance(body, ModelFree):
             self._submit_model_free(number, body)
             return
+        overtakes = _is_awaited(body)
         self._lane.put(
             Job(
                 number,
                 lambda cancel: self._host.answer(body, cancel),
-                gives_way=not isinstance(body, _OVERTAKING | _UNDIVIDED),
-                overtakes=isinstance(body, _OVERTAKING),
+                gives_way=not overtakes and not isinstance(body, _UNDIVIDED),
+                overtakes=overtakes,
             )
         )
 
@@ -79,7 +83,7 @@ class Service:
                 gives_way=isinstance(body, Replay),
                 overtakes=not isinstance(body, Replay),
                 # Whoever asked may have nothing else left of what is written.
-                outlasts_closing=isinstance(body, WriteSession),
+                outlasts_closing=isinstance(body, WriteSession | WriteResult),
             )
         )
         with self._starting:
@@ -117,3 +121,8 @@ class Service:
             is_started = self._thread.ident is not None
         if is_started:
             self._thread.join()
+
+
+def _is_awaited(body: Body) -> bool:
+    asked = body.experiment if isinstance(body, RunKept) else body
+    return isinstance(asked, _OVERTAKING)

@@ -23,12 +23,12 @@ _END_OF_LINE = re.compile(r"\r\n|\r|\n")
 _IN_PART = "bh_studio.in_part"
 
 
-def read_text(path: Path) -> str:
-    """The text in `path`.
+def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
+    """The text in `path`, which may have so many bytes.
 
     Raises InputError with a sentence for what cannot be read, is too long or is no such text.
     """
-    return decoded(read_bytes(path, MOST_BYTES, "a text"), str(path))
+    return decoded(read_bytes(path, most_bytes, "a text"), str(path))
 
 
 def decoded(data: bytes, name: str) -> str:

@@ -17,6 +17,7 @@ from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 if TYPE_CHECKING:
     import numpy as np
 
+    from bh_studio.engine.protocol.texts import Text
     from bh_studio.engine.records.decisions.decision import Decision
     from bh_studio.engine.records.decisions.side_replay import ReplayedSide
     from bh_studio.engine.records.decisions.token_choices import TokenChoice
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bh_studio.engine.records.runs.kept import KeptRun
     from bh_studio.engine.records.runs.lines import RunHeader
     from bh_studio.engine.records.runs.size import HistorySize
+    from bh_studio.engine.records.same_text.result import SameTextResult
     from bh_studio.engine.records.session import Session, SideRecord
 
 
@@ -101,6 +103,31 @@ class SessionRead:
     """The answer to ReadSession."""
 
     session: Session
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResultRead:
+    """The answer to ReadSession where the file holds what the sides made of a text.
+
+    document: the file as it is.
+    """
+
+    result: SameTextResult
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TextRead:
+    """The answer to ReadText."""
+
+    text: Text
+
+
+@dataclass(frozen=True, slots=True)
+class ResultWritten:
+    """The file is there that WriteResult asked for."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +328,9 @@ Event = (
     | NullJudged
     | SessionRead
     | SessionWritten
+    | ResultRead
+    | ResultWritten
+    | TextRead
     | RunsListed
     | CutOffFound
     | HistoryMeasured

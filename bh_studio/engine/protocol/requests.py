@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bh_studio.engine.protocol.experiments import Experiment, ModelExperiment, Replay
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bh_studio.engine.records.decisions.router_rows import RouterRows
     from bh_studio.engine.records.journal import Journal
     from bh_studio.engine.records.recording import RecordedLogits
+    from bh_studio.engine.records.same_text.result import SameTextResult
     from bh_studio.engine.records.session import Session, SideRecord
     from bh_studio.engine.records.terms import ModelInfo
     from bh_studio.engine.rules.names import NullName, ScoreName
@@ -91,7 +92,8 @@ class RunKept:
 
 @dataclass(frozen=True, slots=True)
 class ReadSession:
-    """Read the session in a `.bhsession` file, or in the folder of a run."""
+    """Read the session in a `.bhsession` file or in the folder of a run, or the result of a text
+    that all sides read."""
 
     path: Path
 
@@ -104,6 +106,28 @@ class WriteSession:
     """
 
     session: Session
+    path: Path
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """Read the text in a file of at most `most_bytes`."""
+
+    path: Path
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WriteResult:
+    """Write what the sides made of a text to a file, into a folder that is made if there is none.
+
+    document: the whole of `result`, as result_document has it. form: ".json" for that, ".csv" for a
+    row a token and side; the name of the file may have any ending.
+    """
+
+    result: SameTextResult
+    document: dict[str, Any]
     path: Path
     form: str
 
@@ -173,6 +197,8 @@ class ReplaySide:
 ModelFree = (
     ReadSession
     | WriteSession
+    | ReadText
+    | WriteResult
     | ListRuns
     | FindCutOff
     | MeasureHistory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bh_studio import paths
 from bh_studio.engine.errors import InputError
-from bh_studio.engine.files.text import read_text
+from bh_studio.engine.files.text import MOST_BYTES, read_text
 
 # The most that a model sees at once unless it is asked for more or can read less.
 DEFAULT_WINDOW = 2048
@@ -43,14 +43,14 @@ def read_texts(paths: Sequence[Path]) -> tuple[Text, ...]:
     return tuple(map(read_named, _all_files(paths)))
 
 
-def read_named(path: Path, sha256: str | None = None) -> Text:
+def read_named(path: Path, sha256: str | None = None, most_bytes: int = MOST_BYTES) -> Text:
     """The text in `path` under the name of the file.
 
     sha256: what is known of it; one that an earlier version took, which read every end of a line as
-    "\\n" and a mark before the text as part of it, gives the text as it was read then. Raises what
-    read_texts raises.
+    "\\n" and a mark before the text as part of it, gives the text as it was read then. most_bytes:
+    that the file may have. Raises what read_texts raises.
     """
-    text = Text(path.name, read_text(path))
+    text = Text(path.name, read_text(path, most_bytes))
     if not text.content.strip():
         raise InputError(f"{path} is empty.")
     if sha256 is None or text.sha256 == sha256:

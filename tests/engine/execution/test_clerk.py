@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bh_studio.engine.errors import Cancelled, CancelToken
-from bh_studio.engine.execution import clerk
+from bh_studio.engine.execution import opening
 from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.protocol.events import Event, Failed, SessionRead, SessionWritten
 from bh_studio.engine.protocol.requests import ModelFree, ReadSession, WriteSession
@@ -83,7 +83,7 @@ def test_what_was_not_foreseen_is_told_with_its_trace(monkeypatch: pytest.Monkey
     def fail(_: Path) -> Session:
         raise OverflowError("Too large")
 
-    monkeypatch.setattr(clerk, "open_session", fail)
+    monkeypatch.setattr(opening, "open_session", fail)
     failed = answer(ReadSession(SAVED))
     assert isinstance(failed, Failed)
     assert failed.advice == "Too large. Nothing was changed."

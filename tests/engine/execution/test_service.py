@@ -28,16 +28,18 @@ from bh_studio.engine.protocol.events import (
     TokenGenerated,
     Waiting,
 )
-from bh_studio.engine.protocol.experiments import Comparison, Evaluation, Sweep
+from bh_studio.engine.protocol.experiments import Comparison, Evaluation, SameText, Sweep
 from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
     LoadModel,
     ReadSession,
     Request,
+    RunKept,
     WriteSession,
 )
 from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.journal import Journal
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session
 from bh_studio.engine.records.terms import GenerationParameters
@@ -180,6 +182,18 @@ def test_three_jobs_interleave_and_never_cross(desk: Desk, alone: LoadedModel) -
         tokens = [event for event in of(reports, job) if isinstance(event, TokenGenerated)]
         for side, record in enumerate(session.records):
             assert [t.token_id for t in tokens if t.side == side] == list(record.token_ids)
+
+
+def test_a_text_that_a_person_waits_for_goes_before_an_experiment(desk: Desk) -> None:
+    evaluation = desk.ask(EVALUATION)
+    reports = desk.until(evaluation, Progress)
+    sweep = desk.ask(SWEEP)
+    text = SameText(text=Text("tale", "Once upon a time"), sides=(None, RULE))
+    job = desk.ask(RunKept(text, Journal(None)))
+    reports += desk.until_ended(job)
+    assert not any(isinstance(event, Finished) for event in of(reports, evaluation))
+    assert document(reports, job).is_complete
+    assert {type(event) for event in of(reports, sweep)} == {Waiting}
 
 
 def test_cancelling_and_failing_leave_the_others(desk: Desk, alone: LoadedModel) -> None:

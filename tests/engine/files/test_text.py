@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from bh_studio.engine.errors import InputError
-from bh_studio.engine.files import text
 from bh_studio.engine.files.text import decoded, decoded_in_part, is_text, lines_in_part, read_text
 
 # Ends of lines, spaces that do not break and separators of lines are characters like others.
@@ -35,16 +34,15 @@ def test_what_was_given_is_what_is_read(encoding: str, tmp_path: Path) -> None:
         assert read_text(path) == content
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with pytest.raises(InputError, match=re.escape(f"{path} cannot be read: No such file")):
         read_text(path)
-    monkeypatch.setattr(text, "MOST_BYTES", 4)
     path.write_bytes(b"four")
-    assert read_text(path) == "four"
+    assert read_text(path, 4) == "four"
     path.write_bytes(b"fives")
     with pytest.raises(InputError, match=re.escape(f"{path} is longer than the ")):
-        read_text(path)
+        read_text(path, 4)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +127,6 @@ def test_a_line_is_there_before_the_next_one_is_written(encoding: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Looks into /dev/zero")
-def test_what_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "MOST_BYTES", 2**20)
+def test_what_never_ends_is_given_up() -> None:
     with pytest.raises(InputError, match="longer than"):
-        read_text(Path("/dev/zero"))
+        read_text(Path("/dev/zero"), 2**20)
