@@ -31,7 +31,7 @@ from bh_studio.engine.protocol.events import (
     Waiting,
     failure,
 )
-from bh_studio.engine.protocol.experiments import Comparison, conversation_of
+from bh_studio.engine.protocol.experiments import Comparison, SameText, conversation_of
 from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
@@ -39,6 +39,7 @@ from bh_studio.engine.protocol.requests import (
     ModelFree,
     ReadSession,
     Request,
+    RunKept,
     SaveCalibration,
     UnloadModel,
 )
@@ -51,9 +52,11 @@ from bh_studio.engine.records.decisions.token_choices import (
     TokenChoices,
 )
 from bh_studio.engine.records.runs.lines import RunEnd, RunHeader
+from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import FinishReason, MemoryNeed, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
+from tests.text_results import begin_journal, text_result
 
 MODEL = ModelInfo(
     id="embedded",
@@ -125,7 +128,8 @@ class FakeEngine(QObject):
     history: folder that keeps every run, as the real engine keeps it; None for none.
     keeps_logits: whether runs say which experts ran, by which logits, and how probable tokens were.
 
-    With `script` set, a run plays the scripted tokens by itself, one pair every `interval_ms`.
+    With `script` set, a run plays the scripted tokens by itself, one pair every `interval_ms`, and
+    a text is read at once.
     """
 
     reported = Signal(object)
@@ -171,6 +175,10 @@ class FakeEngine(QObject):
         self.requests.append(request.body)
         if isinstance(request.body, LoadModel) and self.loads_at_once:
             QTimer.singleShot(0, self.finish_load)
+        elif isinstance(request.body, RunKept):
+            self._keeper = None
+            if self.script is not None:
+                QTimer.singleShot(0, self.finish_text)
         elif isinstance(request.body, Comparison):
             sides = range(len(request.body.sides))
             self.sides = {side: FakeSide(self.model.layers) for side in sides}
@@ -385,6 +393,28 @@ class FakeEngine(QObject):
         )
         self.report(Finished(session, reason is not FinishReason.STOPPED))
         return session
+
+    @property
+    def text(self) -> SameText:
+        """The text that was asked to be read last."""
+        request = self.requests[-1]
+        assert isinstance(request, RunKept)
+        assert isinstance(request.experiment, SameText)
+        return request.experiment
+
+    def begin_text(self) -> None:
+        """Say that the text is accepted."""
+        self.report(Progress("sides", 0, len(self.text.sides)))
+
+    def finish_text(self, read: int | None = None) -> SameTextResult:
+        """Have all sides read the text, or the first few until they were stopped."""
+        self.begin_text()
+        request = self.requests[-1]
+        assert isinstance(request, RunKept)
+        result = text_result(self.model, self.text, read=read)
+        begin_journal(request.journal, self.model, self.text, result)
+        self.report(Finished(result, result.is_complete))
+        return result
 
     def fail(self, message: str = "Out of memory.", job: int | None = None) -> Failed:
         """Say that `job` has failed, or what was asked for last."""

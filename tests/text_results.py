@@ -56,9 +56,10 @@ def _reading(model: ModelInfo, side: int, rule: RuleParameters | None, words: in
     )
 
 
-def text_journal(model: ModelInfo, definition: SameText, result: SameTextResult) -> Journal:
-    """The journal of its rows, kept nowhere."""
-    journal = Journal(None)
+def begin_journal(
+    journal: Journal, model: ModelInfo, definition: SameText, result: SameTextResult
+) -> None:
+    """Let `journal` hold the rows of `result`."""
     journal.begin(
         {
             "schema_version": 1,
@@ -72,7 +73,6 @@ def text_journal(model: ModelInfo, definition: SameText, result: SameTextResult)
     )
     for side, reading in enumerate(result.readings):
         journal.add(side_key(side), reading.to_json())
-    return journal
 
 
 def text_document(
@@ -81,4 +81,6 @@ def text_document(
     """A result and its whole document."""
     definition = SameText(text=Text("tale.txt", content), sides=tuple(sides))
     result = text_result(model, definition)
-    return result, result_document(text_journal(model, definition, result), result)
+    journal = Journal(None)
+    begin_journal(journal, model, definition, result)
+    return result, result_document(journal, result)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QObject, Signal, Slot
 
-from bh_studio.engine.protocol.experiments import Comparison
+from bh_studio.engine.protocol.experiments import Comparison, SameText
 from bh_studio.engine.records.terms import Turn
 from bh_studio.ui.state.session_model import SessionModel
 
@@ -48,19 +48,22 @@ class ConversationModel(QObject):
             self.changed.emit()
 
     @Slot(object)
-    def _take(self, request: Comparison) -> None:
-        self.is_on_screen = request.conversation is not None
-        self._asked = request if self.is_on_screen else None
-        if request.conversation is None:
-            self.turns = ()
-        else:
+    def _take(self, request: Comparison | SameText) -> None:
+        if isinstance(request, Comparison) and request.conversation is not None:
+            self.is_on_screen, self._asked = True, request
             self.message_taken.emit(request.prompt)
+        else:
+            self.is_on_screen, self._asked, self.turns = False, None, ()
         self.changed.emit()
 
     @Slot()
     def _follow(self) -> None:
         session = self._session.session
         if session is None:
+            if self._session.document is not None:
+                # A text that was opened is no conversation, and was none before.
+                self.is_on_screen, self._asked, self.turns = False, None, ()
+                self.changed.emit()
             return
         continued, asked = session.continued, self._asked
         self._asked = None

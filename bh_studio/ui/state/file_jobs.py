@@ -1,4 +1,4 @@
-"""Which sessions are being read or written, and who waits for them. QtCore only: opens no file."""
+"""Which files are being read or written, and who waits for them. QtCore only: opens none."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from bh_studio.engine.protocol.events import (
     Event,
     Failed,
     JobCancelled,
+    ResultRead,
+    ResultWritten,
     SessionRead,
     SessionWritten,
 )
-from bh_studio.engine.protocol.requests import ReadSession, WriteSession
+from bh_studio.engine.protocol.requests import ReadSession, WriteResult, WriteSession
 from bh_studio.ui.state.jobs_model import JobsModel
 
-TakeRead = Callable[[SessionRead | Failed], None]
+TakeRead = Callable[[SessionRead | ResultRead | Failed], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -77,7 +79,7 @@ class FileJobs(QObject):
         self._settle()
         return reading.path
 
-    def write(self, request: WriteSession, done: Callable[[], None]) -> None:
+    def write(self, request: WriteSession | WriteResult, done: Callable[[], None]) -> None:
         """Have a file written; `done` is called once it is there."""
         self._writes += 1
         self._jobs.ask(request, partial(self._take_written, done))
@@ -90,19 +92,21 @@ class FileJobs(QObject):
             reading.job = self._jobs.ask(ReadSession(reading.path), take)
 
     def _take_read(self, reading: _Reading, event: Event) -> None:
-        if reading is not self._reading or not isinstance(event, SessionRead | Failed):
+        if reading is not self._reading:
+            return
+        if not isinstance(event, SessionRead | ResultRead | Failed):
             return
         self._reading = None
         reading.take(event)
         self._settle()
 
     def _take_written(self, done: Callable[[], None], event: Event) -> None:
-        if not isinstance(event, SessionWritten | Failed | JobCancelled):
+        if not isinstance(event, SessionWritten | ResultWritten | Failed | JobCancelled):
             return
         self._writes -= 1
         if isinstance(event, Failed):
             self.write_failed.emit(event)
-        elif isinstance(event, SessionWritten):
+        elif not isinstance(event, JobCancelled):
             done()
         self._settle()
 

@@ -21,15 +21,18 @@ from bh_studio.engine.protocol.events import (
     ModelLoaded,
     ModelUnloaded,
     Report,
+    ResultRead,
+    ResultWritten,
     RunsListed,
     RunsRemoved,
     SessionRead,
     SessionWritten,
     SideReplayed,
+    TextRead,
     TokenInspected,
 )
 from bh_studio.engine.protocol.experiments import ModelExperiment
-from bh_studio.engine.protocol.requests import Body, ModelFree, Request, UnloadModel
+from bh_studio.engine.protocol.requests import Body, ModelFree, Request, RunKept, UnloadModel
 
 _log = logging.getLogger(__name__)
 _ENDS = (
@@ -42,11 +45,14 @@ _ENDS = (
     | LoadRefused
     | ModelInspected
     | ModelLoaded
+    | ResultRead
+    | ResultWritten
     | RunsListed
     | RunsRemoved
     | SessionRead
     | SessionWritten
     | SideReplayed
+    | TextRead
     | TokenInspected
 )
 
@@ -109,7 +115,9 @@ class JobsModel(QObject):
     @property
     def need_the_model(self) -> bool:
         """Whether an experiment was asked for, so that the model has to stay until it has ended."""
-        return any(isinstance(asked.body, ModelExperiment) for asked in self._asked.values())
+        return any(
+            isinstance(asked.body, ModelExperiment | RunKept) for asked in self._asked.values()
+        )
 
     def body_of(self, job: int) -> Body | None:
         """What was asked for in `job`; None once that has ended."""

@@ -12,6 +12,8 @@ from bh_studio.engine.records.counts import CountStatistics, count_statistics, t
 from bh_studio.engine.records.decisions.decision import Decision
 from bh_studio.engine.records.decisions.router_rows import HeldRows, RouterRows
 from bh_studio.engine.records.decisions.token_choices import TokenChoice, TokenChoices
+from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.engine.records.session import SideRecord
 from bh_studio.engine.records.terms import FinishReason, ModelInfo
 from bh_studio.engine.rules import RuleParameters
@@ -46,7 +48,8 @@ class RunSide:
 class RunModel(QObject):
     """The tokens, counts and times of one side, growing while the engine works.
 
-    name: its letter. about: what it is; None before it is begun.
+    name: its letter. about: what it is; None before it is begun. reading: what it made of a given
+    text; None where it writes one.
     `epoch` changes when the content is replaced; while it stays, tokens are only appended, and
     only the last token's text may still grow.
     """
@@ -76,6 +79,7 @@ class RunModel(QObject):
         self._choices: tuple[GrownArray, ...] | None = None
         self._record: SideRecord | None = None
         self._statistics: CountStatistics | None = None
+        self.reading: SideReading | None = None
 
     def begin(self, about: RunSide) -> None:
         """Forget the last run and await the tokens of a new one."""
@@ -131,6 +135,31 @@ class RunModel(QObject):
         self._record = record
         self._statistics = None
         self.finish_reason = record.finish_reason
+        self.is_running = False
+        self.changed.emit()
+
+    def read(self, about: RunSide, result: SameTextResult, reading: SideReading) -> None:
+        """Take what the side made of a given text: the first token is the prompt, for nothing
+        predicts it."""
+        self.epoch += 1
+        self._clear(about)
+        self.reading = reading
+        self.token_ids = list(result.token_ids[1:])
+        self.token_texts = list(result.token_texts[1:])
+        self._counts = GrownArray.of(reading.counts.astype(np.uint8))
+        self._raw_counts = GrownArray.of(reading.raw_counts.astype(np.uint8))
+        none = (len(self.token_ids), 0)
+        self._choices = (
+            GrownArray.of(reading.log_probabilities.astype(np.float32)),
+            GrownArray.of(reading.ranks.astype(np.int32)),
+            GrownArray.of(np.zeros(none, np.int32)),
+            GrownArray.of(np.zeros(none, np.float32)),
+        )
+        self.changed.emit()
+
+    def stop(self) -> None:
+        """It was stopped before it had anything."""
+        self.finish_reason = FinishReason.STOPPED
         self.is_running = False
         self.changed.emit()
 
@@ -226,6 +255,12 @@ class RunModel(QObject):
         return TokenChoices(*(kept.rows for kept in self._choices))
 
     @property
+    def kl(self) -> np.ndarray | None:
+        """(token,) float64, nats, KL(side A || this side) where each token was predicted; None
+        where sides did not read the same tokens."""
+        return None if self.reading is None else self.reading.kl
+
+    @property
     def statistics(self) -> CountStatistics:
         """Numbers over the tokens so far, from the same function as the saved ones."""
         if self._statistics is None:
@@ -238,7 +273,7 @@ class RunModel(QObject):
 
     @property
     def time_to_first_token_s(self) -> float | None:
-        return float(self._seconds.rows[0]) if self.token_count else None
+        return float(self._seconds.rows[0]) if len(self._seconds) else None
 
     def token_means(self, start: int = 0) -> np.ndarray:
         """(token,) mean experts over layers, for the tokens from `start` on."""

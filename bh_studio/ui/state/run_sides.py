@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PySide6.QtCore import QObject, Signal
 
 from bh_studio.engine.protocol.events import PromptRead, SideFinished, TokenGenerated
+from bh_studio.engine.protocol.experiments import SameText
+from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules import Mode, RuleParameters, rule_title
 from bh_studio.engine.rules.sides import MOST_SIDES, side_letter
 from bh_studio.ui.state.expert_scale import ExpertScale
 from bh_studio.ui.state.run_model import RunModel, RunSide
-from bh_studio.ui.state.transcript import passages
-from bh_studio.ui.state.words import describe_rule, describe_top_k
+from bh_studio.ui.state.transcript import Passage, Voice, passages
+from bh_studio.ui.state.words import describe_rule, describe_top_k, listed
 
 ANALYZE_NOTE = (
     "Analyze mode: this text was made with the model's own routing. "
     "The counts are what {} would have used."
 )
+READING_NOTE = (
+    "Analyze mode: this side has read with the model's own routing. "
+    "The counts are what {} would have used."
+)
+_MOST_COUNTED, _MOST_RANKED = 2**8 - 1, 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,8 @@ class RunSides(QObject):
 
     all_runs: one for each side that there can be. runs: of the sides on screen; none before the
     first run. partings: of each side from the first, which never parts from itself.
-    notices: what a person should know of the run, each a sentence.
+    notices: what a person should know of the run, each a sentence. is_same_text: whether all sides
+    read a given text, rather than write one each. same_text: what they made of it; None before.
     """
 
     changed = Signal()
@@ -56,6 +64,8 @@ class RunSides(QObject):
         self.runs = self.all_runs[:sides]
         self.partings = [Parting()] * sides
         self.notices: tuple[str, ...] = ()
+        self.is_same_text = False
+        self.same_text: SameTextResult | None = None
 
     def begin(
         self,
@@ -66,12 +76,35 @@ class RunSides(QObject):
         conversation: Conversation | None,
     ) -> None:
         """Start all sides anew for a prompt."""
-        abouts = sides_of(prompt, sides, generation, model, conversation)
-        self._clear(len(sides))
+        self._begin(sides_of(prompt, sides, generation, model, conversation))
+
+    def _begin(self, abouts: Sequence[RunSide]) -> None:
+        self._clear(len(abouts))
         for run, about in zip(self.runs, abouts, strict=True):
             run.begin(about)
-        for run in self.all_runs[len(sides) :]:
+        for run in self.all_runs[len(abouts) :]:
             run.reset()
+
+    def begin_text(self, definition: SameText, model: ModelInfo) -> None:
+        """Start all sides anew to read a given text."""
+        abouts = _readers(definition.sides, model)
+        self._begin([_reading(about, definition.text.content) for about in abouts])
+        self.is_same_text = True
+
+    def show_text(self, result: SameTextResult) -> None:
+        """Take what all sides made of a text."""
+        notices = self.notices if self.is_same_text else ()
+        abouts = _readers(result.sides, result.model)
+        self._begin([_reading(about, "".join(result.token_texts)) for about in abouts])
+        self.is_same_text, self.same_text, self.notices = True, result, notices
+        first, *others = result.token_texts
+        for run, about, reading in zip(self.runs, abouts, result.readings, strict=False):
+            run.read(_reading(about, first, len(others)), result, reading)
+        for run in self.runs[len(result.readings) :]:
+            run.stop()
+        if not result.is_complete:
+            left = [run.name for run in self.runs[len(result.readings) :]]
+            self.notice(f"Stopped before {listed(left)} had read the text, so it cannot be saved.")
 
     def notice(self, text: str) -> None:
         """Take a fact of the run, once."""
@@ -97,6 +130,11 @@ class RunSides(QObject):
         for run, record in zip(self.runs, session.records, strict=True):
             run.replace(record)
         self._compare_tokens()
+
+    def stop(self) -> None:
+        """All sides were stopped before they had anything."""
+        for run in self.runs:
+            run.stop()
 
     def fail(self) -> None:
         """All sides end with what they have."""
@@ -164,14 +202,42 @@ def check_session(session: Session) -> None:
         trial.replace(record)
         _ = trial.statistics, trial.tokens_per_second, trial.time_to_first_token_s
     sides_of(session.prompt, session.sides, session.generation, session.model, session.conversation)
-    # Whole numbers too large for a float have no box that shows them.
-    numbers = [session.generation.temperature]
-    for rule in session.sides:
+    float(session.generation.temperature)
+    _check_rules(session.sides, session.model)
+
+
+def check_text(result: SameTextResult) -> None:
+    """Raise ValueError, TypeError or OverflowError for what cannot be shown."""
+    for side, reading in enumerate(result.readings):
+        counted = max(reading.counts.max(), reading.raw_counts.max())
+        if counted > _MOST_COUNTED or reading.ranks.max() > _MOST_RANKED:
+            raise ValueError(f"The numbers of side {side_letter(side)} are too large.")
+    _readers(result.sides, result.model)
+    _check_rules(result.sides, result.model)
+
+
+def _check_rules(sides: Sequence[RuleParameters | None], model: ModelInfo) -> None:
+    """Raise OverflowError for whole numbers too large for a float, which no box shows."""
+    for rule in sides:
         if rule is not None:
-            numbers += [rule.temperature, *rule.levels(session.model.layers)]
-    for number in numbers:
-        float(number)
+            for number in (rule.temperature, *rule.levels(model.layers)):
+                float(number)
 
 
-def _note(rule: RuleParameters) -> str:
-    return ANALYZE_NOTE.format(rule_title(rule)) if rule.mode is Mode.ANALYZE else ""
+def _readers(sides: Sequence[RuleParameters | None], model: ModelInfo) -> list[RunSide]:
+    """What is known of sides that are to read a text, before they do."""
+    abouts = sides_of("", sides, GenerationParameters(), model, None)
+    return [
+        about if about.rule is None else replace(about, note=_note(about.rule, READING_NOTE))
+        for about in abouts
+    ]
+
+
+def _reading(about: RunSide, text: str, most_tokens: int = 1) -> RunSide:
+    """The same side with `text` above its tokens, of which there may be so many."""
+    passage = Passage(Voice.CONTINUED, text)
+    return replace(about, passages=(passage,), most_tokens=most_tokens)
+
+
+def _note(rule: RuleParameters, words: str = ANALYZE_NOTE) -> str:
+    return words.format(rule_title(rule)) if rule.mode is Mode.ANALYZE else ""

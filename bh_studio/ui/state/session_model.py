@@ -9,6 +9,7 @@ import logging
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 from PySide6.QtCore import QObject, Signal, Slot
@@ -26,13 +27,17 @@ from bh_studio.engine.protocol.events import (
     TokenGenerated,
     Waiting,
 )
-from bh_studio.engine.protocol.experiments import Comparison, conversation_of
-from bh_studio.engine.protocol.requests import Body, LoadModel
+from bh_studio.engine.protocol.experiments import Comparison, SameText, conversation_of
+from bh_studio.engine.protocol.requests import Body, LoadModel, RunKept
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.result_document import result_document
+from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.ui.state.engine_model import EngineModel
-from bh_studio.ui.state.run_sides import RunSides, check_session
+from bh_studio.ui.state.run_sides import RunSides, check_session, check_text
 from bh_studio.ui.state.selection import Selection
 
 _log = logging.getLogger(__name__)
@@ -53,8 +58,11 @@ class RunState(Enum):
 class SessionModel(QObject):
     """Owns the state of the run, its sides, what is selected in them, and the current session.
 
-    run_accepted: the engine has taken the prompt, from then on the run is on screen. run_lost: it
-    has ended without a session. run_broken_off: so it has, but what it had said is in this folder.
+    document: the whole of what all sides made of a text, as its file has it; None where each writes
+    one, or none has read it yet. run_accepted: the engine has taken the prompt or the text, from
+    then on the run is on screen. text_read: all sides have read the text, or those that were not
+    stopped before. run_lost: it has ended without a session. run_broken_off: so it has, but what it
+    had said is in this folder.
     """
 
     state_changed = Signal(object)
@@ -62,6 +70,7 @@ class SessionModel(QObject):
     session_changed = Signal()
     run_accepted = Signal(object)
     run_finished = Signal(object)
+    text_read = Signal()
     run_lost = Signal()
     run_broken_off = Signal(object)
     failed = Signal(object)
@@ -72,11 +81,13 @@ class SessionModel(QObject):
         self._jobs = engine.jobs
         self.state = RunState.IDLE
         self.session: Session | None = None
+        self.document: dict[str, Any] | None = None
         self.sides = RunSides(self)
         self.sides.changed.connect(self.content_changed)
         self.selection = Selection(self)
         # The run in flight and its job, and whether the engine has accepted its prompt.
-        self._run: Comparison | None = None
+        self._run: Comparison | SameText | None = None
+        self._journal = Journal(None)
         self._job = 0
         self._is_accepted = False
         self._folder: Path | None = None
@@ -91,6 +102,11 @@ class SessionModel(QObject):
     def is_busy(self) -> bool:
         """Whether a run is in flight."""
         return self.state is not RunState.IDLE
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether that run is of a text that all sides read."""
+        return isinstance(self._run, SameText)
 
     @property
     def can_stop(self) -> bool:
@@ -116,11 +132,17 @@ class SessionModel(QObject):
         Ignored where there is no such model, and while a run is in flight.
         conversation: what precedes it; None continues it as plain text.
         """
-        if not self._jobs.has_engine or not self.engine.will_answer or self.is_busy:
-            return
-        self._ask(
-            Comparison(prompt=prompt, sides=sides, generation=generation, conversation=conversation)
-        )
+        if self._can_ask:
+            self._ask(
+                Comparison(
+                    prompt=prompt, sides=sides, generation=generation, conversation=conversation
+                )
+            )
+
+    def read(self, text: Text, sides: tuple[RuleParameters | None, ...]) -> None:
+        """Have all sides read `text`, where a run could begin; nothing is generated."""
+        if self._can_ask:
+            self._ask(SameText(text=text, sides=sides))
 
     def take_as_message(self, conversation: Conversation) -> None:
         """Let a run that was asked for as plain text be a message behind `conversation`.
@@ -129,7 +151,7 @@ class SessionModel(QObject):
         chat.
         """
         run = self._run
-        if run is not None and not self._is_accepted and run.conversation is None:
+        if isinstance(run, Comparison) and not self._is_accepted and run.conversation is None:
             self._run = None
             self._jobs.cancel(self._job)
             self._ask(structs.replace(run, conversation=conversation))
@@ -163,6 +185,22 @@ class SessionModel(QObject):
         self.sides.replace(session)
         self._set_session(session)
 
+    def show_text(self, result: SameTextResult, document: dict[str, Any]) -> None:
+        """Show what sides made of a text in place of what is on screen; not while a run is in
+        flight. document: the whole of it.
+
+        Raises ValueError, TypeError or OverflowError for what cannot be shown; nothing has
+        changed then.
+        """
+        if self.is_busy:
+            raise RuntimeError("A run is in flight.")
+        check_text(result)
+        self.selection.clear()
+        generation = GenerationParameters()
+        self.sides.begin(result.token_texts[0], result.sides, generation, result.model, None)
+        self.sides.show_text(result)
+        self._set_session(None, document)
+
     def clear(self) -> None:
         """Forget what is on screen; ignored while a run is in flight."""
         if self.is_busy:
@@ -173,13 +211,22 @@ class SessionModel(QObject):
 
     # --- what the engine reports ---
 
-    def _ask(self, run: Comparison) -> None:
+    @property
+    def _can_ask(self) -> bool:
+        return self._jobs.has_engine and self.engine.will_answer and not self.is_busy
+
+    def _ask(self, run: Comparison | SameText) -> None:
         # What is on screen stays until the engine takes the prompt: it may refuse it.
         self._run, self._is_accepted, self._folder = run, False, None
         self._load, self._behind = self.engine.loading, 0
         # Before it is asked for, since the answer may come before the number of the job.
         self._set_state(RunState.RUNNING if self._load is None else RunState.WAITING)
-        self._job = self._jobs.ask(run, partial(self._apply, run))
+        body: Body = run
+        if isinstance(run, SameText):
+            # Kept nowhere; its header says how the rows of a file are made.
+            self._journal = Journal(None)
+            body = RunKept(run, self._journal)
+        self._job = self._jobs.ask(body, partial(self._apply, run))
 
     @Slot()
     def _follow_load(self) -> None:
@@ -199,7 +246,7 @@ class SessionModel(QObject):
         self._jobs.cancel(self._job)
         self._end()
 
-    def _apply(self, run: Comparison, event: Event) -> None:
+    def _apply(self, run: Comparison | SameText, event: Event) -> None:
         if run is not self._run:
             return
         match event:
@@ -219,12 +266,19 @@ class SessionModel(QObject):
                 self.sides.append(event)
             case SideFinished():
                 self.sides.finish(event)
+            case Finished(SameTextResult() as result):
+                self.sides.show_text(result)
+                self._end()
+                self._set_session(None, result_document(self._journal, result))
+                self.text_read.emit()
             case Finished(session):
                 self.sides.replace(session)
                 self._end()
                 self._set_session(session)
                 self.run_finished.emit(session)
             case JobCancelled():
+                if isinstance(run, SameText) and self._is_accepted:
+                    self.sides.stop()
                 self._lose()
             case Failed():
                 self._lose()
@@ -233,7 +287,7 @@ class SessionModel(QObject):
                 if self._folder is not None:
                     self.run_broken_off.emit(self._folder)
 
-    def _accept(self, run: Comparison) -> None:
+    def _accept(self, run: Comparison | SameText) -> None:
         """The first step of a run says that its prompt was accepted."""
         model = self.engine.model
         if self._is_accepted or model is None:
@@ -241,9 +295,12 @@ class SessionModel(QObject):
         self._is_accepted = True
         if self.state is RunState.WAITING:
             self._set_state(RunState.RUNNING)
-        precedes = conversation_of(run, model)
         self.selection.clear()
-        self.sides.begin(run.prompt, run.sides, run.generation, model, precedes)
+        if isinstance(run, SameText):
+            self.sides.begin_text(run, model)
+        else:
+            precedes = conversation_of(run, model)
+            self.sides.begin(run.prompt, run.sides, run.generation, model, precedes)
         self._set_session(None)
         self.run_accepted.emit(run)
 
@@ -264,6 +321,6 @@ class SessionModel(QObject):
         self.state = state
         self.state_changed.emit(state)
 
-    def _set_session(self, session: Session | None) -> None:
-        self.session = session
+    def _set_session(self, session: Session | None, document: dict[str, Any] | None = None) -> None:
+        self.session, self.document = session, document
         self.session_changed.emit()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bh_studio.ui.state.reading.costs import cost_meanings, cost_parts
+from bh_studio.ui.state.reading.side_numbers import limit_words, percent
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import RunSides
 
@@ -13,32 +15,33 @@ def difference_words(sides: RunSides, side: int) -> str:
     first, run = sides.runs[0], sides.runs[side]
     if not run.token_count or not first.token_count:
         return f"{run.name} against {first.name}"
-    return f"{run.name} against {first.name}: " + _SEPARATOR.join(
-        part for part in (
-            _experts(first, run), _limits(run), _agreement(sides, side), _speed(first, run)
-        ) if part
-    )  # fmt: skip
+    experts, limits = _experts(first, run), limit_words(run)
+    if first.reading is not None and run.reading is not None:
+        costs = cost_parts(first.reading, run.reading)
+        parts = [*costs[:2], experts, *costs[2:], limits]
+    else:
+        parts = [experts, limits, _agreement(sides, side), _speed(first, run)]
+    return f"{run.name} against {first.name}: {_SEPARATOR.join(filter(None, parts))}"
 
 
 def difference_meaning(sides: RunSides, side: int) -> str:
     """What each part of difference_words says, a line each."""
     first, run = sides.runs[0].name, sides.runs[side].name
     used = "would have used" if sides.runs[side].is_counted_only else "used"
-    return "\n".join(
-        (
-            f"Experts: mean that {run} {used}, over all tokens of its answer and all layers, ± one "
-            f"standard deviation, and by how much it differs from the mean of {first}.",
-            "Limits: share of (token, layer) pairs in which the rule chose fewer experts than "
-            "min_k, or more than max_k, so that the limit decided.",
-            f"Token: the first one, counted from 0, that is not that of {first}.",
-            f"Speed: tokens per second over those of {first}, each of its own computing time.",
-        )
-    )
-
-
-def percent(share: float) -> str:
-    """A share as a percentage with one decimal."""
-    return f"{share * 100:.1f} %"
+    whole = "of the text" if sides.is_same_text else "of its answer"
+    lines = [
+        f"Experts: mean that {run} {used}, over all tokens {whole} and all layers, ± one "
+        f"standard deviation, and by how much it differs from the mean of {first}.",
+        "Limits: share of (token, layer) pairs in which the rule chose fewer experts than "
+        "min_k, or more than max_k, so that the limit decided.",
+    ]
+    if sides.is_same_text:
+        return "\n".join((*cost_meanings(first, run), *lines))
+    lines += [
+        f"Token: the first one, counted from 0, that is not that of {first}.",
+        f"Speed: tokens per second over those of {first}, each of its own computing time.",
+    ]
+    return "\n".join(lines)
 
 
 def _experts(first: RunModel, run: RunModel) -> str:
@@ -52,13 +55,6 @@ def _experts(first: RunModel, run: RunModel) -> str:
         against = f"{percent(abs(change))} {'fewer' if change < 0 else 'more'}"
     counted = "counted, " if run.is_counted_only else ""
     return f"{mean:.2f} ± {std:.2f} experts, {counted}{against}"
-
-
-def _limits(run: RunModel) -> str:
-    least, most = run.statistics.share_clamped_min, run.statistics.share_clamped_max
-    if run.about is None or not run.about.can_be_limited or least is None or most is None:
-        return ""
-    return f"min_k decided {percent(least)}, max_k {percent(most)}"
 
 
 def _agreement(sides: RunSides, side: int) -> str:

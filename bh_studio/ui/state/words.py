@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bh_studio.engine.protocol.experiments import Comparison, Experiment, kind_of
+from bh_studio.engine.protocol.experiments import Comparison, Experiment, SameText, kind_of
 from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
@@ -33,6 +33,8 @@ def waiting_words(awaited: Body | None) -> str:
             when = "the run before has ended"
         case JudgeNull():
             when = "the null has been judged"
+        case RunKept(SameText()):
+            when = "the text before has been read"
         case RunKept(experiment):
             when = f"the {kind_of(experiment)} gives way"
         case _ if isinstance(awaited, Experiment):

@@ -20,6 +20,10 @@ from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
 
 REST_MS = 120
+_NO_LOGITS = (
+    "Of a text that all sides read no router logits are kept. To see what a rule does in each "
+    "layer, choose Write on and run the text as a prompt: its positions can be looked at too."
+)
 
 
 class _Subject(NamedTuple):
@@ -179,9 +183,13 @@ class InspectionModel(QObject):
         if subject is None or former is None or subject[:3] != former[:3]:
             self._forget()
         self.problem = ""
-        self._wants_token = subject is not None and subject.is_there
+        is_read = subject is not None and self._sides.runs[subject.side].reading is not None
+        self._wants_token = subject is not None and subject.is_there and not is_read
         self._wants_what_if = self._wants_token and self.level is not None
-        if subject is not None and not subject.is_there:
+        if is_read:
+            self._forget()
+            self.problem = _NO_LOGITS
+        elif subject is not None and not subject.is_there:
             self.token = self.what_if = None
             run = self._sides.runs[subject.side]
             self.problem = _absence(run, subject.token)

@@ -1,0 +1,52 @@
+"""What a side costs against the first where both read the same text, in words.
+
+Measured values only; knows no widget.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bh_studio.engine.records.same_text.side_reading import SideReading
+from bh_studio.ui.state.reading.side_numbers import kl_words, percent, perplexity_words
+
+# From there on a percentage is no number that one reads.
+_MANY_TIMES = 10
+
+
+def cost_parts(first: SideReading, reading: SideReading) -> list[str]:
+    """How far its predictions are from those of the first, and how well each predicts the text."""
+    differing = float(np.mean(reading.ranks != first.ranks))
+    return [f"{kl_words(reading)} nats", _perplexity(first, reading), _best(first, reading),
+            f"another rank at {percent(differing)} of tokens"]  # fmt: skip
+
+
+def cost_meanings(first: str, side: str) -> list[str]:
+    """What each part of cost_parts says, a line each."""
+    return [
+        f"KL: KL({first} || {side}), mean nats a token: how far the predictions of {side} are from "
+        f"those of {first}; 0 where they are alike.",
+        "Perplexity: e to the power of the mean of -ln p of the token that stands there, and by "
+        f"how much it differs from that of {first}. Lower predicts the text better.",
+        "Most probable: share of tokens that the side held more probable than all others. Rank: "
+        f"place of the token by probability, where it is not that of {first}.",
+    ]
+
+
+def _perplexity(first: SideReading, reading: SideReading) -> str:
+    words = perplexity_words(reading)
+    if reading.perplexity is None:
+        return words
+    change = math.expm1(reading.nats - first.nats)
+    if abs(change) < 5e-4:
+        return f"{words}, the same"
+    if change > _MANY_TIMES:
+        return f"{words}, {change:.3g} times higher"
+    return f"{words}, {percent(abs(change))} {'lower' if change < 0 else 'higher'}"
+
+
+def _best(first: SideReading, reading: SideReading) -> str:
+    mine, its = (float(np.mean(one.ranks == 1)) for one in (reading, first))
+    return f"token most probable {percent(mine)}, in A {percent(its)}"
