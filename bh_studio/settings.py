@@ -39,6 +39,7 @@ class Settings:
     parameters by name. The window checks these values. rule: of earlier versions, which had one.
 
     charts_visible: None leaves it to the room there is.
+    same_text: whether all sides read the prompt as it is, rather than write on from it.
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
     most_history_gb: what kept runs may take before the oldest are offered for removal.
@@ -50,6 +51,7 @@ class Settings:
     rule: dict[str, Any] = field(default_factory=dict)
     sides: tuple[str, ...] = ()
     generation: dict[str, Any] = field(default_factory=dict)
+    same_text: bool = False
     chat: bool = True
     system_prompt: str = ""
     text_percent: int = 100

@@ -36,11 +36,16 @@ class Actions(QObject):
             new(f"Answer of side &{side_letter(side)}", f"Alt+{side + 1}", "Go to this answer")
             for side in range(MOST_SIDES)
         )
+        self.same_text = new(
+            "Same &text", "Ctrl+Shift+M", "Have all sides read one given text, rather than write on"
+        )
+        self.same_text.setCheckable(True)
+        self.open_text = new("Open a &text…", None, "Take a text from a file for all sides to read")
         self.new_conversation = new(
             "&New conversation", "Ctrl+N", "Start a new conversation; the turns so far are kept"
         )
         self.new_conversation.setVisible(False)
-        self.open = new("&Open session…", keys.Open, "Show a saved session")
+        self.open = new("&Open…", keys.Open, "Show a saved session, or a text that was read")
         self.kept_runs = new(
             "&Kept runs…", "Ctrl+H", "Every run, whether it was saved or not, to look through"
         )
@@ -128,7 +133,7 @@ class Actions(QObject):
         export = QMenu("&Export", self._window)
         export.addActions([self.export_json, self.export_csv, self.export_experts])
         file = self._menu("&File")
-        file.addActions([self.open])
+        file.addActions([self.open, self.open_text])
         file.addMenu(self.recent_menu)
         file.addActions([self.kept_runs])
         file.addSeparator()
@@ -141,7 +146,7 @@ class Actions(QObject):
         edit.addSeparator()
         edit.addActions([self.next_difference, self.former_difference])
         run = self._menu("&Run")
-        run.addActions([self.run, self.stop, self.reseed, self.new_conversation])
+        run.addActions([self.run, self.stop, self.reseed, self.new_conversation, self.same_text])
         run.addSeparator()
         run.addActions([self.add_side, self.remove_side])
         model = self._menu("&Model")

@@ -54,6 +54,7 @@ class Errand(QObject):
         window.engine.failed.connect(self.fail)
         window.engine.load_refused.connect(self._fail_for_memory)
         window.session.run_finished.connect(self._finish)
+        window.session.text_read.connect(self._finish)
         window.session.failed.connect(self.fail)
         window.files.failed.connect(self.fail)
         window.files.write_failed.connect(self.fail)
@@ -91,6 +92,8 @@ class Errand(QObject):
         page = self._window.compare
         panel = page.settings_panel
         if prompt is not None:
+            # A prompt is to be answered, whatever was done with the last one.
+            page.prompt.mode.choose(False)
             page.prompt.set_prompt(prompt)
         if chat is not None or system is not None:
             panel.conversation.show_choice(chat is not False)

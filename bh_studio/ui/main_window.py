@@ -106,6 +106,7 @@ class MainWindow(QMainWindow):
         self.files.write_failed.connect(self._show_write_failure)
         self.files.written.connect(self._settle_writing)
         self.files.opened.connect(self._settle_run)
+        self.files.text_opened.connect(self._settle_run)
         self.files.notified.connect(self.status.notify)
         self.kept.failed.connect(self.errors.show_failure)
         self.kept.cut_off.connect(self._offer_cut_off)
@@ -127,6 +128,7 @@ class MainWindow(QMainWindow):
             (actions.remove_side, self.compare.settings_panel.side_list.remove_current),
             (actions.open, self.files.open),
             (actions.kept_runs, self._show_kept_runs),
+            (actions.open_text, self.compare.texts.ask),
             (actions.save, self.files.save),
             (actions.save_as, self.files.save_as),
             (actions.export_json, self.files.export_json),
@@ -148,6 +150,8 @@ class MainWindow(QMainWindow):
             (actions.about, self._show_about),
         ):
             action.triggered.connect(slot)
+        actions.same_text.toggled.connect(self.compare.prompt.mode.choose)
+        self.compare.prompt.mode.changed.connect(actions.same_text.setChecked)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
             action.triggered.connect(partial(self.compare.answers.focus_side, side))
@@ -284,9 +288,10 @@ class MainWindow(QMainWindow):
         actions.new_conversation.setVisible(place.can_start_over is not None)
         actions.new_conversation.setEnabled(bool(place.can_start_over))
         actions.save.setEnabled(place.is_unsaved)
-        exports = actions.export_json, actions.export_csv, actions.export_experts
-        for action in (actions.save_as, *exports):
+        for action in (actions.save_as, actions.export_json, actions.export_csv):
             action.setEnabled(place.can_export)
+        # Which experts ran is not kept of a text that all sides have read.
+        actions.export_experts.setEnabled(self.session.session is not None)
         actions.open.setEnabled(not place.is_busy)
         if self.kept_dialog is not None:
             self.kept_dialog.show_busy(place.is_busy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import logging
 
@@ -50,6 +51,7 @@ def remember(window: MainWindow) -> Settings:
 
 def _restore_comparison(page: ComparePage, settings: Settings) -> None:
     page.prompt.set_prompt(settings.prompt)
+    page.prompt.mode.choose(settings.same_text)
     panel = page.settings_panel
     try:
         sides = _sides(settings)
@@ -71,12 +73,15 @@ def _remember_comparison(page: ComparePage, settings: Settings) -> Settings:
     sides, generation = settings.sides, settings.generation
     if not panel.problem:
         sides = tuple(_OWN if rule is None else format_rule(rule) for rule in panel.sides())
-        generation = dataclasses.asdict(panel.generation())
+        # A text that all sides read needs none, so that it may be impossible then.
+        with contextlib.suppress(ValueError):
+            generation = dataclasses.asdict(panel.generation())
     return dataclasses.replace(
         settings,
         prompt=page.prompt.prompt,
         sides=sides,
         generation=generation,
+        same_text=page.prompt.mode.is_same_text,
         chat=panel.conversation.is_chat,
         system_prompt=panel.conversation.system,
     )

@@ -1,6 +1,6 @@
-"""Saving, opening and exporting sessions, with dialogs that never block.
+"""Saving, opening and exporting what is on screen, with dialogs that never block.
 
-Reads and writes no session itself: the engine does, in a thread of its own.
+Reads and writes no file itself: the engine does, in a thread of its own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from bh_studio import paths
 from bh_studio.engine.errors import as_sentence
-from bh_studio.engine.protocol.events import Failed, SessionRead
-from bh_studio.engine.protocol.requests import WriteSession
-from bh_studio.engine.records.session import SUFFIX, Session
+from bh_studio.engine.protocol.events import Failed, ResultRead, SessionRead
+from bh_studio.engine.protocol.requests import WriteResult, WriteSession
+from bh_studio.engine.records.session import SUFFIX
 from bh_studio.settings import Settings
 from bh_studio.ui.state.file_jobs import FileJobs
 from bh_studio.ui.state.session_model import SessionModel
@@ -27,13 +28,19 @@ from bh_studio.ui.widgets.file_name import fitting, name_from
 _log = logging.getLogger(__name__)
 
 _SESSIONS = f"BH Studio sessions (*{SUFFIX})"
+# What all sides made of a text is a result, as the terminal's.
+_RESULT_SUFFIX = ".json"
+_RESULTS = f"BH Studio results (*{_RESULT_SUFFIX})"
+_OPENED = f"Sessions and texts that were read (*{SUFFIX} *{_RESULT_SUFFIX})"
 
 
 class SessionFiles(QObject):
-    """Knows which file the session on screen belongs to, and whether the user has saved it.
+    """Knows which file belongs to what is on screen, a session or a text that all sides have read,
+    and whether the user has saved it.
 
     write_failed: what the user asked for could not be written; failed: anything else. written: it
-    is. settled: what was asked for is done: nothing is being opened or written any more.
+    is. opened: a session is; text_opened: what sides made of a text is. settled: what was asked for
+    is done: nothing is being opened or written any more.
     """
 
     changed = Signal()
@@ -42,6 +49,7 @@ class SessionFiles(QObject):
     written = Signal()
     notified = Signal(str)
     opened = Signal(object)
+    text_opened = Signal(object)
     settled = Signal()
 
     def __init__(self, session: SessionModel, settings: Settings, window: QWidget) -> None:
@@ -70,20 +78,29 @@ class SessionFiles(QObject):
 
     @property
     def can_save(self) -> bool:
-        """Whether there is a session that the user has not saved."""
-        return self._session.session is not None and not self.is_saved
+        """Whether there is something that the user has not saved."""
+        return self.can_export and not self.is_saved
+
+    @property
+    def can_export(self) -> bool:
+        """Whether there is something to save: what was stopped before all sides had read a text is
+        no result."""
+        text = self._session.sides.same_text
+        return self._session.session is not None or (text is not None and text.is_complete)
 
     @property
     def title(self) -> str:
-        """What to call the session on screen."""
+        """What to call what is on screen."""
         if self.path is not None:
             return self.path.name
+        if self._session.document is not None:
+            return "Unsaved text"
         return "Unsaved run" if self._session.session is not None else ""
 
     @Slot()
     def save(self) -> None:
-        """Save to the session's own file; ask for one the first time."""
-        if self._session.session is None:
+        """Save to its own file; ask for one the first time."""
+        if not self.can_export:
             return
         if self.path is None:
             self.save_as()
@@ -93,31 +110,42 @@ class SessionFiles(QObject):
     @Slot()
     def save_as(self) -> None:
         """Ask for a file and save to it."""
-        if self._session.session is None:
+        if not self.can_export:
             return
-        dialog = self._new_dialog("Save session", _SESSIONS, SUFFIX)
+        if self._session.session is None:
+            dialog = self._new_dialog("Save text", _RESULTS, _RESULT_SUFFIX)
+        else:
+            dialog = self._new_dialog("Save session", _SESSIONS, SUFFIX)
         dialog.fileSelected.connect(self._save_chosen)
         dialog.open()
 
     def save_to(self, path: Path) -> None:
         """Save what is on screen now to `path`."""
-        session = self._session.session
-        if session is not None:
-            done = partial(self._take_saved, session, path)
-            self._jobs.write(WriteSession(session, path, SUFFIX), done)
+        session, document = self._session.session, self._session.document
+        form = _RESULT_SUFFIX if session is None else SUFFIX
+        self._write(path, form, partial(self._take_saved, session or document, path))
+
+    def _write(self, path: Path, form: str, done: Callable[[], None]) -> None:
+        """Have what is on screen written in one of its forms; `done` is called once it is there."""
+        screen = self._session
+        text, document = screen.sides.same_text, screen.document
+        if screen.session is not None:
+            self._jobs.write(WriteSession(screen.session, path, form), done)
+        elif text is not None and document is not None and text.is_complete:
+            self._jobs.write(WriteResult(text, document, path, form), done)
 
     @Slot()
     def open(self) -> None:
-        """Ask for a session file and show it."""
+        """Ask for a file and show it."""
         if self._session.is_busy:
             return
-        dialog = self._new_dialog("Open session", _SESSIONS, "")
+        dialog = self._new_dialog("Open", _OPENED, "")
         dialog.fileSelected.connect(self._open_chosen)
         dialog.open()
 
     def open_path(self, path: Path) -> None:
-        """Show the session in `path`, a file or the folder of a run, once it is read, as soon as
-        there is an engine that can.
+        """Show what is in `path`, a file or the folder of a run, once it is read, as soon as there
+        is an engine that can.
 
         A bad file changes nothing. Of several files asked for, the last is shown; none is when a
         run begins before it is read.
@@ -163,14 +191,14 @@ class SessionFiles(QObject):
             dialog.open()
 
     def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
-        if self._session.session is None:
+        if not self.can_export:
             return None
         return self._new_dialog("Export statistics", words, suffix)
 
     def _new_dialog(self, title: str, words: str, suffix: str) -> QFileDialog:
         if self.dialog is not None:
             self.dialog.deleteLater()
-        dialog = QFileDialog(self._window, title, str(self._folder()), words)
+        dialog = QFileDialog(self._window, title, str(self.folder()), words)
         if suffix:
             dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
             dialog.setDefaultSuffix(suffix.removeprefix("."))
@@ -195,29 +223,29 @@ class SessionFiles(QObject):
 
     def _export_to(self, path: Path, form: str) -> None:
         # The menu's item decides what is written; the name of the file is the user's affair.
-        session = self._session.session
-        if session is not None:
-            done = partial(self._take_exported, path)
-            self._jobs.write(WriteSession(session, path, form), done)
+        self._write(path, form, partial(self._take_exported, path))
 
-    def _take_read(self, path: Path, event: SessionRead | Failed) -> None:
-        if isinstance(event, SessionRead):
-            self._show(path, event.session)
-            return
-        self.failed.emit(event)
-        if _is_missing(path):
-            self._drop_recent(path)
+    def _take_read(self, path: Path, event: SessionRead | ResultRead | Failed) -> None:
+        match event:
+            case SessionRead(session):
+                self._show(path, partial(self._session.show_session, session))
+            case ResultRead(result, document):
+                self._show(path, partial(self._session.show_text, result, document))
+            case Failed():
+                self.failed.emit(event)
+                if _is_missing(path):
+                    self._drop_recent(path)
 
-    def _take_broken_off(self, event: SessionRead | Failed) -> None:
+    def _take_broken_off(self, event: SessionRead | ResultRead | Failed) -> None:
         # What went wrong is told already.
         if isinstance(event, SessionRead) and not self._session.is_busy:
             self._session.show_session(event.session)
             self.notified.emit("What was answered before the error is kept, and can be saved.")
 
-    def _show(self, path: Path, session: Session) -> None:
+    def _show(self, path: Path, show: Callable[[], None]) -> None:
         self._is_showing = True
         try:
-            self._session.show_session(session)
+            show()
         except (ValueError, TypeError, OverflowError) as error:
             advice = f"{as_sentence(error)} Nothing was changed."
             self._fail(f"{path.name} could not be opened.", advice, error)
@@ -230,7 +258,10 @@ class SessionFiles(QObject):
         if not is_kept:
             self._remember(path)
         self.changed.emit()
-        self.opened.emit(session)
+        if self._session.session is not None:
+            self.opened.emit(self._session.session)
+        else:
+            self.text_opened.emit(self._session.sides.same_text)
         self.notified.emit("Opened a kept run" if is_kept else f"Opened {path}")
 
     @Slot()
@@ -241,8 +272,8 @@ class SessionFiles(QObject):
             advice = "A run began before it was read; open it again after the run."
             self.failed.emit(Failed(f"{path.name} was not opened.", advice, ""))
 
-    def _take_saved(self, session: Session, path: Path) -> None:
-        if session is self._session.session:
+    def _take_saved(self, saved: object, path: Path) -> None:
+        if saved is (self._session.session or self._session.document):
             self.path, self.is_saved = path, True
         self._remember(path)
         self.changed.emit()
@@ -282,7 +313,8 @@ class SessionFiles(QObject):
             self.settings = dataclasses.replace(self.settings, recent_sessions=kept)
             self.changed.emit()
 
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Where the user is likely to look for a file."""
         chosen = Path(self.settings.session_folder) if self.settings.session_folder else None
         try:
             if chosen is not None and chosen.is_dir():
@@ -300,7 +332,9 @@ class SessionFiles(QObject):
     def _suggested_name(self, suffix: str) -> str:
         if self.path is not None:
             return fitting(self.path.stem, suffix)
-        session = self._session.session
+        session, text = self._session.session, self._session.sides.same_text
+        if text is not None:
+            return fitting(name_from(Path(text.text_name).stem, "text"), suffix)
         turns = session.conversation.turns if session and session.conversation else ()
         prompt = turns[0].prompt if turns else session.prompt if session else ""
         # Each turn has counts of its own, so a later one should not replace it unasked.

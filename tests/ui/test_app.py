@@ -20,6 +20,7 @@ from bh_studio.app import UncaughtErrors, WindowOptions, run_window
 from bh_studio.engine.hub.source import HubSource
 from bh_studio.engine.protocol.events import Failed, LoadRefused, Report
 from bh_studio.engine.protocol.requests import FindCutOff, LoadModel, ReadSession
+from bh_studio.engine.reading import Result, read
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason
@@ -102,6 +103,25 @@ def test_run_save_screenshot_quit(engine: FakeEngine, tmp_path: Path) -> None:
     assert len(session.records[1].token_ids) == 20
     picture = QImage(str(tmp_path / "shots" / "window.png"))
     assert (picture.width(), picture.height()) == (1280, 800)
+
+
+def test_a_prompt_is_answered_although_texts_were_read_last(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    save_settings(Settings(same_text=True))
+    path = tmp_path / "run.bhsession"
+    options = WindowOptions(prompt="Once", run=True, save=path, quit=True)
+    assert run_window(options, lambda: engine) == 0
+    assert load_session(path).prompt == "Once"
+
+
+def test_the_text_that_is_remembered_is_read_and_saved(engine: FakeEngine, tmp_path: Path) -> None:
+    save_settings(Settings(prompt="Once upon a time", same_text=True))
+    path = tmp_path / "text.json"
+    assert run_window(WindowOptions(run=True, save=path, quit=True), lambda: engine) == 0
+    result = read(path)
+    assert isinstance(result, Result)
+    assert result.kind == "same-text"
 
 
 def test_a_failed_run_exits_with_1(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:

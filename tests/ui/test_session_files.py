@@ -16,7 +16,7 @@ from PySide6.QtWidgets import QFileDialog
 from pytestqt.qtbot import QtBot
 
 from bh_studio import paths
-from bh_studio.engine.execution import clerk
+from bh_studio.engine.execution import opening
 from bh_studio.engine.records.runs.reader import load_run, open_session
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session, save_session
@@ -201,7 +201,7 @@ def test_a_big_session_is_read_and_written_in_another_thread(
         threads["writing"] = threading.current_thread()
         save_session(session, target)
 
-    monkeypatch.setattr(clerk, "open_session", reading)
+    monkeypatch.setattr(opening, "open_session", reading)
     monkeypatch.setitem(SESSION_WRITERS, ".bhsession", writing)
     engine = Engine()
     engine.reported.connect(desk.model.jobs.apply)
@@ -370,7 +370,7 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     path = tmp_path / "run.bhsession"
     desk.save(path)
     wrong = dataclasses.replace(session, model=dataclasses.replace(session.model, layers=3))
-    monkeypatch.setattr(clerk, "open_session", lambda _: wrong)
+    monkeypatch.setattr(opening, "open_session", lambda _: wrong)
     assert not desk.open(path)
     assert desk.session.session is session
     assert desk.window.files.path == path

@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
 
 from bh_studio.engine.records.terms import FinishReason
 from bh_studio.ui.compare.token_text import TokenText
+from bh_studio.ui.state.reading.side_numbers import kl_words, limit_words, perplexity_words
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import Parting
 from bh_studio.ui.widgets.elided_label import ElidedLabel
@@ -28,6 +29,7 @@ _HEADER_HEIGHT = 28
 _LEAST_LINES = 3
 _TOKENS, _SPEED, _EXPERTS = "Tokens", "Speed", "Mean experts"
 _FIRST, _STATUS = "First token", "Status"
+_PERPLEXITY, _KL, _LIMITS = "Perplexity", "KL to A", "Limits"
 _ENDINGS = {
     FinishReason.END_OF_TEXT: "End of text",
     FinishReason.MAX_NEW_TOKENS: "Token limit",
@@ -86,15 +88,24 @@ class AnswerPanel(QFrame):
         mean = run.statistics.mean
         speed, first = run.tokens_per_second, run.time_to_first_token_s
         counted = "counted" if run.is_counted_only else "experts"
-        self.numbers.show_values(
-            {
+        mean_words = "" if mean is None else f"{mean:.2f} {counted}"
+        if run.reading is not None:
+            values = {
+                _TOKENS: f"{run.token_count} read",
+                _PERPLEXITY: perplexity_words(run.reading),
+                _KL: kl_words(run.reading),
+                _EXPERTS: mean_words,
+                _LIMITS: limit_words(run),
+            }
+        else:
+            values = {
                 _TOKENS: f"{run.token_count} tok" if run.is_started else "",
                 _SPEED: "" if speed is None else f"{speed:.1f} tok/s",
-                _EXPERTS: "" if mean is None else f"{mean:.2f} {counted}",
+                _EXPERTS: mean_words,
                 _FIRST: "" if first is None else f"first {format_seconds(first)}",
                 _STATUS: self._ending(),
             }
-        )
+        self.numbers.show_values(values)
         self._show_difference(parting)
         self._sync_latest()
 
@@ -125,12 +136,19 @@ class AnswerPanel(QFrame):
     def _build_footer(self) -> None:
         self.numbers = NumberLine(
             {
-                _TOKENS: "Tokens produced, the end-of-text token included.",
+                _TOKENS: "Tokens produced, the end-of-text token included; of a text that was "
+                "read, those that were predicted: all but its first.",
+                _PERPLEXITY: "e to the power of the mean of -ln p of the token that stands there. "
+                "Lower predicts the text better.",
+                _KL: "KL(side A || this side), mean nats a token: how far its predictions are from "
+                "those of side A.",
                 _SPEED: "Tokens per second of this side's own computing time, from the first token "
                 "to the last. The other sides' turns are left out.",
                 _FIRST: "This side's own computing time until its first token: reading the prompt.",
                 _EXPERTS: "Experts per token and layer: the mean over all tokens of the answer and "
                 "all layers. Of a side that only analyzes, what its rule would have used.",
+                _LIMITS: "Share of (token, layer) pairs in which that limit, not the rule, "
+                "decided.",
                 _STATUS: "Why this side stopped producing tokens.",
             }
         )

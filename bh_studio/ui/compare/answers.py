@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
@@ -10,6 +11,7 @@ from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
 from bh_studio.ui.compare.answer_panel import AnswerPanel
 from bh_studio.ui.compare.find_bar import FindBar
 from bh_studio.ui.compare.finding import Finding
+from bh_studio.ui.state.reading.token_words import token_words
 from bh_studio.ui.state.run_sides import Parting, RunSides
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
@@ -26,6 +28,8 @@ class Answers(QWidget):
         super().__init__(parent)
         self._sides = sides
         self.panels = tuple(AnswerPanel(run, theme) for run in sides.all_runs)
+        for panel in self.panels:
+            panel.text.more = partial(token_words, sides)
         self.splitter = new_splitter(Qt.Orientation.Horizontal)
         self._lower = new_splitter(Qt.Orientation.Horizontal)
         self._rows = new_splitter(Qt.Orientation.Vertical)

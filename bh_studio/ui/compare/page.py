@@ -13,6 +13,8 @@ from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from bh_studio.engine.protocol.events import Failed
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.rules import RuleParameters, format_rule
 from bh_studio.engine.rules.sides import side_letter
@@ -21,6 +23,7 @@ from bh_studio.ui.compare.chart_row import ChartRow
 from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
 from bh_studio.ui.compare.settings_panel import SettingsPanel
+from bh_studio.ui.compare.text_opening import TextOpening
 from bh_studio.ui.inspector.token_inspector import TokenInspector
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
@@ -28,6 +31,7 @@ from bh_studio.ui.state.difference_stops import next_difference, no_difference_w
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
+from bh_studio.ui.state.reading.kl_stops import next_kl_stop, no_kl_words
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
@@ -79,6 +83,7 @@ class ComparePage(QWidget):
         self.clock = FrameClock(self)
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
+        self.texts = TextOpening(engine.jobs, files.folder, self)
         self.settings_panel = SettingsPanel(theme)
         self.answers = Answers(session.sides, theme)
         self.differences = DifferenceLine(session.sides, theme)
@@ -121,8 +126,10 @@ class ComparePage(QWidget):
         row.addWidget(self.settings_panel)
         row.addLayout(column, 1)
         row.addWidget(self.inspector)
-        order = (self.prompt.editor, self.prompt.run_button, self.prompt.stop_button,
-                 self.prompt.new_button, self.prompt.examples)  # fmt: skip
+        mode = self.prompt.mode
+        order = (mode.write_button, mode.read_button, self.prompt.editor, self.prompt.run_button,
+                 self.prompt.stop_button, self.prompt.open_button, self.prompt.new_button,
+                 self.prompt.examples)  # fmt: skip
         for before, after in itertools.pairwise(order):
             QWidget.setTabOrder(before, after)
 
@@ -140,6 +147,12 @@ class ComparePage(QWidget):
         self.conversation.message_returned.connect(self.prompt.bring_back)
         self._files.changed.connect(self._sync)
         self._files.opened.connect(self._take_parameters)
+        self._files.text_opened.connect(self._take_text)
+        self.texts.read.connect(self.prompt.set_text)
+        self.texts.failed.connect(self.failed)
+        self.prompt.open_wanted.connect(self.texts.ask)
+        self.prompt.mode.changed.connect(self.settings_panel.show_same_text)
+        session.text_read.connect(self.answers.show_start)
         self.prompt.edited.connect(self._sync)
         self.prompt.run_button.clicked.connect(self.start)
         self.prompt.stop_button.clicked.connect(self.stop)
@@ -172,7 +185,7 @@ class ComparePage(QWidget):
     @property
     def can_export(self) -> bool:
         """Whether there is something to save under another name, or to export."""
-        return self._session.session is not None
+        return self._files.can_export
 
     @property
     def is_busy(self) -> bool:
@@ -195,6 +208,8 @@ class ComparePage(QWidget):
             case RunState.WAITING:
                 return waiting_words(self._session.awaited)
             case RunState.RUNNING:
+                if self._session.is_reading:
+                    return "Reading: each side reads the whole text, one after the other."
                 return "Running: the sides take turns, token by token."
             case RunState.CANCELLING:
                 return "Stopping…"
@@ -205,18 +220,27 @@ class ComparePage(QWidget):
                 return "No model is loaded; choose one in the Model menu."
             case EngineState.UNLOADING:
                 return "The model is being unloaded."
+        is_same_text = self.prompt.mode.is_same_text
         if not self.prompt.prompt.strip():
+            if is_same_text:
+                return "Type or open a text first."
             what = "message" if self.settings_panel.is_chat else "prompt"
             return f"Type a {what} first."
+        if is_same_text and not _is_whole(self.prompt.prompt):
+            return "The text has half a character in it, which no model can read; take it out."
         return self.settings_panel.problem
 
     @Slot()
     def start(self) -> None:
-        """Answer the prompt with the settings as they are, if that is possible now."""
+        """Answer the prompt with the settings as they are, or have all sides read the text, if that
+        is possible now."""
         if self.obstacle():
             return
         self.settled.emit()
         panel = self.settings_panel
+        if self.prompt.mode.is_same_text:
+            self._session.read(self.prompt.text, panel.sides())
+            return
         precedes = panel.precedes(self.conversation.turns)
         self._session.run(self.prompt.prompt, panel.sides(), panel.generation(), precedes)
 
@@ -348,9 +372,12 @@ class ComparePage(QWidget):
         """Mark the first token in which `side` differs from the first side, in both panels."""
         token = self._session.sides.partings[side].token
         if token is not None:
-            self._select(side, token)
-            self.answers.panels[0].show_token(token)
-            self.answers.panels[side].show_token(token)
+            self._show_stop(side, token)
+
+    def _show_stop(self, side: int, token: int) -> None:
+        self._select(side, token)
+        self.answers.panels[0].show_token(token)
+        self.answers.panels[side].show_token(token)
 
     @Slot()
     def open_find_bar(self) -> None:
@@ -361,22 +388,29 @@ class ComparePage(QWidget):
 
     @Slot()
     def show_next_difference(self) -> None:
-        """Mark the next token in which a side parts from the first."""
+        """Mark the next token in which a side parts from the first; in a text that all have read,
+        that with the next smaller KL."""
         self._step_to_difference(backwards=False)
 
     @Slot()
     def show_former_difference(self) -> None:
-        """Mark the former token in which a side parts from the first."""
+        """Mark the former token in which a side parts from the first; in a text that all have read,
+        that with the next larger KL."""
         self._step_to_difference(backwards=True)
 
     def _step_to_difference(self, *, backwards: bool) -> None:
         sides, place = self._session.sides, self._session.selection.place
-        stop = next_difference(sides, place.token if place else None, backwards=backwards)
+        token = place.token if place else None
+        if (text := sides.same_text) is not None:
+            stop, none = next_kl_stop(text, token, backwards=backwards), no_kl_words(text)
+        else:
+            stop = next_difference(sides, token, backwards=backwards)
+            none = no_difference_words(sides)
         if stop is None:
-            self.notified.emit(no_difference_words(sides))
+            self.notified.emit(none)
             return
         for side in reversed(stop.sides):
-            self.show_difference(side)
+            self._show_stop(side, stop.token)
         self.notified.emit(stop.words)
 
     @Slot()
@@ -409,6 +443,7 @@ class ComparePage(QWidget):
     @Slot(object)
     def _take_parameters(self, session: Session) -> None:
         panel = self.settings_panel
+        self.prompt.mode.choose(False)
         # A message that has been answered is part of the conversation; the editor is for the next.
         is_part = session.continued != session.conversation
         self.prompt.set_prompt("" if is_part else session.prompt)
@@ -422,3 +457,25 @@ class ComparePage(QWidget):
             self.failed.emit(
                 Failed(difference, "The numbers on screen are those of the session.", "")
             )
+
+    @Slot(object)
+    def _take_text(self, result: SameTextResult) -> None:
+        panel = self.settings_panel
+        text = Text(result.text_name, "".join(result.token_texts))
+        if text.sha256 == result.text_sha256:
+            self.prompt.set_text(text)
+        self.prompt.mode.choose(True)
+        panel.show_sides(result.sides)
+        self.answers.show_start()
+        self.settled.emit()
+        difference = panel.difference(result.sides)
+        if difference:
+            self.failed.emit(Failed(difference, "The numbers on screen are those of the file.", ""))
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Where the prompt is typed, with Run and Stop."""
+"""Where the prompt is typed, or the text that all sides read, with Run and Stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from bh_studio.engine.protocol.texts import Text
+from bh_studio.ui.compare.mode_switch import ModeSwitch
 from bh_studio.ui.widgets.exact_text_edit import ExactTextEdit
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
@@ -23,8 +25,12 @@ _PLAIN = "Type the beginning of a text; all sides will continue it."
 _PLAIN_MEANING = "The text that all sides continue. Ctrl+Return runs it."
 _FIRST_MESSAGE = "Type a message; all sides will answer it."
 _NEXT_MESSAGE = "Type the next message; each side remembers its own answers."
+_TEXT = "Type or open a text; all sides will read it, and nothing is generated."
+_TEXT_MEANING = "The text that all sides read as it is. Ctrl+Return has them read it."
 _RUN_MEANING = "Answer the prompt with all sides (Ctrl+Return)"
+_READ_MEANING = "Have all sides read the text; nothing is generated (Ctrl+Return)"
 _MESSAGE_MEANING = "The message that all sides answer. Ctrl+Return sends it."
+_TYPED = "Typed text"
 # Openings in the manner of the books that the embedded model has read.
 EXAMPLES = (
     "The old house stood at the edge of the wood, and nobody had lived in it since",
@@ -39,13 +45,20 @@ CHAT_EXAMPLES = (
 
 
 class PromptBar(QWidget):
-    """The prompt editor, and the two buttons of a run."""
+    """The prompt editor, what it is for, and the two buttons of a run.
+
+    open_wanted: a text from a file is wanted in the editor.
+    """
 
     edited = Signal()
+    open_wanted = Signal()
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
+        self._opened: Text | None = None
+        self.mode = ModeSwitch()
+        self.mode.changed.connect(self._take_mode)
         self.editor = ExactTextEdit()
         self.editor.setProperty("role", "prompt")
         self.editor.setPlaceholderText(_PLAIN)
@@ -69,6 +82,12 @@ class PromptBar(QWidget):
         self.new_button.setAccessibleName("New conversation")
         self.new_button.setToolTip("Start a new conversation; the turns so far are kept (Ctrl+N)")
         self.new_button.hide()
+        self.open_button = QPushButton("Open…")
+        self.open_button.setProperty("role", "plain")
+        self.open_button.setAccessibleName("Open a text")
+        self.open_button.setToolTip("Take the text from a file")
+        self.open_button.clicked.connect(self.open_wanted)
+        self.open_button.hide()
         for button in (self.run_button, self.stop_button):
             button.setIconSize(QSize(14, 14))
         self._build_examples()
@@ -83,6 +102,18 @@ class PromptBar(QWidget):
     def set_prompt(self, text: str) -> None:
         """Replace the prompt; Ctrl+Z in the editor brings the old one back."""
         self.editor.set_text(text)
+
+    @property
+    def text(self) -> Text:
+        """The text to read, under the name of its file while it is as that has it."""
+        opened = self._opened
+        return opened if opened and opened.content == self.prompt else Text(_TYPED, self.prompt)
+
+    def set_text(self, text: Text) -> None:
+        """Have all sides read `text`, in place of what is in the editor."""
+        self._opened = text
+        self.mode.choose(True)
+        self.set_prompt(text.content)
 
     @Slot(str)
     def drop(self, text: str) -> None:
@@ -99,16 +130,31 @@ class PromptBar(QWidget):
     def show_obstacle(self, obstacle: str) -> None:
         """Say why Run rests, a sentence; empty if it does not."""
         self.run_button.setEnabled(not obstacle)
-        self.run_button.setToolTip(obstacle or _RUN_MEANING)
+        meaning = _READ_MEANING if self.mode.is_same_text else _RUN_MEANING
+        self.run_button.setToolTip(obstacle or meaning)
 
     def show_chat(self, is_chat: bool, has_turns: bool) -> None:
-        """Say what the editor is for: a text to continue, a first message, or the next one."""
-        message = _NEXT_MESSAGE if has_turns else _FIRST_MESSAGE
-        self.editor.setPlaceholderText(message if is_chat else _PLAIN)
-        self.editor.setToolTip(_MESSAGE_MEANING if is_chat else _PLAIN_MEANING)
+        """Say what the editor is for: a text to read or to continue, a first message, or the next
+        one."""
+        if self.mode.is_same_text:
+            words, meaning = _TEXT, _TEXT_MEANING
+        elif is_chat:
+            words, meaning = _NEXT_MESSAGE if has_turns else _FIRST_MESSAGE, _MESSAGE_MEANING
+        else:
+            words, meaning = _PLAIN, _PLAIN_MEANING
+        self.editor.setPlaceholderText(words)
+        self.editor.setToolTip(meaning)
         if is_chat == self.new_button.isHidden():
             self.new_button.setVisible(is_chat)
             self._offer(CHAT_EXAMPLES if is_chat else EXAMPLES)
+
+    @Slot(bool)
+    def _take_mode(self, is_same_text: bool) -> None:
+        self.run_button.setText("Read" if is_same_text else "Run")
+        self.run_button.setAccessibleName(self.run_button.text())
+        self.editor.setAccessibleName("Text to read" if is_same_text else "Prompt")
+        self.open_button.setVisible(is_same_text)
+        self.edited.emit()
 
     def _offer(self, examples: tuple[str, ...]) -> None:
         menu = self.examples.menu()
@@ -135,11 +181,12 @@ class PromptBar(QWidget):
     def _lay_out(self) -> None:
         buttons = QHBoxLayout()
         buttons.setSpacing(GAP_SMALL)
-        for button in (self.run_button, self.stop_button, self.new_button):
+        for button in (self.run_button, self.stop_button, self.open_button, self.new_button):
             buttons.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(GAP_SMALL)
+        row.addWidget(self.mode, 0, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.editor, 1)
         row.addLayout(buttons)
         self.examples.setParent(self.editor)

@@ -44,6 +44,7 @@ class SettingsPanel(QScrollArea):
         super().__init__(parent)
         self._theme = theme
         self._model: ModelInfo | None = None
+        self._is_same_text = False
         self.setProperty("role", "sidebar")
         self.setWidgetResizable(True)
         self.setFrameShape(QScrollArea.Shape.NoFrame)
@@ -63,6 +64,11 @@ class SettingsPanel(QScrollArea):
         layout.addWidget(self.rule_form)
         layout.addSpacing(GAP_LARGE)
         layout.addWidget(section("Generation"))
+        self._no_generation = QLabel("Nothing is generated: all sides read the same text.")
+        self._no_generation.setProperty("role", "muted")
+        self._no_generation.setWordWrap(True)
+        self._no_generation.hide()
+        layout.addWidget(self._no_generation)
         layout.addLayout(self._generation_form())
         self._problem = QLabel()
         self._problem.setProperty("role", "problem")
@@ -88,7 +94,8 @@ class SettingsPanel(QScrollArea):
             self.rule_form.rule()
             sides = self.sides()
             check_sides(sides)
-            self.generation()
+            if not self._is_same_text:
+                self.generation()
             model = self._model
             for rule in sides:
                 if rule is not None and model is not None:
@@ -101,12 +108,12 @@ class SettingsPanel(QScrollArea):
     def is_chat(self) -> bool:
         """Whether the next prompt is a message to an instruct model."""
         can_chat = self._model is not None and self._model.has_chat_template
-        return can_chat and self.conversation.is_chat
+        return can_chat and self.conversation.is_chat and not self._is_same_text
 
     @property
     def is_sampling(self) -> bool:
         """Whether tokens are drawn, so that the seed matters."""
-        return self.decoding.value == "sampling"
+        return self.decoding.value == "sampling" and not self._is_same_text
 
     def precedes(self, turns: tuple[Turn, ...]) -> Conversation | None:
         """What precedes the next prompt after `turns`; None if it is plain text."""
@@ -153,10 +160,14 @@ class SettingsPanel(QScrollArea):
         elif session.model.has_chat_template:
             self.conversation.show_choice(is_chat=False)
 
-    def difference(self, sides: Sides, generation: GenerationParameters) -> str:
-        """What the controls hold in place of these values, a sentence; empty if all fit."""
+    def difference(self, sides: Sides, generation: GenerationParameters | None = None) -> str:
+        """What the controls hold in place of these values, a sentence; empty if all fit.
+
+        generation: None where nothing is generated.
+        """
         try:
-            pairs = ((generation, self.generation()), *zip(sides, self.sides(), strict=True))
+            held = None if generation is None else self.generation()
+            pairs = ((generation, held), *zip(sides, self.sides(), strict=True))
         except ValueError as error:
             return str(error)
         changes = [
@@ -171,8 +182,20 @@ class SettingsPanel(QScrollArea):
     def set_model(self, model: ModelInfo | None) -> None:
         """Check against `model` from now on."""
         self._model = model
-        self.conversation.setVisible(model is not None and model.has_chat_template)
+        self._show_conversation()
         self._sync()
+
+    @Slot(bool)
+    def show_same_text(self, is_same_text: bool) -> None:
+        """Set up for a text that all sides read, or for answers that each generates."""
+        self._is_same_text = is_same_text
+        self._no_generation.setVisible(is_same_text)
+        self._show_conversation()
+        self._sync()
+
+    def _show_conversation(self) -> None:
+        can_chat = self._model is not None and self._model.has_chat_template
+        self.conversation.setVisible(can_chat and not self._is_same_text)
 
     def _build_controls(self) -> None:
         self.conversation = ConversationControls(self._theme)
@@ -254,6 +277,8 @@ class SettingsPanel(QScrollArea):
         sampling = self.is_sampling
         for control in (self.sampling_temperature, self.top_p, self.seed, self.new_seed):
             control.setEnabled(sampling)
+        self.max_new_tokens.setEnabled(not self._is_same_text)
+        self.decoding.setEnabled(not self._is_same_text)
         problem = self.problem
         self._problem.setText(problem)
         self._problem.setVisible(bool(problem))

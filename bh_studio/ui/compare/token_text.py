@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, Signal, Slot
 from PySide6.QtGui import (
@@ -38,7 +38,8 @@ class TokenText(QPlainTextEdit):
     Positions in the document are UTF-16 units of the passages and the answer, because `visible`
     replaces characters one for one; so copying returns the model's own characters.
 
-    token_chosen: a person looks at this token. token_opened: and wants to know more of it.
+    token_chosen: a person looks at this token. token_opened: and wants to know more of it. more:
+    what else there is to tell of a token; often nothing.
     """
 
     following_changed = Signal(bool)
@@ -58,6 +59,7 @@ class TokenText(QPlainTextEdit):
         self._marks = TextMarks(self, theme)
         self._following = True
         self._hovered = -1
+        self.more: Callable[[int], str] = lambda _: ""
         self._mouse_held = False
         self._pressed_at: QPoint | None = None
         self.setProperty("role", "answer")
@@ -193,11 +195,13 @@ class TokenText(QPlainTextEdit):
         shown = f"“{visible(text, mark_newlines=True)}”" if text else "no text of its own"
         counts = run.counts[index]
         counted = " (counted only)" if run.is_counted_only else ""
-        return (
-            f"Token {index}: {shown} (id {run.token_ids[index]})\n"
-            f"Experts{counted}, mean over {len(counts)} layers: {counts.mean():.2f}\n"
-            f"Fewest and most in a layer: {counts.min()} and {counts.max()}"
+        lines = (
+            f"Token {index}: {shown} (id {run.token_ids[index]})",
+            f"Experts{counted}, mean over {len(counts)} layers: {counts.mean():.2f}",
+            f"Fewest and most in a layer: {counts.min()} and {counts.max()}",
+            self.more(index),
         )
+        return "\n".join(filter(None, lines))
 
     def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802
         """The selected characters as the model wrote them."""

@@ -14,8 +14,7 @@ _SEPARATOR = " · "
 
 
 class NumberLine(ElidedLabel):
-    """meanings: what each number is, a sentence, by its name; they stand in the order in which they
-    are shown."""
+    """meanings: what each number is, a sentence, by its name. values: those that are shown."""
 
     def __init__(self, meanings: Mapping[str, str], parent: QWidget | None = None) -> None:
         super().__init__("number", parent)
@@ -25,7 +24,8 @@ class NumberLine(ElidedLabel):
         self._tell()
 
     def show_values(self, values: Mapping[str, str]) -> None:
-        """Show these, with their units, by name; an empty text where there is no number yet."""
+        """Show these in their order, with their units, by name; an empty text where there is no
+        number yet."""
         if values != self.values:
             self.values = dict(values)
             self.setText(_SEPARATOR.join(value for value in values.values() if value))
@@ -35,7 +35,6 @@ class NumberLine(ElidedLabel):
         said = ", ".join(f"{name}: {value or 'none yet'}" for name, value in self.values.items())
         self.setAccessibleName(said)
         lines = [
-            f"{name}: {self.values[name] or '–'}\n{meaning}"
-            for name, meaning in self._meanings.items()
+            f"{name}: {value or '–'}\n{self._meanings[name]}" for name, value in self.values.items()
         ]
         self.setToolTip(plain_tooltip("\n\n".join(lines)))

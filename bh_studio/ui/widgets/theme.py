@@ -276,6 +276,15 @@ QPushButton[role="side"]:checked {{
     background: {c["accent_soft"]}; border-left: 4px solid {c["accent"]};
 }}
 QPushButton[role="side"]:focus {{ border: 1px solid {c["accent"]}; border-left-width: 4px; }}
+QPushButton[role="mode"] {{
+    background: transparent; color: {c["text"]}; border: 1px solid {c["line"]};
+    border-radius: 6px; padding: 4px 10px;
+}}
+QPushButton[role="mode"]:hover {{ background: {c["accent_soft"]}; }}
+QPushButton[role="mode"]:checked {{
+    background: {c["accent_soft"]}; border: 1px solid {c["accent"]}; font-weight: 600;
+}}
+QPushButton[role="mode"]:focus {{ border: 1px solid {c["text"]}; }}
 QToolButton[role="tool"] {{
     background: transparent; border: 1px solid transparent; border-radius: 6px; padding: 4px;
 }}
