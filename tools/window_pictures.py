@@ -22,6 +22,7 @@ import pyqtgraph as pg
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtWidgets import QApplication
 
+from bh_studio.engine.protocol.texts import shipped_text
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules import parse_rule
 from bh_studio.settings import Settings
@@ -39,14 +40,20 @@ _TOKEN, _LAYER = 30, 7
 _SIZES = ("1024x640", "1280x800", "1920x1080")
 _SCHEMES = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
 _PATIENCE_S = 120.0
-# The rules of the sides, and whether a token is inspected. "start" has not run yet.
+# The rules of the sides, and whether a token is inspected. "start" has not run yet, and of those in
+# _READ the sides read a given text.
 _STATES = {
     "start": (("bh:0.05",), False),
     "two": (("bh:0.05",), False),
     "inspector": (("bh:0.05",), True),
     "three": (("bh:0.05", "cut:0.04"), False),
     "four": (("bh:0.05", "cut:0.04", "entropy:0.8"), True),
+    "same-text": (("bh:0.05",), False),
+    "same-text-four": (("bh:0.05", "cut:0.04", "top-k:4"), True),
 }
+
+_READ = ("same-text", "same-text-four")
+_TEXT = 950
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,14 +97,15 @@ def _write(
         rules, is_inspected = _STATES[state]
         panel.show_sides((None, *map(parse_rule, rules)))
         panel.show_generation(GenerationParameters(_TOKENS))
-        page.prompt.set_prompt(_PROMPT)
+        page.prompt.mode.choose(state in _READ)
+        page.prompt.set_prompt(shipped_text().content[:_TEXT] if state in _READ else _PROMPT)
         if state != "start":
             window.actions_.run.trigger()
-            _until(app, lambda: not session.is_busy and session.session is not None)
+            _until(app, lambda: not session.is_busy and session.sides.runs[0].token_count > 0)
         window.actions_.inspector.setChecked(is_inspected)
         if is_inspected:
             session.selection.select(1, _TOKEN, _LAYER)
-            _until(app, lambda: page.inspection.token is not None)
+            _until(app, lambda: page.inspection.token is not None or bool(page.inspection.problem))
         for size in sizes:
             width, height = map(int, size.split("x"))
             window.resize(width, height)

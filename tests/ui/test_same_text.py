@@ -20,6 +20,12 @@ from bh_studio.engine.records.same_text.csv_rows import csv_text
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.settings import Settings
+from bh_studio.ui.charts.divergence_chart import DivergenceChart
+from bh_studio.ui.charts.heat_map import HeatMap
+from bh_studio.ui.charts.layer_chart import LayerChart
+from bh_studio.ui.charts.limit_chart import LimitChart
+from bh_studio.ui.charts.slot.catalogue import CHARTS
+from bh_studio.ui.charts.utilisation_map import UtilisationMap
 from bh_studio.ui.remembered import remember
 from bh_studio.ui.state.session_model import RunState
 from tests.fake_engine import MODEL
@@ -142,9 +148,9 @@ def test_all_sides_show_the_same_tokens_with_their_own_numbers(desk: Desk) -> No
 def test_panels_say_what_was_read_and_how_well(desk: Desk) -> None:
     read_text(desk)
     first, second = desk.first.numbers.text(), desk.second.numbers.text()
-    assert first == "7 read · perplexity 1.649 · KL 0.0000 · 8.00 experts"
+    assert first == "7 read · ppl 1.649 · KL 0.0000 · 8.00 experts"
     assert second == (
-        "7 read · perplexity 1.868 · KL 0.2500 · 7.00 experts · min_k decided 0.0 %, max_k 42.9 %"
+        "7 read · ppl 1.868 · KL 0.2500 · 7.00 experts · min_k decided 0.0 %, max_k 42.9 %"
     )
     assert "Speed" not in desk.second.numbers.toolTip()
     assert desk.second.difference.isHidden()
@@ -322,7 +328,12 @@ def test_a_text_is_asked_for_in_the_menu_and_beside_the_text(desk: Desk) -> None
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "No such file"), (b" ", "is empty."), (b"x" * (2**20 + 1), "longer than the 1 MiB")],
+    [
+        (None, "No such file"),
+        (b" ", "is empty."),
+        (b"x" * (2**20 + 1), "longer than the 1 MiB"),
+        (b"a " + b"x" * 100_001, "for more than 100,000 characters without a space"),
+    ],
 )
 def test_a_text_that_cannot_be_read_changes_nothing(
     desk: Desk, tmp_path: Path, content: bytes | None, words: str
@@ -442,3 +453,27 @@ def test_a_text_may_be_asked_for_while_the_model_loads(make_desk: Callable[..., 
     assert desk.first.text.token_count == 7
     assert desk.session.sides.same_text is not None
     assert desk.session.sides.same_text.model == MODEL
+
+
+# --- charts -------------------------------------------------------------------------------------
+
+
+def test_kl_by_position_is_shown_first_and_gives_its_place_back(desk: Desk) -> None:
+    read_text(desk)
+    assert isinstance(desk.slots[1].chart, DivergenceChart)
+    assert isinstance(desk.slots[0].chart, LayerChart)
+    assert not desk.slots[1].is_empty
+    for kind in CHARTS:
+        desk.slots[0].pick(kind)
+        assert not desk.slots[0].is_empty or kind is UtilisationMap
+    desk.page.prompt.mode.choose(False)
+    desk.finished_run()
+    assert isinstance(desk.slots[1].chart, HeatMap)
+
+
+def test_a_chart_that_was_chosen_stays(desk: Desk) -> None:
+    picker = desk.slots[1].picker
+    picker.setCurrentIndex(CHARTS.index(LimitChart))
+    picker.activated.emit(picker.currentIndex())
+    read_text(desk)
+    assert isinstance(desk.slots[1].chart, LimitChart)

@@ -50,6 +50,7 @@ class Chart(QWidget):
     meaning: ClassVar[str]
     bottom_name: ClassVar[str]
     left_name: ClassVar[str]
+    left_axis: ClassVar[type[WholeAxis]] = WholeAxis
     is_of_one_side: ClassVar[bool] = False
     first_side: ClassVar[int] = 0
 
@@ -67,7 +68,7 @@ class Chart(QWidget):
         self.plot = pg.PlotWidget(
             background=None,
             enableMenu=False,
-            axisItems={side: WholeAxis(side) for side in ("bottom", "left")},
+            axisItems={"bottom": WholeAxis("bottom"), "left": self.left_axis("left")},
         )
         self.plot.setFrameShape(QFrame.Shape.NoFrame)
         self.plot.setFocusPolicy(Qt.FocusPolicy.StrongFocus)

@@ -19,8 +19,8 @@ class ShownSide:
     """One side, without a copy: what a run has is only added to, never changed.
 
     number: of the side, from 0. name: its letter. epoch, counts, raw_counts, statistics, choices,
-    experts: as RunModel has them; the last is its routed_experts. texts: of its tokens and of those
-    that have come since. parting: from the first side.
+    kl, experts: as RunModel has them; the last is its routed_experts. texts: of its tokens and of
+    those that have come since. parting: from the first side.
     """
 
     number: int
@@ -33,6 +33,7 @@ class ShownSide:
     statistics: CountStatistics
     texts: Sequence[str]
     choices: TokenChoices | None
+    kl: np.ndarray | None
     experts: np.ndarray | None
     parting: Parting
 
@@ -50,6 +51,7 @@ class ShownSide:
             statistics=run.statistics,
             texts=run.token_texts,
             choices=run.choices,
+            kl=run.kl,
             experts=run.routed_experts,
             parting=parting,
         )

@@ -8,6 +8,7 @@ from PySide6.QtCore import QEvent, QObject, Qt, Signal, Slot
 from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import QLabel, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
+from bh_studio.ui.charts.divergence_chart import DivergenceChart
 from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.layer_chart import LayerChart
 from bh_studio.ui.charts.slot.chart_slot import ChartSlot
@@ -17,6 +18,8 @@ from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 _FIRST = (LayerChart, HeatMap)
+# What the last of them shows at first of a text that all sides read.
+_OF_SAME_TEXT = DivergenceChart
 _WINDOW_SIZE = (900, 600)
 
 
@@ -30,7 +33,11 @@ class ChartRow(QObject):
         self, sides: RunSides, selection: Selection, theme: Theme, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
+        self._sides = sides
+        # Whether a person has chosen what the last slot shows, which then stays.
+        self._is_chosen = self._is_same_text = False
         self.slots = tuple(ChartSlot(sides, selection, theme, first) for first in _FIRST)
+        self.slots[-1].picker.activated.connect(self._keep_choice)
         self.splitter = new_splitter(Qt.Orientation.Horizontal, *self.slots)
         self._pages = QStackedWidget()
         # What is nowhere on screen belongs to the page all the same, and goes with it.
@@ -60,8 +67,16 @@ class ChartRow(QObject):
         for slot in self.slots:
             slot.maximise.setChecked(False)
 
+    @Slot()
+    def _keep_choice(self) -> None:
+        self._is_chosen = True
+
     def refresh(self) -> None:
         """Show the runs as they are now."""
+        if self._sides.is_same_text != self._is_same_text:
+            self._is_same_text = self._sides.is_same_text
+            if not self._is_chosen:
+                self.slots[-1].pick(_OF_SAME_TEXT if self._is_same_text else _FIRST[-1])
         for slot in self.slots:
             slot.refresh()
 

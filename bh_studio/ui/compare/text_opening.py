@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from bh_studio.ui.state.jobs_model import JobsModel
 _WORDS = "Texts (*.txt *.md);;All files (*)"
 # Far more than a model reads at once, and what an editor still takes in a moment.
 MOST_BYTES = 2**20
+# It looks for the end of a line in ever longer time where there is none.
+_MOST_UNBROKEN = 100_000
+_UNBROKEN = re.compile(rf"\S{{{_MOST_UNBROKEN + 1}}}")
 
 
 class TextOpening(QObject):
@@ -56,6 +60,10 @@ class TextOpening(QObject):
 
     def _take(self, event: Event) -> None:
         match event:
+            case TextRead(text) if _UNBROKEN.search(text.content):
+                message = f"{text.name} goes on for more than {_MOST_UNBROKEN:,} characters "
+                advice = "Break its lines, or take a part of it."
+                self.failed.emit(Failed(f"{message}without a space or a new line.", advice, ""))
             case TextRead(text):
                 self.read.emit(text)
             case Failed():

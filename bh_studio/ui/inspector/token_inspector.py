@@ -102,7 +102,7 @@ class TokenInspector(QFrame):
         self.refresh()
 
     def _build_layout(self) -> None:
-        self._choice_title = section("What else would it have said")
+        self._choice_title = section("")
         experts_row = QHBoxLayout()
         experts_row.addWidget(section("Experts"), 1)
         experts_row.addWidget(self.copy_button)
@@ -220,6 +220,10 @@ class TokenInspector(QFrame):
         if place is not None:
             candidates = candidates_at(self._sides, token, said_texts(self._sides))
         self.choices.show_candidates(candidates)
+        is_given = self._sides.is_same_text
+        self._choice_title.setText(
+            "How probable it was" if is_given else "What else would it have said"
+        )
         for part in (self._choice_title, self.choice_view):
             part.setVisible(bool(candidates))
         self.choice_view.fit(self.choices)

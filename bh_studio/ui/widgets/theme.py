@@ -282,7 +282,7 @@ QPushButton[role="mode"] {{
 }}
 QPushButton[role="mode"]:hover {{ background: {c["accent_soft"]}; }}
 QPushButton[role="mode"]:checked {{
-    background: {c["accent_soft"]}; border: 1px solid {c["accent"]}; font-weight: 600;
+    background: {c["accent_soft"]}; border: 1px solid {c["accent"]};
 }}
 QPushButton[role="mode"]:focus {{ border: 1px solid {c["text"]}; }}
 QToolButton[role="tool"] {{

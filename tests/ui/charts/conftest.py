@@ -11,6 +11,8 @@ from PySide6.QtCore import QEvent
 from PySide6.QtWidgets import QApplication, QWidget
 
 from bh_studio.engine.protocol.events import PromptRead, TokenGenerated
+from bh_studio.engine.protocol.experiments import SameText
+from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.decisions.decision import Decision
 from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.records.decisions.token_choices import TokenChoice
@@ -23,6 +25,7 @@ from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.theme import Theme
 from tests.fake_engine import MODEL
+from tests.text_results import text_result
 
 BH = RuleParameters(level=0.05, min_k=1, max_k=8)
 Drawn = TypeVar("Drawn", bound=Chart)
@@ -83,6 +86,12 @@ class Run:
                 choice=choice,
             )
         )
+
+    def read_text(self, *rules: RuleParameters | None, until: int | None = None) -> None:
+        """Sides with these rules have read a text, or the first few of them have."""
+        definition = SameText(text=Text("tale", "Once upon a time"), sides=rules)
+        self.sides.begin_text(definition, MODEL)
+        self.sides.show_text(text_result(MODEL, definition, read=until))
 
     def decision(self, experts: Sequence[Sequence[int]]) -> Decision:
         """At each position the same experts in all layers."""

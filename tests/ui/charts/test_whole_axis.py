@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from PySide6.QtGui import QFont, QFontMetricsF
 
+from bh_studio.ui.charts.drawing.decimal_axis import DecimalAxis
 from bh_studio.ui.charts.drawing.whole_axis import WholeAxis
 from bh_studio.ui.widgets.theme import Theme
 
@@ -31,3 +32,22 @@ def test_few_numbers_are_all_marked(theme: Theme) -> None:
 
 def test_a_minus_is_one(theme: Theme) -> None:
     assert WholeAxis("left").tickStrings([-5, 0], 1.0, 5) == ["−5", "0"]
+
+
+@pytest.mark.parametrize("pixels", [40, 100, 600])
+@pytest.mark.parametrize("high", [0.0, 0.001, 0.4, 1.0, 30.0, 3e38])
+def test_marks_between_whole_numbers_stand_apart_too(
+    theme: Theme, high: float, pixels: int
+) -> None:
+    axis = DecimalAxis("left")
+    axis.setTickFont(QFont())
+    ((spacing, marks),) = axis.tickValues(0.0, high, pixels)
+    texts = axis.tickStrings(marks, 1.0, spacing)
+    assert [float(text) for text in texts] == pytest.approx(marks)
+    assert len(set(texts)) == len(texts) <= pixels / QFontMetricsF(QFont()).height() + 1
+
+
+def test_they_are_round(theme: Theme) -> None:
+    axis = DecimalAxis("left")
+    ((spacing, marks),) = axis.tickValues(0.0, 0.4, 100)
+    assert axis.tickStrings(marks, 1.0, spacing) == ["0.0", "0.1", "0.2", "0.3", "0.4"]

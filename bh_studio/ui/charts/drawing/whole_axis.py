@@ -11,7 +11,7 @@ from PySide6.QtGui import QFont, QFontMetricsF, QGuiApplication
 
 # What a mark takes of an axis, in heights of its letters: beside its width, and in all.
 _FREE = 0.6
-_UPRIGHT = 1.3
+UPRIGHT = 1.3
 
 
 class WholeAxis(pg.AxisItem):
@@ -27,14 +27,21 @@ class WholeAxis(pg.AxisItem):
         # A true minus, as the rest of the window writes it.
         return [f"{value:d}".replace("-", "\N{MINUS SIGN}") for value in values]
 
+    @property
+    def letter_height(self) -> float:
+        """Of its marks, in pixels."""
+        return self._metrics.height()
+
+    @property
+    def _metrics(self) -> QFontMetricsF:
+        return QFontMetricsF(self.style["tickFont"] or QFont(QGuiApplication.font()))
+
     def step(self, low: float, high: float, pixels: float) -> int:
         """What to mark every how many of, from `low` to `high` on so many pixels."""
-        font = self.style["tickFont"] or QFont(QGuiApplication.font())
-        metrics = QFontMetricsF(font)
-        height = metrics.height()
+        height, metrics = self.letter_height, self._metrics
         widest = max(metrics.horizontalAdvance(f"{round(end)}") for end in (low, high))
         is_upright = self.orientation in ("left", "right")
-        room = _UPRIGHT * height if is_upright else widest + _FREE * height
+        room = UPRIGHT * height if is_upright else widest + _FREE * height
         marks = max(1.0, pixels / room)
         return next(step for step in _steps() if (high - low) / step <= marks)
 

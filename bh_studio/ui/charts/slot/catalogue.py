@@ -5,6 +5,7 @@ from __future__ import annotations
 from bh_studio.ui.charts.chart import Chart
 from bh_studio.ui.charts.count_histogram import CountHistogram
 from bh_studio.ui.charts.difference_map import DifferenceMap
+from bh_studio.ui.charts.divergence_chart import DivergenceChart
 from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.layer_chart import LayerChart
 from bh_studio.ui.charts.limit_chart import LimitChart
@@ -12,5 +13,6 @@ from bh_studio.ui.charts.probability_chart import ProbabilityChart
 from bh_studio.ui.charts.utilisation_map import UtilisationMap
 
 CHARTS: tuple[type[Chart], ...] = (
-    LayerChart, HeatMap, DifferenceMap, UtilisationMap, CountHistogram, LimitChart, ProbabilityChart
+    LayerChart, HeatMap, DifferenceMap, UtilisationMap, CountHistogram, LimitChart,
+    ProbabilityChart, DivergenceChart,
 )  # fmt: skip
