@@ -157,6 +157,11 @@ class Chart(QWidget):
         return self.shown.sides[self.first_side :] if self.is_of_one_side else ()
 
     @property
+    def overlaid(self) -> tuple[ShownSide, ...]:
+        """The sides that are drawn over each other."""
+        return () if self.is_of_one_side else self.shown.written
+
+    @property
     def side(self) -> ShownSide:
         """The one that is drawn: the one that was chosen, or else the last."""
         offered = self.offered

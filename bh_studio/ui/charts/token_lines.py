@@ -64,6 +64,10 @@ class TokenLines(Chart):
         """The sides of which the numbers are known."""
         return tuple(side for side in self.shown.written if self.values_of(side) is not None)
 
+    @property
+    def overlaid(self) -> tuple[ShownSide, ...]:
+        return self.known
+
     def draw(self) -> None:
         known = self.known
         tokens = max(max(side.most_tokens for side in known), _LEAST_TOKENS)

@@ -307,9 +307,8 @@ class ChartSlot(QFrame):
         chart = self.chart
         offered = chart.offered
         self.side_picker.setVisible(len(offered) > 0)
-        written = () if chart.is_of_one_side else self._shown.written
-        self._key.show_sides(written)
-        self._key.setVisible(bool(written))
+        self._key.show_sides(chart.overlaid)
+        self._key.setVisible(bool(chart.overlaid))
         names = [
             (side.number, side.name, f"{side.title}: {side.about.routing}") for side in offered
         ]

@@ -59,7 +59,7 @@ def svg_of(chart: Chart) -> bytes:
 
 
 def _sides(chart: Chart) -> tuple[ShownSide, ...]:
-    return (chart.side,) if chart.is_of_one_side else chart.shown.written
+    return (chart.side,) if chart.is_of_one_side else chart.overlaid
 
 
 def _line(chart: Chart) -> float:

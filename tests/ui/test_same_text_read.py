@@ -1,0 +1,103 @@
+"""A text that the embedded model reads, in the window and on disk as in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytestqt.qtbot import QtBot
+
+from bh_studio.cli.tables.same_text import table
+from bh_studio.engine.protocol.texts import shipped_text
+from bh_studio.engine.reading import Result, read
+from bh_studio.engine.records.journal import Journal
+from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.rules import parse_rule
+from bh_studio.settings import Settings
+from bh_studio.ui.engine_thread import Engine
+from bh_studio.ui.main_window import MainWindow
+from bh_studio.ui.remembered import restore
+from bh_studio.ui.state.engine_model import EngineModel
+from bh_studio.ui.state.jobs_model import JobsModel
+from bh_studio.ui.state.session_model import SessionModel
+from bh_studio.ui.widgets.theme import Theme
+
+pytestmark = pytest.mark.usefixtures("collected")
+
+SIDES = (None, parse_rule("bh:0.05"), parse_rule("top-k:8"))
+
+
+@pytest.fixture
+def window(qtbot: QtBot, theme: Theme) -> Iterator[MainWindow]:
+    model = EngineModel(JobsModel())
+    window = MainWindow(model, SessionModel(model), theme, Settings())
+    restore(window, Settings())
+    window.resize(1280, 800)
+    window.show()
+    engine = Engine(None)
+    engine.reported.connect(model.jobs.apply)
+    engine.start()
+    model.jobs.attach(engine)
+    model.load("embedded")
+    qtbot.waitUntil(lambda: model.is_ready, timeout=120_000)
+    yield window
+    model.jobs.attach(None)
+    engine.shutdown()
+    window.models.shutdown()
+    window.hide()
+    window.deleteLater()
+
+
+def test_a_text_is_read_saved_as_the_terminal_does_and_too_long_a_one_refused(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path
+) -> None:
+    page, session = window.compare, window.session
+    source = tmp_path / "tale.txt"
+    source.write_text(shipped_text().content[:400])
+    page.settings_panel.show_sides(SIDES)
+    page.texts.open_path(source)
+    qtbot.waitUntil(lambda: page.prompt.text.name == "tale.txt", timeout=10_000)
+    with qtbot.waitSignal(session.text_read, timeout=60_000):
+        window.actions_.run.trigger()
+    page.clock.flush()
+    result = session.sides.same_text
+    assert result is not None
+    assert result.text_name == "tale.txt"
+    first, second, third = session.sides.runs
+    assert first.token_count == second.token_count == len(result.token_ids) - 1 > 60
+    assert page.answers.panels[1].text.toPlainText() == source.read_text()
+    assert first.kl is not None
+    assert third.kl is not None
+    assert not first.kl.any()
+    # The model's own number as a rule is the model's own routing.
+    assert np.abs(third.kl).max() < 1e-5
+    assert second.reading is not None
+    perplexity = f"{second.reading.perplexity:.3f}"
+    assert perplexity in table(result)
+    assert f"ppl {perplexity} " in page.answers.panels[1].numbers.text()
+
+    path = tmp_path / "tale.json"
+    window.files.save_to(path)
+    qtbot.waitUntil(lambda: window.files.is_saved, timeout=10_000)
+    saved = read(path)
+    assert isinstance(saved, Result)
+    assert isinstance(saved.record, SameTextResult)
+    assert table(saved.record) == table(result)
+    # The terminal takes its rows over.
+    journal = Journal(path)
+    document = json.loads(path.read_text())
+    journal.check("same-text", document["settings"])
+    assert journal.is_finished
+    assert {"computation", "environment", "started_at", "finished_at"} <= document.keys()
+
+    page.prompt.set_prompt(shipped_text().content)
+    window.actions_.run.trigger()
+    qtbot.waitUntil(lambda: window.errors.failure is not None, timeout=60_000)
+    assert window.errors.failure is not None
+    message = window.errors.failure.message
+    assert "tokens; this model reads at most 1,024 at once." in message
+    assert session.sides.same_text is result
+    assert not session.is_busy
