@@ -17,6 +17,7 @@ from bh_studio.engine.records.journal import Journal
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.rules import parse_rule
 from bh_studio.settings import Settings
+from bh_studio.ui.charts.utilisation_map import UtilisationMap
 from bh_studio.ui.engine_thread import Engine
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import restore
@@ -78,6 +79,22 @@ def test_a_text_is_read_saved_as_the_terminal_does_and_too_long_a_one_refused(
     perplexity = f"{second.reading.perplexity:.3f}"
     assert perplexity in table(result)
     assert f"ppl {perplexity} " in page.answers.panels[1].numbers.text()
+
+    # The inspector finds the counts of the pass again, and what another level would do.
+    window.actions_.inspector.setChecked(True)
+    session.selection.select(1, 40)
+    qtbot.waitUntil(lambda: page.inspection.token is not None, timeout=30_000)
+    token = page.inspection.token
+    assert token is not None
+    assert [layer.count for layer in token.layers] == second.counts[40].tolist()
+    assert page.inspector.message.text() == ""
+    page.inspection.try_level(0.5)
+    qtbot.waitUntil(lambda: page.inspection.run_mean is not None, timeout=30_000)
+    assert page.inspection.run_mean is not None
+    assert second.statistics.mean is not None
+    assert page.inspection.run_mean > second.statistics.mean
+    page.charts.slots[0].pick(UtilisationMap)
+    assert not page.charts.slots[0].is_empty
 
     path = tmp_path / "tale.json"
     window.files.save_to(path)

@@ -22,14 +22,15 @@ class PassRecorder(RouterCapture):
 
     def decided(self, logits: Tensor, token_id: int) -> Decided:
         """What was decided in the last pass. logits: (1, vocabulary), of which `token_id` is."""
+        return Decided(*self.decision(), choice_of(logits, token_id))
+
+    def decision(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the routers decided in the last pass: router_logits and experts of Decided."""
         router_logits, weights, indices = zip(*self.outputs, strict=True)
-        return Decided(
-            of_layers(router_logits, torch.float32),
-            experts_that_ran(
-                _of_rows(indices, torch.int64), _of_rows(weights, torch.float32), self.slots
-            ),
-            choice_of(logits, token_id),
+        ran = experts_that_ran(
+            _of_rows(indices, torch.int64), _of_rows(weights, torch.float32), self.slots
         )
+        return of_layers(router_logits, torch.float32), ran
 
 
 def _of_rows(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> np.ndarray:

@@ -91,7 +91,7 @@ class SideDecoder:
         if integration is not None:
             used = integration.parameters.used_counts(shape.experts, shape.top_k)
             self._used_of_raw = np.array(used, dtype=np.uint8)
-        self._recorder = PassRecorder(model, _most_slots(shape, integration)) if records else None
+        self._recorder = PassRecorder(model, most_slots(shape, integration)) if records else None
         self._produced = 0
         self._step: DecodeStep | None = None
         self._ahead: PendingToken | None = None
@@ -169,7 +169,7 @@ class SideDecoder:
         return self._last_reason if self._produced >= self._most_tokens else None
 
 
-def _most_slots(shape: RouterShape, integration: RoutingIntegration | None) -> int:
+def most_slots(shape: RouterShape, integration: RoutingIntegration | None) -> int:
     """Experts of a layer that can run for a position at most."""
     if integration is None or integration.parameters.mode is Mode.ANALYZE:
         return shape.top_k

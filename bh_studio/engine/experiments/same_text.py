@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from bh_studio.engine.decoding.detokenizer import texts_of
+from bh_studio.engine.decoding.pass_recorder import PassRecorder
+from bh_studio.engine.decoding.side import most_slots
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.experiments.evaluation.teacher_forcing import encode, judged, pass_counts
@@ -23,6 +25,7 @@ from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
 from bh_studio.engine.protocol.experiments import SameText
+from bh_studio.engine.records.decisions.decision import Decision
 from bh_studio.engine.records.same_text.result import SameTextResult, side_key
 from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -30,6 +33,8 @@ from bh_studio.engine.rules.parameters import RuleParameters
 # Numbers of one array over positions and vocabulary, 32 MiB in float32; a few are held at once. It
 # decides how sums are rounded, so it may not depend on the machine.
 _MOST_LOGITS = 2**23
+# Router logits of one side that are kept, in bytes: of 8,192 tokens of OLMoE.
+_MOST_KEPT = 2**25
 
 
 class SameTextLaboratory:
@@ -99,14 +104,14 @@ class SameTextLaboratory:
 
     @torch.inference_mode()
     def _reading(self, side: int) -> SideReading:
-        states = self._states(side)
+        states, decision = self._states(side, records=self._keeps_decisions)
         # Right after the pass: it may be followed by one of side A.
         counts, raw_counts = pass_counts(self._routings[side], len(states), self._loaded.shape)
         if side == 0:
             self._first_states = states
         elif self._first_states is None:
             # The reading of side A was taken over from an earlier run.
-            self._first_states = self._states(0)
+            self._first_states, _ = self._states(0, records=False)
         judgements, ranks = self._predictions(states, self._first_states)
         return SideReading(
             rule=self._definition.sides[side],
@@ -116,15 +121,27 @@ class SameTextLaboratory:
             # In one order, so that sums over them are rounded as over those of a file.
             counts=counts.astype(np.int64, order="C"),
             raw_counts=raw_counts.astype(np.int64, order="C"),
+            decision=decision,
         )
 
-    def _states(self, side: int) -> Tensor:
-        """What the last layer makes of each token but the last: (position, hidden)."""
-        model = self._loaded.model
+    @property
+    def _keeps_decisions(self) -> bool:
+        shape = self._loaded.shape
+        return len(self._ids) * shape.layers * shape.experts * 4 <= _MOST_KEPT
+
+    def _states(self, side: int, *, records: bool) -> tuple[Tensor, Decision | None]:
+        """What the last layer makes of each token but the last, (position, hidden), and what the
+        routers decided there if it `records` that."""
+        model, routing = self._loaded.model, self._routings[side]
         inputs = self._ids[None, :-1].to(model.device)
-        with self._routings[side] or nullcontext():
+        slots = most_slots(self._loaded.shape, routing)
+        recorder = PassRecorder(model, slots) if records else None
+        with routing or nullcontext(), recorder or nullcontext():
             states: Tensor = model.base_model(inputs, use_cache=False).last_hidden_state[0]
-        return states
+        if recorder is None:
+            return states, None
+        router_logits, experts = recorder.decision()
+        return states, Decision(experts, router_logits)
 
     def _predictions(self, states: Tensor, first_states: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """What `judged` says of each next token, and its rank: (3, position) and (position,)."""

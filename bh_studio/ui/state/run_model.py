@@ -12,6 +12,7 @@ from bh_studio.engine.records.counts import CountStatistics, count_statistics, t
 from bh_studio.engine.records.decisions.decision import Decision
 from bh_studio.engine.records.decisions.router_rows import HeldRows, RouterRows
 from bh_studio.engine.records.decisions.token_choices import TokenChoice, TokenChoices
+from bh_studio.engine.records.same_text.as_answer import as_answer
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.engine.records.session import SideRecord
@@ -141,21 +142,9 @@ class RunModel(QObject):
     def read(self, about: RunSide, result: SameTextResult, reading: SideReading) -> None:
         """Take what the side made of a given text: the first token is the prompt, for nothing
         predicts it."""
-        self.epoch += 1
         self._clear(about)
         self.reading = reading
-        self.token_ids = list(result.token_ids[1:])
-        self.token_texts = list(result.token_texts[1:])
-        self._counts = GrownArray.of(reading.counts.astype(np.uint8))
-        self._raw_counts = GrownArray.of(reading.raw_counts.astype(np.uint8))
-        none = (len(self.token_ids), 0)
-        self._choices = (
-            GrownArray.of(reading.log_probabilities.astype(np.float32)),
-            GrownArray.of(reading.ranks.astype(np.int32)),
-            GrownArray.of(np.zeros(none, np.int32)),
-            GrownArray.of(np.zeros(none, np.float32)),
-        )
-        self.changed.emit()
+        self.replace(as_answer(result, reading))
 
     def stop(self) -> None:
         """It was stopped before it had anything."""

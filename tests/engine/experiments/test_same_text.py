@@ -17,7 +17,11 @@ from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Finished, Notice, RowReady
 from bh_studio.engine.protocol.experiments import Evaluation, SameText
 from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
+from bh_studio.engine.records.same_text.as_answer import as_answer
 from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.routing.replay import replayed_counts
+from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import parse_rule
 from tests.engine.experiments.running import result_of, rows_of
@@ -249,3 +253,35 @@ def test_the_most_different_positions_come_by_their_divergence(loaded: LoadedMod
     found = result.most_different(10)
     assert largest[found].tolist() == sorted(largest.tolist(), reverse=True)[:10]
     assert read(loaded, None, parse_rule(f"top-k:{TOP_K}")).most_different(10) == []
+
+
+def test_what_the_routers_decided_is_kept_beside_the_rows(loaded: LoadedModel) -> None:
+    result = read(loaded, None, BH)
+    for reading in result.readings:
+        decision = reading.decision
+        assert decision is not None
+        assert decision.router_logits is not None
+        ran = (decision.experts != NO_EXPERT).sum(axis=-1)
+        np.testing.assert_array_equal(ran, reading.counts)
+        answer = as_answer(result, reading)
+        assert answer.choices is not None
+        answer.choices.check(len(answer.token_ids))
+        assert answer.router_logits is not None
+        if reading.rule is not None:
+            rule = RoutingRule(reading.rule, loaded.recording, loaded.shape)
+            counts, raw = replayed_counts(rule, answer.router_logits, len(answer.token_ids))
+            np.testing.assert_array_equal(counts, reading.counts)
+            np.testing.assert_array_equal(raw, reading.raw_counts)
+        assert "decision" not in reading.to_json()
+
+
+def test_of_a_very_long_text_it_is_not_kept(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = read(loaded, None, BH)
+    monkeypatch.setattr(same_text, "_MOST_KEPT", 100)
+    result = read(loaded, None, BH)
+    for reading, other in zip(result.readings, kept.readings, strict=True):
+        assert reading.decision is None
+        assert as_answer(result, reading).router_logits is None
+        assert reading.to_json() == other.to_json()

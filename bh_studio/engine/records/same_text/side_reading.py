@@ -11,6 +11,7 @@ import numpy as np
 from bh_studio.engine.files.lists import counted_array, finite_array
 from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.counts import CountStatistics, count_statistics
+from bh_studio.engine.records.decisions.decision import Decision
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
 
@@ -25,7 +26,8 @@ class SideReading:
     KL(side A || this side) in nats; as it is rounded in float32, it may be below 0 by about 1e-7.
     counts, raw_counts: (position, layer) int64, experts used after and before the limits while the
     token before was read, which is when this one is predicted. With a rule that only analyzes they
-    are what it would have used.
+    are what it would have used. decision: of the same positions; None where it was not kept, as in
+    files, which do not hold it.
     """
 
     rule: RuleParameters | None
@@ -34,6 +36,7 @@ class SideReading:
     kl: np.ndarray
     counts: np.ndarray
     raw_counts: np.ndarray
+    decision: Decision | None = None
 
     @property
     def nats(self) -> float:
@@ -68,7 +71,7 @@ class SideReading:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The values by name, the rule as text."""
+        """The values by name, the rule as text, without the decision."""
         return {
             "rule": None if self.rule is None else format_rule(self.rule),
             "log_probabilities": self.log_probabilities.tolist(),

@@ -21,8 +21,8 @@ from bh_studio.ui.state.selection import Selection
 
 REST_MS = 120
 _NO_LOGITS = (
-    "Of a text that all sides read no router logits are kept. To see what a rule does in each "
-    "layer, choose Write on and run the text as a prompt: its positions can be looked at too."
+    "Of a text that was read no router logits are kept in its file, nor of a very long one. Read "
+    "it again, or a part of it, to see what a rule does in each layer."
 )
 
 
@@ -183,10 +183,10 @@ class InspectionModel(QObject):
         if subject is None or former is None or subject[:3] != former[:3]:
             self._forget()
         self.problem = ""
-        is_read = subject is not None and self._sides.runs[subject.side].reading is not None
-        self._wants_token = subject is not None and subject.is_there and not is_read
+        is_unknown = subject is not None and _has_no_logits(self._sides.runs[subject.side])
+        self._wants_token = subject is not None and subject.is_there and not is_unknown
         self._wants_what_if = self._wants_token and self.level is not None
-        if is_read:
+        if is_unknown:
             self._forget()
             self.problem = _NO_LOGITS
         elif subject is not None and not subject.is_there:
@@ -259,6 +259,11 @@ class InspectionModel(QObject):
     def _take_run(self, level: float, event: Event) -> None:
         if level == self.level and isinstance(event, SideReplayed):
             self.run_mean = event.replayed.answer.mean
+
+
+def _has_no_logits(run: RunModel) -> bool:
+    """Whether a text that a side has read was kept without them."""
+    return run.reading is not None and run.router_logits is None
 
 
 def _absence(run: RunModel, token: int) -> str:
