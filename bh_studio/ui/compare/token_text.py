@@ -174,7 +174,10 @@ class TokenText(QPlainTextEdit):
         return cursor.charFormat().background().color()
 
     def token_at(self, point: QPoint) -> int | None:
-        """Index of the token drawn at `point` of the viewport."""
+        """Index of the token drawn at `point` of the viewport; None also while what is drawn is of
+        a run that was replaced since."""
+        if self._epoch != self._run.epoch:
+            return None
         block = self.cursorForPosition(point).block()
         box = self.blockBoundingGeometry(block).translated(self.contentOffset())
         if not box.contains(point):

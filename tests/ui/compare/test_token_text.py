@@ -283,6 +283,19 @@ def test_hovering_finds_the_token_under_the_pointer(desk: Desk) -> None:
     assert "no text of its own" in view.describe(1)
 
 
+def test_a_token_of_a_run_that_was_replaced_is_not_pointed_at(desk: Desk) -> None:
+    desk.start("Once")
+    desk.say([" upon", " a", " time"])
+    view = view_of(desk)
+    place = rect_of(view, 9)
+    assert view.token_at(place) == 1
+    desk.engine.finish()
+    # The next one has begun, and the frame that shows it is still to come.
+    desk.start("Once")
+    assert view.token_count == 3
+    assert view.token_at(place) is None
+
+
 def test_the_tooltip_escapes_what_a_model_wrote(desk: Desk, qtbot: QtBot) -> None:
     from PySide6.QtCore import QEvent
     from PySide6.QtGui import QHelpEvent
