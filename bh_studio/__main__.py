@@ -115,7 +115,7 @@ def _add_window_options(group: argparse._ArgumentGroup) -> None:
     add("--dtype", options.DTYPE_HELP, choices=DTYPES)
     add("--calibration", options.CALIBRATION_HELP, type=Path, metavar="FILE")
     add("--load-anyway", options.LOAD_ANYWAY_HELP, action="store_true")
-    add("--open", "show a saved session", type=Path, metavar="FILE")
+    add("--open", "show a saved session, or what sides made of a text", type=Path, metavar="FILE")
     add("--prompt", "the text to continue, or a message to an instruct model", metavar="TEXT")
     add(
         "--chat",

@@ -49,8 +49,8 @@ class Actions(QObject):
         self.kept_runs = new(
             "&Kept runs…", "Ctrl+H", "Every run, whether it was saved or not, to look through"
         )
-        self.save = new("&Save session", keys.Save, "Save the run on screen")
-        self.save_as = new("Save session &as…", "Ctrl+Shift+S", "Save the run to another file")
+        self.save = new("&Save", keys.Save, "Save what is on screen")
+        self.save_as = new("Save &as…", "Ctrl+Shift+S", "Save what is on screen to another file")
         self.export_json = new(
             "Statistics as &JSON…", None, "Write texts, counts and statistics as one JSON file"
         )
@@ -103,6 +103,16 @@ class Actions(QObject):
         self.recent_menu.setToolTipsVisible(True)
         self.recent_menu.triggered.connect(self._choose_recent)
         self._fill_menus()
+
+    @Slot(bool)
+    def show_same_text(self, is_same_text: bool) -> None:
+        """Call the commands by what they do with the prompt."""
+        self.same_text.setChecked(is_same_text)
+        self.run.setText("&Read" if is_same_text else "&Run")
+        meaning = (
+            "Have all sides read the text" if is_same_text else "Answer the prompt with all sides"
+        )
+        self.run.setToolTip(f"{meaning} (Ctrl+Return)")
 
     def show_recent(self, paths: tuple[str, ...]) -> None:
         """List `paths`, the newest first."""

@@ -151,7 +151,7 @@ class MainWindow(QMainWindow):
         ):
             action.triggered.connect(slot)
         actions.same_text.toggled.connect(self.compare.prompt.mode.choose)
-        self.compare.prompt.mode.changed.connect(actions.same_text.setChecked)
+        self.compare.prompt.mode.changed.connect(actions.show_same_text)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
             action.triggered.connect(partial(self.compare.answers.focus_side, side))

@@ -28,7 +28,7 @@ from bh_studio.ui.charts.slot.catalogue import CHARTS
 from bh_studio.ui.charts.utilisation_map import UtilisationMap
 from bh_studio.ui.remembered import remember
 from bh_studio.ui.state.session_model import RunState
-from tests.fake_engine import MODEL
+from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
 
 RULE = RuleParameters()
@@ -51,6 +51,11 @@ def read_text(desk: Desk, text: str = TALE, *rules: RuleParameters) -> SameTextR
     return result
 
 
+def turns_of(desk: Desk) -> int:
+    """Turns of the conversation that goes on."""
+    return len(desk.page.conversation.turns)
+
+
 # --- the switch ---------------------------------------------------------------------------------
 
 
@@ -63,6 +68,8 @@ def test_the_switch_says_what_the_text_is_for(desk: Desk) -> None:
     assert not prompt.mode.write_button.isChecked()
     assert actions.same_text.isChecked()
     assert prompt.run_button.text() == "Read"
+    assert actions.run.text() == "&Read"
+    assert actions.run.toolTip() == "Have all sides read the text (Ctrl+Return)"
     assert "nothing is generated" in prompt.editor.placeholderText()
     assert "read as it is" in prompt.editor.toolTip()
     assert prompt.open_button.isVisible()
@@ -77,6 +84,7 @@ def test_the_switch_says_what_the_text_is_for(desk: Desk) -> None:
     prompt.mode.write_button.click()
     assert not actions.same_text.isChecked()
     assert prompt.run_button.text() == "Run"
+    assert actions.run.text() == "&Run"
     assert panel.max_new_tokens.isEnabled()
     assert panel.seed.isEnabled()
     assert actions.reseed.isEnabled()
@@ -109,8 +117,45 @@ def test_a_message_is_read_as_any_text(chat_desk: Desk) -> None:
     read_text(desk)
     assert not desk.page.settings_panel.conversation.isVisible()
     assert desk.page.can_start_over is None
-    assert desk.page.conversation.turns == ()
+    assert turns_of(desk) == 0
     assert desk.page.prompt.prompt == TALE
+
+
+def test_a_text_ends_the_conversation_on_screen(chat_desk: Desk, tmp_path: Path) -> None:
+    desk = chat_desk
+    desk.page.prompt.set_prompt("Hello")
+    desk.window.actions_.run.trigger()
+    desk.engine.token(0, " hi")
+    desk.engine.token(1, " hi")
+    desk.engine.finish()
+    assert turns_of(desk) == 1
+    read_text(desk)
+    assert turns_of(desk) == 0
+    path = tmp_path / "tale.json"
+    desk.save(path)
+    desk.page.prompt.mode.choose(False)
+    desk.page.prompt.set_prompt("Hello")
+    desk.window.actions_.run.trigger()
+    desk.engine.token(0, " hi")
+    desk.engine.token(1, " hi")
+    desk.engine.finish()
+    assert turns_of(desk) == 1
+    desk.window.files.open_path(path)
+    desk.settle()
+    assert turns_of(desk) == 0
+
+
+def test_a_text_that_waits_for_a_model_that_can_chat_stays_a_text(
+    make_desk: Callable[..., Desk],
+) -> None:
+    desk = make_desk(show=True, answering=CHAT_MODEL)
+    desk.model.load("embedded")
+    ask(desk)
+    desk.engine.finish_load()
+    assert desk.engine.text.text.content == TALE
+    desk.engine.finish_text()
+    desk.settle()
+    assert desk.first.text.token_count == 7
 
 
 def test_half_a_character_is_refused_before_it_is_asked_for(desk: Desk) -> None:
