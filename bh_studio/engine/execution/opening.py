@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bh_studio.engine.errors import InputError
-from bh_studio.engine.files.plain_json import check_encodable
+from bh_studio.engine.files.plain_json import JsonError, check_encodable
 from bh_studio.engine.protocol.events import ResultRead, SessionRead
 from bh_studio.engine.reading import Result, read
 from bh_studio.engine.records.runs.reader import open_session
@@ -23,8 +23,8 @@ _MOST_BYTES = 128 * 2**20
 def opened(path: Path) -> SessionRead | ResultRead:
     """What is in `path`, a file or the folder of a run.
 
-    Raises InputError, JsonError and SessionError with a sentence for what cannot be shown, OSError
-    if it cannot be opened.
+    Raises InputError and SessionError with a sentence for what cannot be shown, OSError if it
+    cannot be opened.
     """
     return _result(path) if _is_json(path) else SessionRead(open_session(path))
 
@@ -42,8 +42,11 @@ def _result(path: Path) -> ResultRead:
             f"{path.name} holds something else than a text that all sides read.",
             "bh_studio.read reads it in a notebook.",
         )
-    # What is opened can be saved again.
-    check_encodable(found.document)
+    try:
+        # What is opened can be saved again.
+        check_encodable(found.document)
+    except JsonError as error:
+        raise InputError(f"{path.name} is damaged: {error}") from None
     return ResultRead(record, found.document)
 
 

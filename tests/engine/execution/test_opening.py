@@ -68,7 +68,7 @@ def test_a_disk_that_refuses_a_result_is_told(tmp_path: Path) -> None:
         (json.dumps({**DOCUMENT, "schema_version": 99}), "has schema version 99"),
         (json.dumps({**DOCUMENT, "token_ids": [1]}), "is damaged"),
         (json.dumps({**DOCUMENT, "rows": 5}), "is damaged"),
-        (json.dumps({**DOCUMENT, "note": "\ud800"}), "surrogate"),
+        (json.dumps({**DOCUMENT, "note": "\ud800"}), "a character that is no JSON"),
     ],
 )
 def test_what_is_no_such_result_is_told_in_a_sentence(
