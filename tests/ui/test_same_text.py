@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog
+from PySide6.QtWidgets import QApplication, QFileDialog
 
 from bh_studio.engine.protocol.events import Failed, JobCancelled, Notice
 from bh_studio.engine.protocol.requests import ReadText, RunKept
@@ -88,6 +88,19 @@ def test_the_switch_says_what_the_text_is_for(desk: Desk) -> None:
     assert panel.max_new_tokens.isEnabled()
     assert panel.seed.isEnabled()
     assert actions.reseed.isEnabled()
+
+
+def test_large_letters_leave_room_for_the_text(desk: Desk) -> None:
+    prompt = desk.page.prompt
+    prompt.mode.choose(True)
+    assert prompt.open_button.isVisible()
+    assert prompt.stop_button.y() == prompt.run_button.y()
+    desk.theme.set_text_percent(220)
+    QApplication.processEvents()
+    assert not prompt.open_button.isVisible()
+    assert prompt.stop_button.y() > prompt.run_button.y()
+    assert prompt.editor.width() > 0.4 * prompt.width()
+    assert desk.window.actions_.open_text.isEnabled()
 
 
 def test_a_key_changes_it(desk: Desk) -> None:

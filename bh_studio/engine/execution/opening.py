@@ -16,8 +16,9 @@ from bh_studio.engine.records.same_text.result import SameTextResult
 
 # White space before a document, and its first character.
 _HEAD_BYTES = 64
-# Four sides of a hundred thousand tokens. Read, it takes about five times as much.
-_MOST_BYTES = 128 * 2**20
+# Four sides of fifty thousand tokens. Read, it takes about five times as much, and can take twenty
+# times.
+_MOST_BYTES = 32 * 2**20
 
 
 def opened(path: Path) -> SessionRead | ResultRead:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal, Slot
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QHBoxLayout,
     QMenu,
     QPushButton,
     QToolButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -19,6 +22,8 @@ from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
 # The editor is as high as its text, within these.
 _LEAST_LINES, _MOST_LINES = 2, 6
+# Below this width the buttons stand one below the other.
+_NARROW_LETTERS = 70
 # What the style sheet puts around it, and a pixel that keeps the scroll bar away.
 _PADDING = 6
 _PLAIN = "Type the beginning of a text; all sides will continue it."
@@ -153,7 +158,7 @@ class PromptBar(QWidget):
         self.run_button.setText("Read" if is_same_text else "Run")
         self.run_button.setAccessibleName(self.run_button.text())
         self.editor.setAccessibleName("Text to read" if is_same_text else "Prompt")
-        self.open_button.setVisible(is_same_text)
+        self._give_room()
         self.edited.emit()
 
     def _offer(self, examples: tuple[str, ...]) -> None:
@@ -179,10 +184,13 @@ class PromptBar(QWidget):
         self._offer(EXAMPLES)
 
     def _lay_out(self) -> None:
-        buttons = QHBoxLayout()
-        buttons.setSpacing(GAP_SMALL)
+        self._buttons = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._buttons.setSpacing(GAP_SMALL)
         for button in (self.run_button, self.stop_button, self.open_button, self.new_button):
-            buttons.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
+            self._buttons.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
+        buttons = QVBoxLayout()
+        buttons.addLayout(self._buttons)
+        buttons.addStretch(1)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(GAP_SMALL)
@@ -191,6 +199,18 @@ class PromptBar(QWidget):
         row.addLayout(buttons)
         self.examples.setParent(self.editor)
         self.editor.installEventFilter(self)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._give_room()
+
+    def _give_room(self) -> None:
+        """Leave the text the width that the buttons have one below the other, where it is narrow;
+        a text is opened in the menu then."""
+        is_narrow = self.width() < _NARROW_LETTERS * self.fontMetrics().averageCharWidth()
+        way = QBoxLayout.Direction
+        self._buttons.setDirection(way.TopToBottom if is_narrow else way.LeftToRight)
+        self.open_button.setVisible(self.mode.is_same_text and not is_narrow)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if watched is self.editor and event.type() is QEvent.Type.Resize:
@@ -231,4 +251,5 @@ class PromptBar(QWidget):
         self.stop_button.setIcon(icon("stop", colors.alarm, colors.faint))
         self.examples.setIcon(icon("examples", colors.accent))
         self._fit_text()
+        self._give_room()
         self._place_examples()

@@ -98,7 +98,7 @@ def test_what_is_too_long_is_not_read(tmp_path: Path) -> None:
     os.truncate(path, 2**40)
     failed = answer(ReadSession(path))
     assert isinstance(failed, Failed)
-    assert "is longer than the 128 MiB that a result may have here." in failed.advice
+    assert "is longer than the 32 MiB that a result may have here." in failed.advice
 
 
 def test_a_text_is_read_under_the_name_of_its_file(tmp_path: Path) -> None:
