@@ -28,6 +28,12 @@ class Actions(QObject):
         self.reseed = new(
             "Run with a new see&d", "Ctrl+R", "Draw another seed and answer the prompt with it"
         )
+        self.former_run = new(
+            "&Earlier run of this prompt", "Alt+Left", "Show the run of this prompt before this one"
+        )
+        self.later_run = new(
+            "&Later run of this prompt", "Alt+Right", "Show the run of this prompt after this one"
+        )
         self.add_side = new("&Add a side", "Ctrl+T", "Compare with one more rule")
         self.remove_side = new(
             "Re&move side", "Ctrl+W", "Take the side away that is looked at; Ctrl+T brings one back"
@@ -142,6 +148,8 @@ class Actions(QObject):
         edit.addActions([self.next_difference, self.former_difference])
         run = self._menu("&Run")
         run.addActions([self.run, self.stop, self.reseed, self.new_conversation])
+        run.addSeparator()
+        run.addActions([self.former_run, self.later_run])
         run.addSeparator()
         run.addActions([self.add_side, self.remove_side])
         model = self._menu("&Model")

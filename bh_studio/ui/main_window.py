@@ -107,6 +107,7 @@ class MainWindow(QMainWindow):
         self.files.written.connect(self._settle_writing)
         self.files.opened.connect(self._settle_run)
         self.files.notified.connect(self.status.notify)
+        self.files.prompt_runs.changed.connect(self._sync)
         self.kept.failed.connect(self.errors.show_failure)
         self.kept.cut_off.connect(self._offer_cut_off)
         self.kept.exceeded.connect(self._offer_room)
@@ -123,6 +124,8 @@ class MainWindow(QMainWindow):
             (actions.stop, self._stop),
             (actions.new_conversation, self._start_over),
             (actions.reseed, self.compare.start_reseeded),
+            (actions.former_run, self.compare.show_former_run),
+            (actions.later_run, self.compare.show_later_run),
             (actions.add_side, self.compare.settings_panel.side_list.add),
             (actions.remove_side, self.compare.settings_panel.side_list.remove_current),
             (actions.open, self.files.open),
@@ -275,6 +278,8 @@ class MainWindow(QMainWindow):
         place, engine, actions = self.place, self.engine, self.actions_
         actions.run.setEnabled(not place.obstacle())
         actions.reseed.setEnabled(not place.obstacle() and self.compare.settings_panel.is_sampling)
+        for action in (actions.former_run, actions.later_run):
+            action.setEnabled(self.files.prompt_runs.can_change)
         sides = len(self.compare.settings_panel.sides())
         actions.add_side.setEnabled(sides < MOST_SIDES)
         actions.remove_side.setEnabled(sides > 1)

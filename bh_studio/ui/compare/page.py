@@ -20,6 +20,7 @@ from bh_studio.ui.compare.answers import Answers, new_splitter
 from bh_studio.ui.compare.chart_row import ChartRow
 from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
+from bh_studio.ui.compare.run_strip import RunStrip
 from bh_studio.ui.compare.settings_panel import SettingsPanel
 from bh_studio.ui.inspector.token_inspector import TokenInspector
 from bh_studio.ui.session_files import SessionFiles
@@ -79,6 +80,7 @@ class ComparePage(QWidget):
         self.clock = FrameClock(self)
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
+        self.runs = RunStrip(files.prompt_runs)
         self.settings_panel = SettingsPanel(theme)
         self.answers = Answers(session.sides, theme)
         self.differences = DifferenceLine(session.sides, theme)
@@ -114,6 +116,7 @@ class ComparePage(QWidget):
         column.setSpacing(GAP_SMALL)
         column.addWidget(self.prompt)
         column.addLayout(self.messages)
+        column.addWidget(self.runs)
         column.addWidget(self.charts.over(rows), 1)
         row = QHBoxLayout(self)
         row.setContentsMargins(GAP, GAP, GAP, GAP_SMALL)
@@ -140,6 +143,8 @@ class ComparePage(QWidget):
         self.conversation.message_returned.connect(self.prompt.bring_back)
         self._files.changed.connect(self._sync)
         self._files.opened.connect(self._take_parameters)
+        self._files.prompt_runs.shown.connect(self.answers.show_start)
+        self.runs.settings_wanted.connect(self._take_settings)
         self.prompt.edited.connect(self._sync)
         self.prompt.run_button.clicked.connect(self.start)
         self.prompt.stop_button.clicked.connect(self.stop)
@@ -408,17 +413,39 @@ class ComparePage(QWidget):
 
     @Slot(object)
     def _take_parameters(self, session: Session) -> None:
-        panel = self.settings_panel
         # A message that has been answered is part of the conversation; the editor is for the next.
         is_part = session.continued != session.conversation
         self.prompt.set_prompt("" if is_part else session.prompt)
-        panel.show_conversation(session)
-        panel.show_sides(session.sides)
-        panel.show_generation(session.generation)
+        self.settings_panel.show_conversation(session)
         self.answers.show_start()
         self.settled.emit()
+        self._show_settings_of(session)
+
+    @Slot()
+    def _take_settings(self) -> None:
+        if self._session.session is not None:
+            self._show_settings_of(self._session.session)
+
+    def _show_settings_of(self, session: Session) -> None:
+        panel = self.settings_panel
+        panel.show_sides(session.sides)
+        panel.show_generation(session.generation)
         difference = panel.difference(session.sides, session.generation)
         if difference:
             self.failed.emit(
                 Failed(difference, "The numbers on screen are those of the session.", "")
             )
+
+    @Slot()
+    def show_former_run(self) -> None:
+        """Show the run of this prompt before the one on screen."""
+        self._step_to_run(-1, "There is no earlier run of this prompt.")
+
+    @Slot()
+    def show_later_run(self) -> None:
+        """Show the run of this prompt after the one on screen."""
+        self._step_to_run(1, "There is no later run of this prompt.")
+
+    def _step_to_run(self, by: int, otherwise: str) -> None:
+        if not self._session.is_busy and not self._files.prompt_runs.step(by):
+            self.notified.emit(otherwise)

@@ -55,6 +55,7 @@ class SessionModel(QObject):
 
     run_accepted: the engine has taken the prompt, from then on the run is on screen. run_lost: it
     has ended without a session. run_broken_off: so it has, but what it had said is in this folder.
+    folder: that keeps the newest run; None if none does.
     """
 
     state_changed = Signal(object)
@@ -79,7 +80,7 @@ class SessionModel(QObject):
         self._run: Comparison | None = None
         self._job = 0
         self._is_accepted = False
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         # What a run that waits stands behind: the load of its model, or another job.
         self._load: LoadModel | None = None
         self._behind = 0
@@ -175,7 +176,7 @@ class SessionModel(QObject):
 
     def _ask(self, run: Comparison) -> None:
         # What is on screen stays until the engine takes the prompt: it may refuse it.
-        self._run, self._is_accepted, self._folder = run, False, None
+        self._run, self._is_accepted, self.folder = run, False, None
         self._load, self._behind = self.engine.loading, 0
         # Before it is asked for, since the answer may come before the number of the job.
         self._set_state(RunState.RUNNING if self._load is None else RunState.WAITING)
@@ -209,7 +210,7 @@ class SessionModel(QObject):
             case Progress():
                 self._accept(run)
             case KeptIn(folder):
-                self._folder = folder
+                self.folder = folder
             case Notice(text):
                 _log.info("%s", text)
                 self.sides.notice(text)
@@ -230,8 +231,8 @@ class SessionModel(QObject):
                 self._lose()
                 _log.info("Failed: %s", event.message)
                 self.failed.emit(event)
-                if self._folder is not None:
-                    self.run_broken_off.emit(self._folder)
+                if self.folder is not None:
+                    self.run_broken_off.emit(self.folder)
 
     def _accept(self, run: Comparison) -> None:
         """The first step of a run says that its prompt was accepted."""
