@@ -156,7 +156,7 @@ class Actions(QObject):
         model.addActions([self.models, self.load_embedded, self.load_folder])
         model.addSeparator()
         model.addActions([self.unload, self.save_calibration])
-        view = self._menu("&View")
+        self.view_menu = view = self._menu("&View")
         view.addActions([self.settings, self.charts, self.inspector])
         view.addSeparator()
         view.addActions(self.sides)

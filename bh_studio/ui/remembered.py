@@ -50,6 +50,7 @@ def remember(window: MainWindow) -> Settings:
 
 def _restore_comparison(page: ComparePage, settings: Settings) -> None:
     page.prompt.set_prompt(settings.prompt)
+    page.tinting.choose(settings.tint)
     panel = page.settings_panel
     try:
         sides = _sides(settings)
@@ -75,6 +76,7 @@ def _remember_comparison(page: ComparePage, settings: Settings) -> Settings:
     return dataclasses.replace(
         settings,
         prompt=page.prompt.prompt,
+        tint=page.tinting.current.name,
         sides=sides,
         generation=generation,
         chat=panel.conversation.is_chat,

@@ -18,6 +18,7 @@ from bh_studio.engine.records.terms import FinishReason
 from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import Parting
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.number_line import NumberLine
@@ -42,7 +43,9 @@ class AnswerPanel(QFrame):
 
     difference_chosen = Signal()
 
-    def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, run: RunModel, tinting: Tinting, theme: Theme, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._run = run
         self._theme = theme
@@ -53,7 +56,7 @@ class AnswerPanel(QFrame):
         self._note = QLabel()
         self._note.setProperty("role", "note")
         self._note.setWordWrap(True)
-        self.text = TokenText(run, theme)
+        self.text = TokenText(run, tinting, theme)
         self.text.setAccessibleName(f"Answer of side {run.name}")
         self.text.setAccessibleDescription("What was said before, then the tokens of the answer")
         self._empty = QLabel(f"The answer of side {run.name} will appear here.")

@@ -11,6 +11,7 @@ from bh_studio.ui.compare.answer_panel import AnswerPanel
 from bh_studio.ui.compare.find_bar import FindBar
 from bh_studio.ui.compare.finding import Finding
 from bh_studio.ui.state.run_sides import Parting, RunSides
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
 _FIRST_SIDES = 2
@@ -22,10 +23,12 @@ class Answers(QWidget):
     splitter: between the panels of the upper row. find_bar: below them, where it is wanted.
     """
 
-    def __init__(self, sides: RunSides, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, sides: RunSides, tinting: Tinting, theme: Theme, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._sides = sides
-        self.panels = tuple(AnswerPanel(run, theme) for run in sides.all_runs)
+        self.panels = tuple(AnswerPanel(run, tinting, theme) for run in sides.all_runs)
         self.splitter = new_splitter(Qt.Orientation.Horizontal)
         self._lower = new_splitter(Qt.Orientation.Horizontal)
         self._rows = new_splitter(Qt.Orientation.Vertical)

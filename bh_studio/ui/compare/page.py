@@ -30,6 +30,7 @@ from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.session_model import RunState, SessionModel
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
@@ -82,8 +83,9 @@ class ComparePage(QWidget):
         self.prompt = PromptBar(theme)
         self.runs = RunStrip(files.prompt_runs)
         self.settings_panel = SettingsPanel(theme)
-        self.answers = Answers(session.sides, theme)
-        self.differences = DifferenceLine(session.sides, theme)
+        self.tinting = Tinting(session.sides, self)
+        self.answers = Answers(session.sides, self.tinting, theme)
+        self.differences = DifferenceLine(session.sides, self.tinting, theme)
         self.charts = ChartRow(session.sides, session.selection, theme)
         self.inspection = InspectionModel(engine, session.sides, session.selection, self)
         self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
@@ -155,6 +157,7 @@ class ComparePage(QWidget):
             panel.text.token_chosen.connect(partial(self._select, side))
             panel.text.token_opened.connect(partial(self._open, side))
             panel.text.token_hovered.connect(self.charts.point_at_token)
+        self.tinting.changed.connect(self._sync)
         self.charts.failed.connect(self.failed)
         session.selection.changed.connect(self._show_selection)
         self.inspector.closed.connect(partial(self.inspector_wanted.emit, False))

@@ -23,6 +23,8 @@ from PySide6.QtWidgets import QApplication, QPlainTextEdit, QToolTip, QWidget
 
 from bh_studio.ui.compare.text_marks import Span, TextMarks
 from bh_studio.ui.state.run_model import RunModel
+from bh_studio.ui.state.tints.tint import EXPERTS
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.state.transcript import Voice
 from bh_studio.ui.widgets.copied_text import CopiedText
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
@@ -46,10 +48,14 @@ class TokenText(QPlainTextEdit):
     token_chosen = Signal(int)
     token_opened = Signal(int)
 
-    def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, run: RunModel, tinting: Tinting, theme: Theme, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._run = run
+        self._tinting = tinting
         self._theme = theme
+        self._is_tint_known = False
         self._epoch = -1
         self._starts: list[int] = []
         self._last_length = 0
@@ -74,6 +80,7 @@ class TokenText(QPlainTextEdit):
         self.verticalScrollBar().rangeChanged.connect(self._keep_end)
         self.verticalScrollBar().valueChanged.connect(self._follow_marks)
         self.selectionChanged.connect(self._keep_selection_still)
+        tinting.changed.connect(self._tint_again)
         theme.changed.connect(self.redraw)
 
     @property
@@ -102,6 +109,9 @@ class TokenText(QPlainTextEdit):
         if self._epoch != self._run.epoch:
             self._marks.forget()
             self._restart()
+        elif self._is_tint_known != self._tinting.current.is_known(self._run):
+            # What a token is tinted by may be known only of the whole run, or not be kept of it.
+            self._tint_again()
         self._append_new()
         self._keep_end()
 
@@ -191,13 +201,10 @@ class TokenText(QPlainTextEdit):
         run = self._run
         text = run.token_texts[index]
         shown = f"“{visible(text, mark_newlines=True)}”" if text else "no text of its own"
-        counts = run.counts[index]
-        counted = " (counted only)" if run.is_counted_only else ""
-        return (
-            f"Token {index}: {shown} (id {run.token_ids[index]})\n"
-            f"Experts{counted}, mean over {len(counts)} layers: {counts.mean():.2f}\n"
-            f"Fewest and most in a layer: {counts.min()} and {counts.max()}"
-        )
+        # What the tint shows goes first; the experts, which the program is about, are always told.
+        tints = dict.fromkeys((self._tinting.current, EXPERTS))
+        words = (words for tint in tints if (words := tint.words(run, index)))
+        return "\n".join((f"Token {index}: {shown} (id {run.token_ids[index]})", *words))
 
     def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802
         """The selected characters as the model wrote them."""
@@ -331,7 +338,7 @@ class TokenText(QPlainTextEdit):
         look = QTextCharFormat()
         look.setForeground(self._theme.colors.text)
         first = max(shown - 1, 0)
-        for index, mean in enumerate(run.token_means(first).tolist(), start=first):
+        for index, color in enumerate(self._colors(first), start=first):
             text = run.token_texts[index]
             self._last_length = len(text)
             if index < shown:
@@ -339,9 +346,29 @@ class TokenText(QPlainTextEdit):
             else:
                 self._starts.append(cursor.position())
             if text:
-                look.setBackground(run.scale.tint(mean, self._theme.colors.surface))
+                look.setBackground(color)
                 cursor.insertText(visible(text), look)
                 self._source += text
+        cursor.endEditBlock()
+
+    def _colors(self, first: int) -> list[QColor]:
+        """The grounds of the tokens from `first` on."""
+        tint = self._tinting.current
+        self._is_tint_known = tint.is_known(self._run)
+        return tint.colors(self._run, first, self._theme.colors.surface)
+
+    @Slot()
+    def _tint_again(self) -> None:
+        """Give all tokens on screen the colours they have now; text, place and marks stay."""
+        if self._epoch != self._run.epoch:
+            return
+        cursor, look = QTextCursor(self.document()), QTextCharFormat()
+        cursor.beginEditBlock()
+        for index, color in enumerate(self._colors(0)[: self.token_count]):
+            look.setBackground(color)
+            cursor.setPosition(self._starts[index])
+            cursor.setPosition(self._end_of(index), QTextCursor.MoveMode.KeepAnchor)
+            cursor.mergeCharFormat(look)
         cursor.endEditBlock()
 
     @Slot()

@@ -226,6 +226,12 @@ class RunModel(QObject):
         return TokenChoices(*(kept.rows for kept in self._choices))
 
     @property
+    def kl(self) -> np.ndarray | None:
+        """(token,) floating, KL(A || this side) in nats of what each token was predicted by; None
+        where the sides did not read the same tokens."""
+        return None
+
+    @property
     def statistics(self) -> CountStatistics:
         """Numbers over the tokens so far, from the same function as the saved ones."""
         if self._statistics is None:
