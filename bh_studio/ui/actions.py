@@ -93,6 +93,13 @@ class Actions(QObject):
         self.charts = new("C&harts", "F10", "Show the charts, or leave their room to the answers")
         self.charts.setCheckable(True)
         self.charts.setChecked(True)
+        self.scroll_together = new(
+            "Scroll sides to&gether",
+            "Ctrl+L",
+            "Scroll the other answers to the token at the top of the one that is scrolled",
+        )
+        self.scroll_together.setCheckable(True)
+        self.scroll_together.setChecked(True)
         self.enlarge = new("&Larger text", "Ctrl++", "Make all text larger")
         # Ctrl++ needs Shift on most keyboards, so Ctrl+= is taken too.
         self.enlarge.setShortcuts([QKeySequence("Ctrl++"), QKeySequence("Ctrl+=")])
@@ -160,6 +167,8 @@ class Actions(QObject):
         view.addActions([self.settings, self.charts, self.inspector])
         view.addSeparator()
         view.addActions(self.sides)
+        view.addSeparator()
+        view.addActions([self.scroll_together])
         view.addSeparator()
         view.addActions([self.enlarge, self.shrink, self.reset_text])
         about = self._menu("&Help")

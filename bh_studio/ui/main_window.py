@@ -151,8 +151,8 @@ class MainWindow(QMainWindow):
             (actions.about, self._show_about),
         ):
             action.triggered.connect(slot)
-        actions.view_menu.insertMenu(actions.enlarge, self.compare.differences.tint_menu)
-        actions.view_menu.insertSeparator(actions.enlarge)
+        actions.view_menu.insertMenu(actions.scroll_together, self.compare.differences.tint_menu)
+        actions.scroll_together.toggled.connect(self.compare.scroll_together)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
             action.triggered.connect(partial(self.compare.answers.focus_side, side))

@@ -25,6 +25,7 @@ def restore(window: MainWindow, settings: Settings) -> None:
     """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
     _restore_comparison(window.compare, settings)
     window.actions_.settings.setChecked(settings.settings_visible)
+    window.actions_.scroll_together.setChecked(settings.scrolls_together)
     window.compare.show_settings(settings.settings_visible)
     window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
@@ -42,6 +43,7 @@ def remember(window: MainWindow) -> Settings:
         _remember_comparison(window.compare, settings),
         text_percent=window.theme.text_percent,
         charts_visible=window.compare.wants_charts,
+        scrolls_together=window.compare.answers.scrolls_together,
         settings_visible=window.compare.wants_settings,
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),
         splitters={name: splitter.sizes() for name, splitter in window.place.splitters.items()},

@@ -76,6 +76,11 @@ class AnswerPanel(QFrame):
         """What has to be known to read this text rightly; often empty."""
         return self._note.text()
 
+    @property
+    def keeps_to_end(self) -> bool:
+        """Whether it goes with an answer that is being written."""
+        return self._run.is_running and self.text.is_following
+
     def refresh(self, parting: Parting | None) -> None:
         """Show the run as it is now. parting: of this side from the first; None before a run."""
         run = self._run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
@@ -21,6 +22,7 @@ class Answers(QWidget):
     """A panel for each side that there can be, of which as many are shown as the run has.
 
     splitter: between the panels of the upper row. find_bar: below them, where it is wanted.
+    scrolls_together: whether scrolling one answer by hand scrolls the others to the same token.
     """
 
     def __init__(
@@ -41,6 +43,9 @@ class Answers(QWidget):
         layout.setSpacing(GAP_SMALL)
         layout.addWidget(self._rows, 1)
         layout.addWidget(self.find_bar)
+        self.scrolls_together = True
+        for panel in self.panels:
+            panel.text.scrolled.connect(partial(self._scroll_others, panel))
         self._shown = 0
         self._show(_FIRST_SIDES)
 
@@ -73,6 +78,12 @@ class Answers(QWidget):
         """Mark the same token in all answers that have it, where it can be seen."""
         for panel in self.shown:
             panel.text.reveal_token(token)
+
+    def _scroll_others(self, scrolled: AnswerPanel, top: int) -> None:
+        if self.scrolls_together:
+            for panel in self.shown:
+                if panel is not scrolled and not panel.keeps_to_end:
+                    panel.text.bring_to_top(top)
 
     def _show(self, count: int) -> None:
         if count == self._shown:

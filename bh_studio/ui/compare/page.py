@@ -278,6 +278,12 @@ class ComparePage(QWidget):
         self.wants_charts = is_wanted
         self._fold_charts()
 
+    @Slot(bool)
+    def scroll_together(self, is_wanted: bool) -> None:
+        """Scroll all answers with the one that is scrolled by hand, or each by itself."""
+        self.answers.scrolls_together = is_wanted
+        self.changed.emit()
+
     def _fold_charts(self) -> None:
         has_room = self.height() >= _FOLDED_LINES * self.fontMetrics().lineSpacing()
         is_shown = has_room if self.wants_charts is None else self.wants_charts

@@ -6,7 +6,7 @@ import bisect
 import html
 from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, Signal, Slot
+from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import (
     QColor,
     QFont,
@@ -19,7 +19,7 @@ from PySide6.QtGui import (
     QTextLine,
     QTextOption,
 )
-from PySide6.QtWidgets import QApplication, QPlainTextEdit, QToolTip, QWidget
+from PySide6.QtWidgets import QAbstractSlider, QApplication, QPlainTextEdit, QToolTip, QWidget
 
 from bh_studio.ui.compare.text_marks import Span, TextMarks
 from bh_studio.ui.state.run_model import RunModel
@@ -32,6 +32,10 @@ from bh_studio.ui.widgets.visible_text import visible
 
 # Keys of the number pad count as modified.
 _PLAIN = (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier)
+_PAGES = (
+    QAbstractSlider.SliderAction.SliderPageStepAdd.value,
+    QAbstractSlider.SliderAction.SliderPageStepSub.value,
+)
 
 
 class TokenText(QPlainTextEdit):
@@ -41,12 +45,15 @@ class TokenText(QPlainTextEdit):
     replaces characters one for one; so copying returns the model's own characters.
 
     token_chosen: a person looks at this token. token_opened: and wants to know more of it.
+    scrolled: a person has scrolled, by the wheel, the bar or keys, and this is at the top now, as
+    `top` has it.
     """
 
     following_changed = Signal(bool)
     token_hovered = Signal(int)
     token_chosen = Signal(int)
     token_opened = Signal(int)
+    scrolled = Signal(int)
 
     def __init__(
         self, run: RunModel, tinting: Tinting, theme: Theme, parent: QWidget | None = None
@@ -66,6 +73,10 @@ class TokenText(QPlainTextEdit):
         self._hovered = -1
         self._mouse_held = False
         self._pressed_at: QPoint | None = None
+        # An action of the bar is told before what it does, or after, and the wheel sends many.
+        self._told_later = QTimer(self)
+        self._told_later.setSingleShot(True)
+        self._told_later.timeout.connect(self._tell_scrolled)
         self.setProperty("role", "answer")
         self.setReadOnly(True)
         self.setUndoRedoEnabled(False)
@@ -139,6 +150,28 @@ class TokenText(QPlainTextEdit):
         """Show how it begins; following stops."""
         self._set_following(False)
         self.verticalScrollBar().setValue(0)
+
+    @property
+    def top(self) -> int:
+        """The first token that begins in the line at the top or below it; below 0, so many
+        characters before the answer."""
+        place = self.cursorForPosition(QPoint(0, GAP_SMALL)).position()
+        if not self._starts or place < self._starts[0]:
+            return place - self._answer_start
+        return min(bisect.bisect_left(self._starts, place), self.token_count - 1)
+
+    def bring_to_top(self, top: int) -> None:
+        """Scroll so that `top` is what it is there, as far as there is text; following stops."""
+        if top >= 0 and self._starts:
+            place = self._starts[min(top, self.token_count - 1)]
+        else:
+            place = max(self._answer_start + min(top, 0), 0)
+        self._set_following(False)
+        block = self.document().findBlock(place)
+        # Lines are broken when they are first looked at.
+        self.blockBoundingRect(block)
+        line = block.layout().lineForTextPosition(place - block.position())
+        self.verticalScrollBar().setValue(block.firstLineNumber() + max(line.lineNumber(), 0))
 
     def show_token(self, index: int) -> None:
         """Scroll to a token and mark it; following stops."""
@@ -250,6 +283,7 @@ class TokenText(QPlainTextEdit):
         super().keyPressEvent(event)
         if self.verticalScrollBar().value() != before:
             self._note_place()
+            self._told_later.start(0)
 
     def changeEvent(self, event: QEvent) -> None:
         marked = self._marked
@@ -397,6 +431,10 @@ class TokenText(QPlainTextEdit):
         index = bisect.bisect_right(self._starts, position) - 1
         return index if index >= 0 else None
 
+    @property
+    def _answer_start(self) -> int:
+        return self._starts[0] if self._starts else self.document().characterCount() - 1
+
     def _is_in_sight(self, index: int) -> bool:
         return self._is_within(index, self.viewport().height())
 
@@ -435,12 +473,18 @@ class TokenText(QPlainTextEdit):
     def _follow_marks(self) -> None:
         self._marks.follow_view()
 
-    @Slot()
-    def _note_action(self) -> None:
-        # Sent for the wheel, the keys and the slider, before the value changes; never for
-        # scrolling by the program.
+    @Slot(int)
+    def _note_action(self, action: int) -> None:
+        # Sent for the wheel, the keys and the slider, before the value changes, or after it for a
+        # page; never for scrolling by the program.
         bar = self.verticalScrollBar()
         self._set_following(bar.sliderPosition() >= bar.maximum())
+        if bar.sliderPosition() != bar.value() or action in _PAGES:
+            self._told_later.start(0)
+
+    @Slot()
+    def _tell_scrolled(self) -> None:
+        self.scrolled.emit(self.top)
 
     def _note_place(self) -> None:
         bar = self.verticalScrollBar()
