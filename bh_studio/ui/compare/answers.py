@@ -79,6 +79,11 @@ class Answers(QWidget):
         for panel in self.shown:
             panel.text.reveal_token(token)
 
+    def mark_token(self, token: int) -> None:
+        """Mark the same token in all answers that have come to it; what is read stays in sight."""
+        for panel in self.shown:
+            panel.text.mark_token(token)
+
     def _scroll_others(self, scrolled: AnswerPanel, top: int) -> None:
         if self.scrolls_together:
             for panel in self.shown:

@@ -400,7 +400,7 @@ class ComparePage(QWidget):
         self.charts.refresh()
         if (place := self._session.selection.place) is not None:
             # The others may have come to this token by now.
-            self.answers.show_token(place.token)
+            self.answers.mark_token(place.token)
         if not self.inspector.isHidden():
             self.inspector.refresh()
 

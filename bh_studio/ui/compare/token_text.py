@@ -194,14 +194,22 @@ class TokenText(QPlainTextEdit):
     def reveal_token(self, index: int) -> None:
         """Mark a token, and scroll to it where it is out of sight; without one mark nothing."""
         if not 0 <= index < self.token_count:
-            self._marked = None
-            self._marks.show_token(None)
+            self.mark_token(index)
         elif index != self._marked:
             if self._is_in_sight(index):
                 self._mark(index)
                 self._set_following(False)
             else:
                 self.show_token(index)
+
+    def mark_token(self, index: int) -> None:
+        """Mark a token wherever it stands; without one mark nothing."""
+        if 0 <= index < self.token_count:
+            if index != self._marked:
+                self._mark(index)
+        elif self._marked is not None:
+            self._marked = None
+            self._marks.show_token(None)
 
     @property
     def marked_token(self) -> int | None:

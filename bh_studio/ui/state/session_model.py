@@ -81,6 +81,8 @@ class SessionModel(QObject):
         self._job = 0
         self._is_accepted = False
         self.folder: Path | None = None
+        # What the answers on screen are to: prompt, what precedes it, and the model.
+        self._answered: tuple[object, ...] = ()
         # What a run that waits stands behind: the load of its model, or another job.
         self._load: LoadModel | None = None
         self._behind = 0
@@ -157,6 +159,7 @@ class SessionModel(QObject):
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
         check_session(session)
+        self._answered = (session.prompt, session.conversation, session.model.fingerprint)
         self.selection.clear()
         self.sides.begin(
             session.prompt, session.sides, session.generation, session.model, session.conversation
@@ -168,6 +171,7 @@ class SessionModel(QObject):
         """Forget what is on screen; ignored while a run is in flight."""
         if self.is_busy:
             return
+        self._answered = ()
         self.selection.clear()
         self.sides.reset()
         self._set_session(None)
@@ -243,7 +247,11 @@ class SessionModel(QObject):
         if self.state is RunState.WAITING:
             self._set_state(RunState.RUNNING)
         precedes = conversation_of(run, model)
-        self.selection.clear()
+        former, self._answered = self._answered, (run.prompt, precedes, model.fingerprint)
+        place = self.selection.place
+        # Who has changed a rule, and runs the same again, goes on looking at the same token.
+        if self._answered != former or (place is not None and place.side >= len(run.sides)):
+            self.selection.clear()
         self.sides.begin(run.prompt, run.sides, run.generation, model, precedes)
         self._set_session(None)
         self.run_accepted.emit(run)
