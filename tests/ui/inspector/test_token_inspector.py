@@ -461,7 +461,7 @@ def test_a_token_stays_inspected_while_the_prompt_is_run_again(desk: Desk) -> No
     page.clock.flush()
     settle(desk)
     assert desk.session.selection.place == Place(1, 6, 3)
-    waiting = "Side B has not come to token 6 yet; it is shown as soon as it has."
+    waiting = "Waiting until side B comes to token 6."
     assert inspector.message.text() == waiting
     for index, word in enumerate(words):
         for side in (0, 1):

@@ -256,8 +256,8 @@ def _absence(run: RunModel, token: int) -> str:
     if -len(run.prompt_counts) <= token < run.token_count:
         return ""
     if run.is_running and (token >= 0 or run.prompt_tokens is None):
-        where = f"token {token}" if token >= 0 else "this position of its prompt"
-        return f"Side {run.name} has not come to {where} yet; it is shown as soon as it has."
+        what = f"comes to token {token}" if token >= 0 else "has read its prompt"
+        return f"Waiting until side {run.name} {what}."
     if token >= 0:
         return f"Side {run.name} has no token {token}; it has said {run.token_count}."
     return f"The prompt of side {run.name} has only {len(run.prompt_counts)} positions before that."
