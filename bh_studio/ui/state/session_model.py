@@ -29,8 +29,9 @@ from bh_studio.engine.protocol.events import (
 from bh_studio.engine.protocol.experiments import Comparison, conversation_of
 from bh_studio.engine.protocol.requests import Body, LoadModel
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import Conversation, GenerationParameters
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.sides import Sides
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.run_sides import RunSides, check_session
 from bh_studio.ui.state.selection import Selection
@@ -159,9 +160,7 @@ class SessionModel(QObject):
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
         check_session(session)
-        self._answered = (session.prompt, session.conversation, session.model.fingerprint)
-        self.selection.clear()
-        self.sides.begin(
+        self._begin_sides(
             session.prompt, session.sides, session.generation, session.model, session.conversation
         )
         self.sides.replace(session)
@@ -247,14 +246,25 @@ class SessionModel(QObject):
         if self.state is RunState.WAITING:
             self._set_state(RunState.RUNNING)
         precedes = conversation_of(run, model)
-        former, self._answered = self._answered, (run.prompt, precedes, model.fingerprint)
-        place = self.selection.place
-        # Who has changed a rule, and runs the same again, goes on looking at the same token.
-        if self._answered != former or (place is not None and place.side >= len(run.sides)):
-            self.selection.clear()
-        self.sides.begin(run.prompt, run.sides, run.generation, model, precedes)
+        self._begin_sides(run.prompt, run.sides, run.generation, model, precedes)
         self._set_session(None)
         self.run_accepted.emit(run)
+
+    def _begin_sides(
+        self,
+        prompt: str,
+        sides: Sides,
+        generation: GenerationParameters,
+        model: ModelInfo,
+        precedes: Conversation | None,
+    ) -> None:
+        former, self._answered = self._answered, (prompt, precedes, model.fingerprint)
+        place = self.selection.place
+        # Who has changed a rule and runs the same again, or goes back to a run of the same, goes on
+        # looking at the same token.
+        if self._answered != former or (place is not None and place.side >= len(sides)):
+            self.selection.clear()
+        self.sides.begin(prompt, sides, generation, model, precedes)
 
     def _lose(self) -> None:
         """A run has ended without a session; one that was never accepted leaves no trace."""

@@ -254,13 +254,13 @@ def test_the_same_run_again_is_looked_at_where_it_was(
     engine.begin()
     assert screen.selection.place == Place(1, 0, 3)
     session = engine.finish()
-    # So it is for a session from a file, which is opened with nothing selected.
+    # So it is for an earlier run that is shown again.
     screen.show_session(session)
-    assert place_of(screen) is None
+    assert place_of(screen) == Place(1, 0, 3)
     screen.selection.select(2, 0)
     screen.run("Once", others, GENERATION)
     engine.begin()
-    assert place_of(screen) == Place(2, 0, None)
+    assert place_of(screen) == Place(2, 0, 3)
 
 
 @pytest.mark.parametrize(
