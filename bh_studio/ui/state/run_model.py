@@ -47,7 +47,8 @@ class RunModel(QObject):
     """The tokens, counts and times of one side, growing while the engine works.
 
     name: its letter. about: what it is; None before it is begun. prompt_tokens: those of all that
-    stands before the answer; None before they are read.
+    stands before the answer; None before they are read. prompt_token_ids: which they are, as soon
+    as it is known.
     `epoch` changes when the content is replaced; while it stays, tokens are only appended, and
     only the last token's text may still grow.
     """
@@ -73,6 +74,7 @@ class RunModel(QObject):
         self._seconds = GrownArray((), np.float64)
         self._prompt_counts = np.zeros((0, layers), np.uint8)
         self.prompt_tokens: int | None = None
+        self.prompt_token_ids: tuple[int, ...] = ()
         self._logits: GrownArray | None = None
         self._experts: GrownArray | None = None
         self._choices: tuple[GrownArray, ...] | None = None
@@ -90,6 +92,11 @@ class RunModel(QObject):
         """Forget the last run; there is nothing to show."""
         self.epoch += 1
         self._clear(None)
+        self.changed.emit()
+
+    def take_prompt(self, token_ids: tuple[int, ...]) -> None:
+        """Take which tokens stand before the answer."""
+        self.prompt_token_ids = token_ids
         self.changed.emit()
 
     def read_prompt(self, read: PromptRead) -> None:
@@ -132,6 +139,7 @@ class RunModel(QObject):
         self._seconds = GrownArray.of(record.token_seconds)
         self._prompt_counts = record.prompt_expert_counts
         self.prompt_tokens = len(record.prompt_token_ids)
+        self.prompt_token_ids = record.prompt_token_ids
         self._logits = self._experts = self._choices = None
         self._record = record
         self._statistics = None

@@ -79,6 +79,11 @@ class RunSides(QObject):
             self.notices += (text,)
             self.changed.emit()
 
+    def take_prompts(self, token_ids: Sequence[tuple[int, ...]]) -> None:
+        """Take what each side reads before it answers."""
+        for run, ids in zip(self.runs, token_ids, strict=True):
+            run.take_prompt(ids)
+
     def read_prompt(self, event: PromptRead) -> None:
         """Take what one side decided over its prompt."""
         self.runs[event.side].read_prompt(event)

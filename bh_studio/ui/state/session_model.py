@@ -22,6 +22,7 @@ from bh_studio.engine.protocol.events import (
     Notice,
     Progress,
     PromptRead,
+    RunBegan,
     SideFinished,
     TokenGenerated,
     Waiting,
@@ -217,6 +218,8 @@ class SessionModel(QObject):
             case Notice(text):
                 _log.info("%s", text)
                 self.sides.notice(text)
+            case RunBegan(header):
+                self.sides.take_prompts(header.prompt_token_ids)
             case PromptRead():
                 self.sides.read_prompt(event)
             case TokenGenerated():

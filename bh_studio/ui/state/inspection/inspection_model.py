@@ -72,6 +72,7 @@ class InspectionModel(QObject):
         selection.changed.connect(self._follow)
         sides.changed.connect(self._follow)
         engine.jobs.attached.connect(self._begin_anew)
+        engine.model_changed.connect(self.changed)
 
     def watch(self, is_watched: bool) -> None:
         """Ask from now on, or no more."""
@@ -87,6 +88,28 @@ class InspectionModel(QObject):
     def rule(self) -> RuleParameters | None:
         """The rule of that side; None for the model's own routing, and without a side."""
         return None if self._subject is None else self._subject.rule
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Whether the model of the run is loaded, so that the text of any token is known."""
+        loaded, runs = self._engine.model, self._sides.runs
+        about = runs[0].about if runs else None
+        return bool(loaded and about and loaded.fingerprint == about.model.fingerprint)
+
+    def texts(self) -> Callable[[int], str | None]:
+        """What gives the text of a token id: of any where there is a vocabulary, else of one that a
+        side has said."""
+        if self.has_vocabulary:
+            return self._of_vocabulary
+        said: dict[int, str] = {}
+        for run in self._sides.runs:
+            for token_id, text in zip(run.token_ids, run.token_texts, strict=True):
+                said.setdefault(token_id, text)
+        return said.get
+
+    def _of_vocabulary(self, token_id: int) -> str | None:
+        vocabulary = self._engine.vocabulary
+        return vocabulary[token_id] if 0 <= token_id < len(vocabulary) else None
 
     @property
     def is_waiting(self) -> bool:
