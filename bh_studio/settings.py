@@ -38,7 +38,8 @@ class Settings:
     """Remembered values. sides: the rules as texts, "own" for the model's own routing. generation:
     parameters by name. The window checks these values. rule: of earlier versions, which had one.
 
-    charts_visible: None leaves it to the room there is.
+    charts_visible: None leaves it to the room there is. tint: what the background of tokens says.
+    scrolls_together: whether the answers of all sides do.
     same_text: whether all sides read the prompt as it is, rather than write on from it.
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
@@ -57,6 +58,8 @@ class Settings:
     text_percent: int = 100
     settings_visible: bool = True
     charts_visible: bool | None = None
+    tint: str = "experts"
+    scrolls_together: bool = True
     geometry: str = ""
     splitters: dict[str, list[int]] = field(default_factory=dict)
     recent_sessions: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -40,20 +41,33 @@ _TOKEN, _LAYER = 30, 7
 _SIZES = ("1024x640", "1280x800", "1920x1080")
 _SCHEMES = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
 _PATIENCE_S = 120.0
-# The rules of the sides, and whether a token is inspected. "start" has not run yet, and of those in
-# _READ the sides read a given text.
-_STATES = {
-    "start": (("bh:0.05",), False),
-    "two": (("bh:0.05",), False),
-    "inspector": (("bh:0.05",), True),
-    "three": (("bh:0.05", "cut:0.04"), False),
-    "four": (("bh:0.05", "cut:0.04", "entropy:0.8"), True),
-    "same-text": (("bh:0.05",), False),
-    "same-text-four": (("bh:0.05", "cut:0.04", "top-k:4"), True),
-}
-
-_READ = ("same-text", "same-text-four")
+# Characters of the text that sides read.
 _TEXT = 950
+
+
+@dataclass(frozen=True)
+class _State:
+    """rules: of the sides beside the model's own routing. earlier: what the prompt was answered
+    with before. is_same_text: whether the sides read a given text. "start" has not run yet."""
+
+    rules: tuple[str, ...] = ("bh:0.05",)
+    is_inspected: bool = False
+    earlier: tuple[str, ...] = ()
+    is_same_text: bool = False
+
+
+_STATES = {
+    "start": _State(),
+    "two": _State(),
+    "inspector": _State(is_inspected=True),
+    "runs": _State(earlier=("bh:0.01", "bh:0.1")),
+    "three": _State(("bh:0.05", "cut:0.04")),
+    "four": _State(("bh:0.05", "cut:0.04", "entropy:0.8"), is_inspected=True),
+    "same-text": _State(is_same_text=True),
+    "same-text-four": _State(
+        ("bh:0.05", "cut:0.04", "top-k:4"), is_inspected=True, is_same_text=True
+    ),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,16 +108,19 @@ def _write(
     page = window.compare
     panel = page.settings_panel
     for state in states:
-        rules, is_inspected = _STATES[state]
-        panel.show_sides((None, *map(parse_rule, rules)))
+        wanted = _STATES[state]
+        session.clear()
         panel.show_generation(GenerationParameters(_TOKENS))
-        page.prompt.mode.choose(state in _READ)
-        page.prompt.set_prompt(shipped_text().content[:_TEXT] if state in _READ else _PROMPT)
-        if state != "start":
-            window.actions_.run.trigger()
-            _until(app, lambda: not session.is_busy and session.sides.runs[0].token_count > 0)
-        window.actions_.inspector.setChecked(is_inspected)
-        if is_inspected:
+        page.prompt.mode.choose(wanted.is_same_text)
+        text = shipped_text().content[:_TEXT]
+        page.prompt.set_prompt(text if wanted.is_same_text else _PROMPT)
+        for rules in (*((rule,) for rule in wanted.earlier), wanted.rules):
+            panel.show_sides((None, *map(parse_rule, rules)))
+            if state != "start":
+                window.actions_.run.trigger()
+                _until(app, lambda: not session.is_busy and session.sides.runs[0].token_count > 0)
+        window.actions_.inspector.setChecked(wanted.is_inspected)
+        if wanted.is_inspected:
             session.selection.select(1, _TOKEN, _LAYER)
             _until(app, lambda: page.inspection.token is not None or bool(page.inspection.problem))
         for size in sizes:

@@ -108,6 +108,7 @@ class MainWindow(QMainWindow):
         self.files.opened.connect(self._settle_run)
         self.files.text_opened.connect(self._settle_run)
         self.files.notified.connect(self.status.notify)
+        self.files.prompt_runs.changed.connect(self._sync)
         self.kept.failed.connect(self.errors.show_failure)
         self.kept.cut_off.connect(self._offer_cut_off)
         self.kept.exceeded.connect(self._offer_room)
@@ -124,6 +125,8 @@ class MainWindow(QMainWindow):
             (actions.stop, self._stop),
             (actions.new_conversation, self._start_over),
             (actions.reseed, self.compare.start_reseeded),
+            (actions.former_run, self.compare.show_former_run),
+            (actions.later_run, self.compare.show_later_run),
             (actions.add_side, self.compare.settings_panel.side_list.add),
             (actions.remove_side, self.compare.settings_panel.side_list.remove_current),
             (actions.open, self.files.open),
@@ -152,6 +155,8 @@ class MainWindow(QMainWindow):
             action.triggered.connect(slot)
         actions.same_text.toggled.connect(self.compare.prompt.mode.choose)
         self.compare.prompt.mode.changed.connect(actions.show_same_text)
+        actions.view_menu.insertMenu(actions.scroll_together, self.compare.differences.tint_menu)
+        actions.scroll_together.toggled.connect(self.compare.scroll_together)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
             action.triggered.connect(partial(self.compare.answers.focus_side, side))
@@ -279,6 +284,8 @@ class MainWindow(QMainWindow):
         place, engine, actions = self.place, self.engine, self.actions_
         actions.run.setEnabled(not place.obstacle())
         actions.reseed.setEnabled(not place.obstacle() and self.compare.settings_panel.is_sampling)
+        for action in (actions.former_run, actions.later_run):
+            action.setEnabled(self.files.prompt_runs.can_change)
         sides = len(self.compare.settings_panel.sides())
         actions.add_side.setEnabled(sides < MOST_SIDES)
         actions.remove_side.setEnabled(sides > 1)

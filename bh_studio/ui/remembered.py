@@ -26,6 +26,7 @@ def restore(window: MainWindow, settings: Settings) -> None:
     """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
     _restore_comparison(window.compare, settings)
     window.actions_.settings.setChecked(settings.settings_visible)
+    window.actions_.scroll_together.setChecked(settings.scrolls_together)
     window.compare.show_settings(settings.settings_visible)
     window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
@@ -43,6 +44,7 @@ def remember(window: MainWindow) -> Settings:
         _remember_comparison(window.compare, settings),
         text_percent=window.theme.text_percent,
         charts_visible=window.compare.wants_charts,
+        scrolls_together=window.compare.answers.scrolls_together,
         settings_visible=window.compare.wants_settings,
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),
         splitters={name: splitter.sizes() for name, splitter in window.place.splitters.items()},
@@ -52,6 +54,7 @@ def remember(window: MainWindow) -> Settings:
 def _restore_comparison(page: ComparePage, settings: Settings) -> None:
     page.prompt.set_prompt(settings.prompt)
     page.prompt.mode.choose(settings.same_text)
+    page.tinting.choose(settings.tint)
     panel = page.settings_panel
     try:
         sides = _sides(settings)
@@ -79,6 +82,7 @@ def _remember_comparison(page: ComparePage, settings: Settings) -> Settings:
     return dataclasses.replace(
         settings,
         prompt=page.prompt.prompt,
+        tint=page.tinting.of_written.name,
         sides=sides,
         generation=generation,
         same_text=page.prompt.mode.is_same_text,

@@ -56,6 +56,11 @@ def turns_of(desk: Desk) -> int:
     return len(desk.page.conversation.turns)
 
 
+def runs_of(desk: Desk) -> int:
+    """Runs that there are tabs for."""
+    return len(desk.window.files.prompt_runs.runs)
+
+
 # --- the switch ---------------------------------------------------------------------------------
 
 
@@ -255,13 +260,18 @@ def test_while_it_is_read_the_whole_text_is_there(desk: Desk) -> None:
     assert desk.first.text.token_count == 7
 
 
-def test_what_should_be_known_stays(desk: Desk) -> None:
+def test_what_should_be_known_stays(desk: Desk, tmp_path: Path) -> None:
     ask(desk)
     desk.engine.begin_text()
     desk.engine.report(Notice("The null is small."))
     desk.engine.finish_text()
     desk.settle()
     assert desk.page.differences.notice.text() == "The null is small."
+    path = tmp_path / "tale.json"
+    desk.save(path)
+    desk.window.files.open_path(path)
+    desk.settle()
+    assert desk.page.differences.notice.text() == ""
 
 
 def test_a_refused_text_leaves_what_is_on_screen(desk: Desk) -> None:
@@ -535,3 +545,37 @@ def test_a_chart_that_was_chosen_stays(desk: Desk) -> None:
     picker.activated.emit(picker.currentIndex())
     read_text(desk)
     assert isinstance(desk.slots[1].chart, LimitChart)
+
+
+def test_kl_tints_what_was_read_and_experts_what_is_written(desk: Desk) -> None:
+    tinting = desk.page.tinting
+    assert tinting.current.name == "experts"
+    read_text(desk)
+    assert tinting.current.name == "kl"
+    assert desk.first.text.tint_of(6) == desk.theme.colors.surface
+    assert desk.second.text.tint_of(6) != desk.theme.colors.surface
+    # Each keeps what a person chooses for it, and what is written is remembered.
+    tinting.choose("rank")
+    assert remember(desk.window).tint == "experts"
+    desk.page.prompt.mode.choose(False)
+    desk.finished_run()
+    assert tinting.current.name == "experts"
+    read_text(desk)
+    assert tinting.current.name == "rank"
+
+
+def test_a_text_is_no_run_of_the_prompt_before_it(desk: Desk) -> None:
+    desk.finished_run()
+    assert runs_of(desk) == 1
+    read_text(desk)
+    assert runs_of(desk) == 0
+    assert desk.window.files.prompt_runs.current is None
+
+
+def test_the_selected_token_is_kept_where_another_rule_reads_the_same(desk: Desk) -> None:
+    read_text(desk)
+    desk.session.selection.select(1, 3)
+    read_text(desk, TALE, dataclasses.replace(RULE, level=0.01))
+    assert desk.session.selection.place == (1, 3, None)
+    read_text(desk, f"{TALE}.")
+    assert desk.session.selection.place is None

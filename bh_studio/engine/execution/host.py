@@ -81,6 +81,7 @@ class Host:
     def _load(self, request: LoadModel, cancel: CancelToken) -> Events:
         yield LoadProgress("Starting PyTorch")
         with without_collection():
+            from bh_studio.engine.decoding.detokenizer import vocabulary_of
             from bh_studio.engine.loading import load_prepared, prepare_load
             from bh_studio.engine.models.memory import release_memory
             from bh_studio.engine.models.plan import MemoryShortageError, plan_load
@@ -105,7 +106,7 @@ class Host:
             traceback.clear_frames(error.__traceback__)
             release_memory()
             raise
-        yield ModelLoaded(self.loaded.info)
+        yield ModelLoaded(self.loaded.info, vocabulary_of(self.loaded.tokenizer))
 
     def _unload(self) -> Events:
         if self.loaded is not None:

@@ -41,9 +41,10 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class ModelLoaded:
-    """The model answers requests from now on."""
+    """The model answers requests from now on. vocabulary: (token id,) the text of each token."""
 
     model: ModelInfo
+    vocabulary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

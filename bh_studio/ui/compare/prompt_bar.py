@@ -15,7 +15,7 @@ from PySide6.QtWidgets import (
 )
 
 from bh_studio.engine.protocol.texts import Text
-from bh_studio.ui.compare.mode_switch import ModeSwitch
+from bh_studio.ui.compare.reading.mode_switch import ModeSwitch
 from bh_studio.ui.widgets.exact_text_edit import ExactTextEdit
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtGui import QFont
 
+from bh_studio.ui.inspector.token_words import quoted
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import RunSides
-from bh_studio.ui.widgets.visible_text import visible
 
 _Index = QModelIndex | QPersistentModelIndex
 _NOWHERE = QModelIndex()
@@ -19,7 +19,7 @@ _HEADS = ("Side", "Rank", "Token", "Id", "P")
 _MEANINGS = (
     "Which side",
     "Place among all tokens by probability",
-    "Its text, where a side of this run has said it",
+    "Its text; without the model of this run, only where a side has said it",
     "Its number in the vocabulary",
     "Probability, before temperature and top-p",
 )
@@ -92,19 +92,21 @@ class ChoiceTable(QAbstractTableModel):
         return None
 
 
-def candidates_at(sides: RunSides, token: int, texts: Mapping[int, str]) -> list[Candidate]:
-    """What each side could have said at a token. texts: by token id, where they are known."""
-    return [one for run in sides.runs for one in _of_side(run, token, texts)]
+def candidates_at(
+    sides: RunSides, token: int, text_of: Callable[[int], str | None]
+) -> list[Candidate]:
+    """What each side could have said at a token. text_of: gives the text of an id, if known."""
+    return [one for run in sides.runs for one in _of_side(run, token, text_of)]
 
 
-def _of_side(run: RunModel, token: int, texts: Mapping[int, str]) -> list[Candidate]:
+def _of_side(run: RunModel, token: int, text_of: Callable[[int], str | None]) -> list[Candidate]:
     choices = run.choices
     if choices is None or not 0 <= token < min(run.token_count, len(choices.ranks)):
         return []
     said = run.token_ids[token]
     ids = choices.top_ids[token].tolist()
     found = [
-        Candidate(run.name, rank, top, texts.get(top), math.exp(logarithm), top == said)
+        Candidate(run.name, rank, top, text_of(top), math.exp(logarithm), top == said)
         for rank, (top, logarithm) in enumerate(
             zip(ids, choices.top_log_probabilities[token].tolist(), strict=True), start=1
         )
@@ -128,12 +130,12 @@ def _cells(candidate: Candidate) -> tuple[str, ...]:
 
 def _text(candidate: Candidate) -> str:
     text = candidate.text
-    return "" if text is None else f"“{visible(text, mark_newlines=True)}”"
+    return "" if text is None else quoted(text)
 
 
 def _sentence(candidate: Candidate) -> str:
     verb = "said" if candidate.is_chosen else "could have said"
-    what = _text(candidate) or "a token that no side has said"
+    what = _text(candidate) or "a token of unknown text"
     return (
         f"Side {candidate.side} {verb} {what} (id {candidate.token_id}), rank {candidate.rank}, "
         f"probability {candidate.probability:.4g}"

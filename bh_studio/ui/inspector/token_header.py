@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
 
 from bh_studio.engine.rules.sides import MOST_SIDES, side_letter
 from bh_studio.ui.inspector.token_words import mean_experts, parting_words, token_title
+from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.elided_label import ElidedLabel
@@ -33,9 +34,15 @@ class TokenHeader(QWidget):
     closed = Signal()
 
     def __init__(
-        self, sides: RunSides, selection: Selection, theme: Theme, parent: QWidget | None = None
+        self,
+        inspection: InspectionModel,
+        sides: RunSides,
+        selection: Selection,
+        theme: Theme,
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
+        self._inspection = inspection
         self._sides = sides
         self._selection = selection
         self._theme = theme
@@ -98,7 +105,7 @@ class TokenHeader(QWidget):
                 button.hide()
             return
         run, token = sides.runs[place.side], place.token
-        title = token_title(run, token)
+        title = token_title(run, token, self._inspection.texts())
         self.title.setText(title)
         self.title.setToolTip(plain_tooltip(title))
         is_said = 0 <= token < run.token_count

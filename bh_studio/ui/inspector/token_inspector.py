@@ -21,7 +21,7 @@ from bh_studio.ui.inspector.expert_table import ExpertTable, taken_experts
 from bh_studio.ui.inspector.rank_strip import RankStrip
 from bh_studio.ui.inspector.rows_view import RowsView
 from bh_studio.ui.inspector.token_header import TokenHeader
-from bh_studio.ui.inspector.token_words import mismatch_words, said_texts
+from bh_studio.ui.inspector.token_words import mismatch_words
 from bh_studio.ui.inspector.what_if_panel import WhatIfPanel
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
@@ -70,7 +70,7 @@ class TokenInspector(QFrame):
         self._patience.timeout.connect(self._show_parts)
         self.setProperty("role", "card")
         self.setAccessibleName("Token inspector")
-        self.header = TokenHeader(sides, selection, theme)
+        self.header = TokenHeader(inspection, sides, selection, theme)
         self.strip = RankStrip(theme)
         self.figure = CriterionFigure(theme)
         self.what_if = WhatIfPanel(inspection, theme)
@@ -212,13 +212,18 @@ class TokenInspector(QFrame):
         runs = self._sides.runs
         token = 0 if place is None else place.token
         # Texts that are said later are taken at the end, not looked for with every frame.
-        shown = (place, *((run.epoch, run.token_count > token, run.is_running) for run in runs))
+        known = self._inspection.has_vocabulary
+        shown = (
+            place,
+            known,
+            *((run.epoch, run.token_count > token, run.is_running) for run in runs),
+        )
         if shown == self._chosen:
             return
         self._chosen = shown
         candidates = []
         if place is not None:
-            candidates = candidates_at(self._sides, token, said_texts(self._sides))
+            candidates = candidates_at(self._sides, token, self._inspection.texts())
         self.choices.show_candidates(candidates)
         is_given = self._sides.is_same_text
         self._choice_title.setText(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bh_studio.engine.records.decisions.token_inspection import InspectedToken
@@ -15,13 +17,21 @@ KEPT_NOTE = "Recorded router logits are kept: in a real run later layers would d
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
 
-def token_title(run: RunModel, token: int) -> str:
-    """What the token is called, with its text; of the prompt only where it stands."""
-    if token < 0:
-        return f"Prompt, {-token} before the answer"
+def token_title(run: RunModel, token: int, text_of: Callable[[int], str | None]) -> str:
+    """What the token is called, with its text. text_of: gives that of an id, if known."""
     if token >= run.token_count:
         return f"Token {token}"
-    return f"Token {token} “{visible(run.token_texts[token], mark_newlines=True)}”"
+    if token >= 0:
+        return f"Token {token} {quoted(run.token_texts[token])}"
+    place = run.position(token)
+    known = 0 <= place < len(run.prompt_token_ids)
+    text = text_of(run.prompt_token_ids[place]) if known else None
+    return f"Prompt token {place}" + ("" if text is None else f" {quoted(text)}")
+
+
+def quoted(text: str) -> str:
+    """A token's text on one line."""
+    return f"“{visible(text, mark_newlines=True)}”"
 
 
 def mean_experts(run: RunModel, token: int) -> float | None:
@@ -30,15 +40,6 @@ def mean_experts(run: RunModel, token: int) -> float | None:
     if not -len(counts) <= row < len(counts):
         return None
     return float(counts[row].mean())
-
-
-def said_texts(sides: RunSides) -> dict[int, str]:
-    """The text of each token id that a side has said; of others it is not known."""
-    texts: dict[int, str] = {}
-    for run in sides.runs:
-        for token_id, text in zip(run.token_ids, run.token_texts, strict=True):
-            texts.setdefault(token_id, text)
-    return texts
 
 
 def parting_words(sides: RunSides, token: int) -> str:

@@ -48,8 +48,8 @@ class EngineState(Enum):
 class EngineModel(QObject):
     """Owns the state of the engine and the loaded model's description.
 
-    model: the loaded one. loaded, loading: what was asked for when it was loaded, and what is
-    loading now. load_progress: how far that is.
+    model: the loaded one. vocabulary: of that, (token id,) the text of each token. loaded, loading:
+    what was asked for when it was loaded, and what is loading now. load_progress: how far that is.
     """
 
     state_changed = Signal(object)
@@ -66,6 +66,7 @@ class EngineModel(QObject):
         self.jobs = jobs
         self.state = EngineState.NO_MODEL
         self.model: ModelInfo | None = None
+        self.vocabulary: tuple[str, ...] = ()
         self.loaded: LoadModel | None = None
         self.loading: LoadModel | None = None
         self.load_progress: LoadProgress | None = None
@@ -154,9 +155,9 @@ class EngineModel(QObject):
                 # The former model goes before the new one is read.
                 self.model = self.loaded = None
                 self.model_changed.emit()
-            case ModelLoaded(model):
+            case ModelLoaded(model, vocabulary):
                 self._end_load()
-                self.model, self.loaded = model, request
+                self.model, self.loaded, self.vocabulary = model, request, vocabulary
                 self._set_state(EngineState.READY)
                 self.model_changed.emit()
             case LoadRefused():

@@ -49,8 +49,9 @@ class RunSide:
 class RunModel(QObject):
     """The tokens, counts and times of one side, growing while the engine works.
 
-    name: its letter. about: what it is; None before it is begun. reading: what it made of a given
-    text; None where it writes one.
+    name: its letter. about: what it is; None before it is begun. prompt_tokens: those of all that
+    stands before the answer; None before they are read. prompt_token_ids: which they are, as soon
+    as it is known. reading: what it made of a given text; None where it writes one.
     `epoch` changes when the content is replaced; while it stays, tokens are only appended, and
     only the last token's text may still grow.
     """
@@ -75,6 +76,8 @@ class RunModel(QObject):
         self._raw_counts = GrownArray((layers,), np.uint8)
         self._seconds = GrownArray((), np.float64)
         self._prompt_counts = np.zeros((0, layers), np.uint8)
+        self.prompt_tokens: int | None = None
+        self.prompt_token_ids: tuple[int, ...] = ()
         self._logits: GrownArray | None = None
         self._experts: GrownArray | None = None
         self._choices: tuple[GrownArray, ...] | None = None
@@ -95,9 +98,16 @@ class RunModel(QObject):
         self._clear(None)
         self.changed.emit()
 
+    def take_prompt(self, token_ids: tuple[int, ...]) -> None:
+        """Take which tokens stand before the answer."""
+        self.prompt_token_ids = token_ids
+        self.changed.emit()
+
     def read_prompt(self, read: PromptRead) -> None:
         """Take what was decided at the positions of the prompt."""
         self._prompt_counts = read.expert_counts
+        # The last of them predicts the answer's first token, and is counted there.
+        self.prompt_tokens = len(read.expert_counts) + 1
         self._decide(read.decision)
         self.changed.emit()
 
@@ -132,6 +142,8 @@ class RunModel(QObject):
         self._raw_counts = GrownArray.of(record.raw_counts)
         self._seconds = GrownArray.of(record.token_seconds)
         self._prompt_counts = record.prompt_expert_counts
+        self.prompt_tokens = len(record.prompt_token_ids)
+        self.prompt_token_ids = record.prompt_token_ids
         self._logits = self._experts = self._choices = None
         self._record = record
         self._statistics = None
@@ -196,6 +208,14 @@ class RunModel(QObject):
         return len(self.token_ids)
 
     @property
+    def most_tokens(self) -> int:
+        """It may say: what was asked for, as far as the model has room for it."""
+        if self.about is None:
+            return 0
+        room = self.about.model.context_length - (self.prompt_tokens or 0)
+        return min(self.about.most_tokens, max(room, 1))
+
+    @property
     def counts(self) -> np.ndarray:
         """(token, layer) uint8, experts used."""
         return self._counts.rows
@@ -245,8 +265,8 @@ class RunModel(QObject):
 
     @property
     def kl(self) -> np.ndarray | None:
-        """(token,) float64, nats, KL(side A || this side) where each token was predicted; None
-        where sides did not read the same tokens."""
+        """(token,) floating, KL(A || this side) in nats of what each token was predicted by; None
+        where the sides did not read the same tokens."""
         return None if self.reading is None else self.reading.kl
 
     @property

@@ -78,8 +78,9 @@ class RunSides(QObject):
         """Start all sides anew for a prompt."""
         self._begin(sides_of(prompt, sides, generation, model, conversation))
 
-    def _begin(self, abouts: Sequence[RunSide]) -> None:
+    def _begin(self, abouts: Sequence[RunSide], *, is_same_text: bool = False) -> None:
         self._clear(len(abouts))
+        self.is_same_text = is_same_text
         for run, about in zip(self.runs, abouts, strict=True):
             run.begin(about)
         for run in self.all_runs[len(abouts) :]:
@@ -88,15 +89,15 @@ class RunSides(QObject):
     def begin_text(self, definition: SameText, model: ModelInfo) -> None:
         """Start all sides anew to read a given text."""
         abouts = _readers(definition.sides, model)
-        self._begin([_reading(about, definition.text.content) for about in abouts])
-        self.is_same_text = True
+        whole = [_reading(about, definition.text.content) for about in abouts]
+        self._begin(whole, is_same_text=True)
 
-    def show_text(self, result: SameTextResult) -> None:
-        """Take what all sides made of a text."""
-        notices = self.notices if self.is_same_text else ()
+    def show_text(self, result: SameTextResult, notices: tuple[str, ...] = ()) -> None:
+        """Take what all sides made of a text, and what a person should know of it."""
         abouts = _readers(result.sides, result.model)
-        self._begin([_reading(about, "".join(result.token_texts)) for about in abouts])
-        self.is_same_text, self.same_text, self.notices = True, result, notices
+        whole = [_reading(about, "".join(result.token_texts)) for about in abouts]
+        self._begin(whole, is_same_text=True)
+        self.same_text, self.notices = result, notices
         first, *others = result.token_texts
         for run, about, reading in zip(self.runs, abouts, result.readings, strict=False):
             run.read(_reading(about, first, len(others)), result, reading)
@@ -111,6 +112,11 @@ class RunSides(QObject):
         if text not in self.notices:
             self.notices += (text,)
             self.changed.emit()
+
+    def take_prompts(self, token_ids: Sequence[tuple[int, ...]]) -> None:
+        """Take what each side reads before it answers."""
+        for run, ids in zip(self.runs, token_ids, strict=True):
+            run.take_prompt(ids)
 
     def read_prompt(self, event: PromptRead) -> None:
         """Take what one side decided over its prompt."""
@@ -233,7 +239,7 @@ def _readers(sides: Sequence[RuleParameters | None], model: ModelInfo) -> list[R
     ]
 
 
-def _reading(about: RunSide, text: str, most_tokens: int = 1) -> RunSide:
+def _reading(about: RunSide, text: str, most_tokens: int = 0) -> RunSide:
     """The same side with `text` above its tokens, of which there may be so many."""
     passage = Passage(Voice.CONTINUED, text)
     return replace(about, passages=(passage,), most_tokens=most_tokens)

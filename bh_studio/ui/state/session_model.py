@@ -23,6 +23,7 @@ from bh_studio.engine.protocol.events import (
     Notice,
     Progress,
     PromptRead,
+    RunBegan,
     SideFinished,
     TokenGenerated,
     Waiting,
@@ -34,8 +35,9 @@ from bh_studio.engine.records.journal import Journal
 from bh_studio.engine.records.result_document import result_document
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.session import Session
-from bh_studio.engine.records.terms import Conversation, GenerationParameters
+from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.sides import Sides
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.run_sides import RunSides, check_session, check_text
 from bh_studio.ui.state.selection import Selection
@@ -62,7 +64,7 @@ class SessionModel(QObject):
     one, or none has read it yet. run_accepted: the engine has taken the prompt or the text, from
     then on the run is on screen. text_read: all sides have read the text, or those that were not
     stopped before. run_lost: it has ended without a session. run_broken_off: so it has, but what it
-    had said is in this folder.
+    had said is in this folder. folder: that keeps the newest run; None if none does.
     """
 
     state_changed = Signal(object)
@@ -90,7 +92,9 @@ class SessionModel(QObject):
         self._journal = Journal(None)
         self._job = 0
         self._is_accepted = False
-        self._folder: Path | None = None
+        self.folder: Path | None = None
+        # What the answers on screen are to: prompt, what precedes it, and the model.
+        self._answered: tuple[object, ...] = ()
         # What a run that waits stands behind: the load of its model, or another job.
         self._load: LoadModel | None = None
         self._behind = 0
@@ -178,8 +182,7 @@ class SessionModel(QObject):
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
         check_session(session)
-        self.selection.clear()
-        self.sides.begin(
+        self._begin_sides(
             session.prompt, session.sides, session.generation, session.model, session.conversation
         )
         self.sides.replace(session)
@@ -195,9 +198,7 @@ class SessionModel(QObject):
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
         check_text(result)
-        self.selection.clear()
-        generation = GenerationParameters()
-        self.sides.begin(result.token_texts[0], result.sides, generation, result.model, None)
+        self._keep_place((result.text_sha256, result.model.fingerprint), len(result.sides))
         self.sides.show_text(result)
         self._set_session(None, document)
 
@@ -205,6 +206,7 @@ class SessionModel(QObject):
         """Forget what is on screen; ignored while a run is in flight."""
         if self.is_busy:
             return
+        self._answered = ()
         self.selection.clear()
         self.sides.reset()
         self._set_session(None)
@@ -217,7 +219,7 @@ class SessionModel(QObject):
 
     def _ask(self, run: Comparison | SameText) -> None:
         # What is on screen stays until the engine takes the prompt: it may refuse it.
-        self._run, self._is_accepted, self._folder = run, False, None
+        self._run, self._is_accepted, self.folder = run, False, None
         self._load, self._behind = self.engine.loading, 0
         # Before it is asked for, since the answer may come before the number of the job.
         self._set_state(RunState.RUNNING if self._load is None else RunState.WAITING)
@@ -256,10 +258,12 @@ class SessionModel(QObject):
             case Progress():
                 self._accept(run)
             case KeptIn(folder):
-                self._folder = folder
+                self.folder = folder
             case Notice(text):
                 _log.info("%s", text)
                 self.sides.notice(text)
+            case RunBegan(header):
+                self.sides.take_prompts(header.prompt_token_ids)
             case PromptRead():
                 self.sides.read_prompt(event)
             case TokenGenerated():
@@ -267,7 +271,7 @@ class SessionModel(QObject):
             case SideFinished():
                 self.sides.finish(event)
             case Finished(SameTextResult() as result):
-                self.sides.show_text(result)
+                self.sides.show_text(result, self.sides.notices)
                 self._end()
                 self._set_session(None, result_document(self._journal, result))
                 self.text_read.emit()
@@ -284,8 +288,8 @@ class SessionModel(QObject):
                 self._lose()
                 _log.info("Failed: %s", event.message)
                 self.failed.emit(event)
-                if self._folder is not None:
-                    self.run_broken_off.emit(self._folder)
+                if self.folder is not None:
+                    self.run_broken_off.emit(self.folder)
 
     def _accept(self, run: Comparison | SameText) -> None:
         """The first step of a run says that its prompt was accepted."""
@@ -295,14 +299,33 @@ class SessionModel(QObject):
         self._is_accepted = True
         if self.state is RunState.WAITING:
             self._set_state(RunState.RUNNING)
-        self.selection.clear()
         if isinstance(run, SameText):
+            self._keep_place((run.text.sha256, model.fingerprint), len(run.sides))
             self.sides.begin_text(run, model)
         else:
             precedes = conversation_of(run, model)
-            self.sides.begin(run.prompt, run.sides, run.generation, model, precedes)
+            self._begin_sides(run.prompt, run.sides, run.generation, model, precedes)
         self._set_session(None)
         self.run_accepted.emit(run)
+
+    def _begin_sides(
+        self,
+        prompt: str,
+        sides: Sides,
+        generation: GenerationParameters,
+        model: ModelInfo,
+        precedes: Conversation | None,
+    ) -> None:
+        self._keep_place((prompt, precedes, model.fingerprint), len(sides))
+        self.sides.begin(prompt, sides, generation, model, precedes)
+
+    def _keep_place(self, answered: tuple[object, ...], sides: int) -> None:
+        """Who has changed a rule and runs the same again, or goes back to a run of the same, goes
+        on looking at the same token; else at nothing."""
+        former, self._answered = self._answered, answered
+        place = self.selection.place
+        if self._answered != former or (place is not None and place.side >= sides):
+            self.selection.clear()
 
     def _lose(self) -> None:
         """A run has ended without a session; one that was never accepted leaves no trace."""

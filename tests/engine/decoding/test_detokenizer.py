@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer
+from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer, vocabulary_of
 
 TEXTS = [
     "plain English, with  two spaces\n\nand a new paragraph",
@@ -60,3 +60,12 @@ def test_long_answers_stay_whole(tokenizer: PreTrainedTokenizerFast) -> None:
     detokenizer = StreamingDetokenizer(tokenizer, [])
     pieces = [detokenizer.add(token_id) for token_id in tokenizer(text).input_ids]
     assert "".join(pieces) + detokenizer.finish() == text
+
+
+def test_the_vocabulary_has_each_token_s_own_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    vocabulary = vocabulary_of(tokenizer)
+    assert len(vocabulary) == len(tokenizer)
+    assert vocabulary == tuple(
+        tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        for token_id in range(len(tokenizer))
+    )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QGuiApplication, QTextCursor
-from PySide6.QtWidgets import QAbstractScrollArea, QWidget
+from PySide6.QtWidgets import QAbstractScrollArea, QApplication, QWidget
 
-from bh_studio.engine.protocol.requests import InspectToken
+from bh_studio.engine.protocol.events import ModelLoaded
+from bh_studio.engine.protocol.requests import InspectToken, LoadModel
 from bh_studio.engine.rules import parse_rule
 from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.inspector.token_inspector import HINT, TokenInspector
@@ -147,7 +148,7 @@ def test_the_header_leads_into_the_prompt_and_to_the_other_side(desk: Desk) -> N
     select(desk, 1, 0)
     inspector.header.former.click()
     settle(desk)
-    assert inspector.header.title.text() == "Prompt, 1 before the answer"
+    assert inspector.header.title.text() == "Prompt token 1"
     assert inspector.header.identity.text() == ""
     inspector.header.former.click()
     assert desk.session.selection.place == Place(1, -2, None)
@@ -445,3 +446,56 @@ def test_everything_that_takes_the_focus_has_a_name(desk: Desk) -> None:
         and not isinstance(widget.parent(), QAbstractScrollArea)
     ]
     assert nameless == []
+
+
+def test_a_token_stays_inspected_while_the_prompt_is_run_again(desk: Desk) -> None:
+    words = [f" word{number}" if number % 9 else "\n" for number in range(1, 400)]
+    finished_run(desk, words)
+    select(desk, 1, 6, 3)
+    page, inspector = desk.page, desk.page.inspector
+    desk.window.actions_.inspector.trigger()
+    settle(desk)
+    assert page.inspection.token is not None
+    page.settings_panel.show_sides((None, parse_rule("cut:0.1")))
+    desk.window.actions_.run.trigger()
+    desk.engine.begin()
+    page.clock.flush()
+    settle(desk)
+    assert desk.session.selection.place == Place(1, 6, 3)
+    waiting = "Waiting until side B comes to token 6."
+    assert inspector.message.text() == waiting
+    for index, word in enumerate(words):
+        for side in (0, 1):
+            desk.engine.token(side, word, 5 if side else 8)
+        if index in (3, 6, 7, 300):
+            page.clock.flush()
+            QApplication.processEvents()
+    settle(desk)
+    shown = inspector.shown_token
+    assert shown is not None
+    assert shown.rule == parse_rule("cut:0.1")
+    assert inspector.message.text() != waiting
+    for panel in page.answers.shown:
+        bar = panel.text.verticalScrollBar()
+        assert panel.text.marked_token == 6
+        # It is marked where it stands; what is written goes on being followed.
+        assert panel.text.is_following
+        assert bar.value() == bar.maximum() > 0
+
+
+def test_texts_that_nobody_said_are_known_while_the_model_is_loaded(desk: Desk) -> None:
+    words = tuple(f"<{number}>" for number in range(2000))
+    desk.model.load("embedded")
+    desk.engine.report(ModelLoaded(desk.engine.model, words), desk.engine.job_of(LoadModel))
+    inspector = opened(desk)
+    select(desk, 1, 0)
+    texts = [candidate.text for candidate in inspector.choices.candidates]
+    assert None not in texts
+    inspector.header.former.click()
+    settle(desk)
+    assert inspector.header.title.text() == "Prompt token 1 “<2>”"
+    desk.model.unload()
+    desk.engine.unload()
+    select(desk, 1, 0)
+    select(desk, 1, -1)
+    assert inspector.header.title.text() == "Prompt token 1"

@@ -27,13 +27,13 @@ _NO_LOGITS = (
 
 
 class _Subject(NamedTuple):
-    """What is asked about. is_there: whether the side has come to that token."""
+    """What is asked about. absence: why the side has no such token, a sentence; empty if it has."""
 
     side: int
     epoch: int
     rule: RuleParameters | None
     token: int
-    is_there: bool
+    absence: str
 
 
 class InspectionModel(QObject):
@@ -76,6 +76,7 @@ class InspectionModel(QObject):
         selection.changed.connect(self._follow)
         sides.changed.connect(self._follow)
         engine.jobs.attached.connect(self._begin_anew)
+        engine.model_changed.connect(self.changed)
 
     def watch(self, is_watched: bool) -> None:
         """Ask from now on, or no more."""
@@ -91,6 +92,28 @@ class InspectionModel(QObject):
     def rule(self) -> RuleParameters | None:
         """The rule of that side; None for the model's own routing, and without a side."""
         return None if self._subject is None else self._subject.rule
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Whether the model of the run is loaded, so that the text of any token is known."""
+        loaded, runs = self._engine.model, self._sides.runs
+        about = runs[0].about if runs else None
+        return bool(loaded and about and loaded.fingerprint == about.model.fingerprint)
+
+    def texts(self) -> Callable[[int], str | None]:
+        """What gives the text of a token id: of any where there is a vocabulary, else of one that a
+        side has said."""
+        if self.has_vocabulary:
+            return self._of_vocabulary
+        said: dict[int, str] = {}
+        for run in self._sides.runs:
+            for token_id, text in zip(run.token_ids, run.token_texts, strict=True):
+                said.setdefault(token_id, text)
+        return said.get
+
+    def _of_vocabulary(self, token_id: int) -> str | None:
+        vocabulary = self._engine.vocabulary
+        return vocabulary[token_id] if 0 <= token_id < len(vocabulary) else None
 
     @property
     def is_waiting(self) -> bool:
@@ -175,24 +198,18 @@ class InspectionModel(QObject):
         run = self._sides.runs[place.side]
         if run.about is None:
             return None
-        is_there = -len(run.prompt_counts) <= place.token < run.token_count
-        return _Subject(place.side, run.epoch, run.about.rule, place.token, is_there)
+        absence = _absence(run, place.token)
+        return _Subject(place.side, run.epoch, run.about.rule, place.token, absence)
 
     def _take_subject(self, former: _Subject | None) -> None:
         subject = self._subject
         if subject is None or former is None or subject[:3] != former[:3]:
             self._forget()
-        self.problem = ""
-        is_unknown = subject is not None and _has_no_logits(self._sides.runs[subject.side])
-        self._wants_token = subject is not None and subject.is_there and not is_unknown
+        self.problem = "" if subject is None else subject.absence
+        self._wants_token = subject is not None and not subject.absence
         self._wants_what_if = self._wants_token and self.level is not None
-        if is_unknown:
-            self._forget()
-            self.problem = _NO_LOGITS
-        elif subject is not None and not subject.is_there:
+        if self.problem:
             self.token = self.what_if = None
-            run = self._sides.runs[subject.side]
-            self.problem = _absence(run, subject.token)
 
     # --- what it asks ---
 
@@ -261,13 +278,15 @@ class InspectionModel(QObject):
             self.run_mean = event.replayed.answer.mean
 
 
-def _has_no_logits(run: RunModel) -> bool:
-    """Whether a text that a side has read was kept without them."""
-    return run.reading is not None and run.router_logits is None
-
-
 def _absence(run: RunModel, token: int) -> str:
-    """Why a side has no such token, a sentence."""
+    """Why a side has no such token, or nothing to say of it, a sentence; empty if it has."""
+    if run.reading is not None and run.router_logits is None:
+        return _NO_LOGITS
+    if -len(run.prompt_counts) <= token < run.token_count:
+        return ""
+    if run.is_running and (token >= 0 or run.prompt_tokens is None):
+        what = f"comes to token {token}" if token >= 0 else "has read its prompt"
+        return f"Waiting until side {run.name} {what}."
     if token >= 0:
         return f"Side {run.name} has no token {token}; it has said {run.token_count}."
     return f"The prompt of side {run.name} has only {len(run.prompt_counts)} positions before that."

@@ -1,0 +1,1 @@
+"""What all sides read: the switch to it, and texts from files."""
