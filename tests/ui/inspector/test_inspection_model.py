@@ -219,3 +219,14 @@ def test_an_answer_about_what_is_no_longer_selected_is_dropped(bench: Bench) -> 
     bench.selection.clear()
     bench.settle()
     assert (bench.inspection.token, bench.inspection.problem) == (None, "")
+
+
+def test_sides_that_became_fewer_while_nobody_watches_are_not_asked_about(bench: Bench) -> None:
+    bench.start()
+    bench.say([" a"])
+    bench.finish()
+    bench.selection.select(1, 0)
+    assert bench.inspection.run is bench.runs[1]
+    bench.inspection.watch(False)
+    bench.start((None,))
+    assert bench.inspection.run is None

@@ -86,7 +86,9 @@ class InspectionModel(QObject):
     @property
     def run(self) -> RunModel | None:
         """The side that is looked at."""
-        return None if self._subject is None else self._sides.runs[self._subject.side]
+        subject, runs = self._subject, self._sides.runs
+        # The sides may have become fewer while nobody watches.
+        return runs[subject.side] if subject is not None and subject.side < len(runs) else None
 
     @property
     def rule(self) -> RuleParameters | None:
