@@ -42,7 +42,7 @@ class Settings:
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
     most_history_gb: what kept runs may take before the oldest are offered for removal.
-    model_device, model_dtype: what the models dialog chose last. recent_models: folders and hub
+    model_device, model_dtype: what the page of models chose last. recent_models: folders and hub
     names, the newest first.
     """
 

@@ -29,10 +29,7 @@ def restore(window: MainWindow, settings: Settings) -> None:
     window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
         window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
-    for name, splitter in window.place.splitters.items():
-        sizes = settings.splitters.get(name, [])
-        if len(sizes) == splitter.count() and sum(sizes) > 0:
-            splitter.setSizes(sizes)
+    window.compare.show_sizes(settings.splitters)
 
 
 def remember(window: MainWindow) -> Settings:
@@ -44,7 +41,7 @@ def remember(window: MainWindow) -> Settings:
         charts_visible=window.compare.wants_charts,
         settings_visible=window.compare.wants_settings,
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),
-        splitters={name: splitter.sizes() for name, splitter in window.place.splitters.items()},
+        splitters={**settings.splitters, **window.compare.sizes()},
     )
 
 

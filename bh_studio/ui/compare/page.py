@@ -22,6 +22,7 @@ from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
 from bh_studio.ui.compare.settings_panel import SettingsPanel
 from bh_studio.ui.inspector.token_inspector import TokenInspector
+from bh_studio.ui.place import Place
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.difference_stops import next_difference, no_difference_words
@@ -44,16 +45,15 @@ _MOST_OF_WIDTH = 0.42
 _LEAST_LETTERS = 72
 
 
-class ComparePage(QWidget):
+class ComparePage(Place):
     """A place of the window: reads the session model, changes it only through its commands.
 
-    changed: something that a frame asks of a place is another now. failed: with what to tell.
-    settled: what was told before is no matter any more. messages: where a frame tells it.
+    changed: something that a frame asks of it is another now. failed: with what to tell.
+    settled: what was told before is no matter any more.
     charts_shown: whether they are on screen now.
     notified: something was done that cannot be seen. inspector_wanted: whether a person wants to
     see it. wants_charts: whether a person wants to see them; None leaves it to the room there is.
-    settings_shown: whether the settings are on screen now. splitters: by the names under which
-    their sizes are remembered.
+    settings_shown: whether the settings are on screen now.
     """
 
     changed = Signal()
@@ -109,14 +109,12 @@ class ComparePage(QWidget):
             "charts": self.charts.splitter,
             "rows": rows,
         }
-        self.messages = QVBoxLayout()
         column = QVBoxLayout()
         column.setSpacing(GAP_SMALL)
         column.addWidget(self.prompt)
-        column.addLayout(self.messages)
         column.addWidget(self.charts.over(rows), 1)
         row = QHBoxLayout(self)
-        row.setContentsMargins(GAP, GAP, GAP, GAP_SMALL)
+        row.setContentsMargins(GAP, 0, GAP, GAP_SMALL)
         row.setSpacing(GAP)
         row.addWidget(self.settings_panel)
         row.addLayout(column, 1)
@@ -157,7 +155,7 @@ class ComparePage(QWidget):
         self.inspector.add_rule.connect(self._add_rule)
         self.settings_panel.side_list.changed.connect(self._show_sides)
 
-    # --- what a frame asks of a place ---
+    # --- what a frame asks of it ---
 
     @property
     def title(self) -> str:

@@ -85,7 +85,6 @@ class CalibrationChoice(QWidget):
 def _button(words: str, name: str, meaning: str) -> QPushButton:
     button = QPushButton(words)
     button.setProperty("role", "plain")
-    button.setAutoDefault(False)
     button.setAccessibleName(name)
     button.setToolTip(meaning)
     return button

@@ -284,6 +284,16 @@ QToolButton[role="tool"]:hover, QToolButton[role="tool"]:checked {{
 }}
 QToolButton[role="tool"]:focus {{ border: 1px solid {c["accent"]}; }}
 QToolButton[role="tool"]::menu-indicator {{ image: none; }}
+QFrame[role="rail"] {{ border: none; border-right: 1px solid {c["line"]}; }}
+QToolButton[role="place"] {{
+    background: transparent; color: {c["text"]}; border: 1px solid transparent;
+    border-left: 3px solid transparent; padding: 6px 0; font-size: {size * 0.9:.2f}pt;
+}}
+QToolButton[role="place"]:hover {{ background: {c["accent_soft"]}; }}
+QToolButton[role="place"]:checked {{
+    background: {c["accent_soft"]}; border-left: 3px solid {c["accent"]};
+}}
+QToolButton[role="place"]:focus {{ border: 1px solid {c["accent"]}; border-left-width: 3px; }}
 QToolButton[role="float"] {{
     background: {c["accent"]}; color: {c["on_accent"]}; border: none; border-radius: 6px;
     padding: 4px 10px;
