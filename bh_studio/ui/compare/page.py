@@ -21,6 +21,7 @@ from bh_studio.ui.compare.chart_row import ChartRow
 from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
 from bh_studio.ui.compare.settings_panel import SettingsPanel
+from bh_studio.ui.compare.side_strip import SideStrip
 from bh_studio.ui.inspector.token_inspector import TokenInspector
 from bh_studio.ui.place import Place
 from bh_studio.ui.session_files import SessionFiles
@@ -80,6 +81,8 @@ class ComparePage(Place):
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
         self.settings_panel = SettingsPanel(theme)
+        self.side_strip = SideStrip(self.settings_panel.side_list, theme)
+        self.side_strip.hide()
         self.answers = Answers(session.sides, theme)
         self.differences = DifferenceLine(session.sides, theme)
         self.charts = ChartRow(session.sides, session.selection, theme)
@@ -117,6 +120,7 @@ class ComparePage(Place):
         row.setContentsMargins(GAP, 0, GAP, GAP_SMALL)
         row.setSpacing(GAP)
         row.addWidget(self.settings_panel)
+        row.addWidget(self.side_strip)
         row.addLayout(column, 1)
         row.addWidget(self.inspector)
         order = (self.prompt.editor, self.prompt.run_button, self.prompt.stop_button,
@@ -143,6 +147,7 @@ class ComparePage(Place):
         self.prompt.stop_button.clicked.connect(self.stop)
         self.prompt.new_button.clicked.connect(self.start_over)
         self.settings_panel.edited.connect(self._sync)
+        self.side_strip.chosen.connect(self._show_side)
         for side, panel in enumerate(self.answers.panels):
             panel.difference_chosen.connect(partial(self.show_difference, side))
             panel.text.token_chosen.connect(partial(self._select, side))
@@ -262,6 +267,12 @@ class ComparePage(Place):
         self._settings_give_way = self.inspector.isHidden()
         self._give_room()
 
+    @Slot(int)
+    def _show_side(self, side: int) -> None:
+        self.show_settings(True)
+        self.settings_panel.side_list.choose(side)
+        self.settings_panel.side_list.rows[side].button.setFocus()
+
     @Slot(bool)
     def show_charts(self, is_wanted: bool | None) -> None:
         """Show the charts, or leave their room to the answers; None where there is little room."""
@@ -303,6 +314,7 @@ class ComparePage(Place):
         is_narrow = is_open and self.width() - taken < _LEAST_LETTERS * letter
         is_shown = self.wants_settings and not (is_narrow and self._settings_give_way)
         self.settings_panel.setVisible(is_shown)
+        self.side_strip.setVisible(self.wants_settings and not is_shown)
         self.settings_shown.emit(is_shown)
 
     def _select(self, side: int, token: int) -> None:
