@@ -94,6 +94,7 @@ class Actions(QObject):
         )
         self.settings = new("&Settings panel", "F9", "Show or hide the settings")
         self.settings.setCheckable(True)
+        self.settings.setChecked(True)
         self.inspector = new(
             "Token &inspector", "Ctrl+I", "Show what the router and the rule did for one token"
         )

@@ -178,7 +178,7 @@ class MainWindow(QMainWindow):
             action.triggered.connect(slot)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
-            action.triggered.connect(partial(self.compare.answers.focus_side, side))
+            action.triggered.connect(partial(self.compare.focus_side, side))
         # Not when it is only kept in step with what the page does by itself.
         actions.charts.triggered.connect(self.compare.show_charts)
         self.compare.charts_shown.connect(actions.charts.setChecked)
@@ -191,7 +191,7 @@ class MainWindow(QMainWindow):
     # --- its size ---
 
     def _room(self) -> QSize:
-        """The largest size with which a whole window is on the screen."""
+        """The largest size with which the whole window is on the screen."""
         if QGuiApplication.platformName() == "offscreen":
             # Qt makes up a screen of 800 by 800, which says nothing of a picture of the window.
             return QSize(_FIRST_SIZE)
@@ -200,10 +200,11 @@ class MainWindow(QMainWindow):
 
     @Slot()
     def _keep_size(self) -> None:
-        """Let no number, notice or error make the window larger than the person has made it."""
-        self._frame.setMinimumSize(0, 0)
+        """Let no number, notice or error make the window larger than the person has made it, and
+        no size of text larger than the screen."""
         least = self.compare.minimumSizeHint() + QSize(self.rail.width(), 0)
-        self._frame.setMinimumSize(least.boundedTo(self._room()))
+        bars = self.menuBar().sizeHint().height() + self.status.sizeHint().height()
+        self._frame.setMinimumSize(least.boundedTo(self._room() - QSize(0, bars)))
 
     # --- what the user asks for ---
 

@@ -25,7 +25,6 @@ def restore(window: MainWindow, settings: Settings) -> None:
     """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
     _restore_comparison(window.compare, settings)
     window.actions_.settings.setChecked(settings.settings_visible)
-    window.compare.show_settings(settings.settings_visible)
     window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
         window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))

@@ -106,9 +106,12 @@ class StatusLine(QStatusBar):
 
     def show_model(self, model: ModelInfo | None) -> None:
         """Name the loaded model."""
-        self._model.setText("No model" if model is None else describe_model(model))
+        words = "No model" if model is None else describe_model(model)
+        self._model.setText(words)
+        self._model.setToolTip(words)
         if model is not None:
             lines = [
+                words,
                 model.id,
                 f"{model.architecture}, context of {model.context_length} tokens",
                 f"Experts computed by: {model.expert_path}",

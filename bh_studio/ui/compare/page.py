@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
-from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtCore import QSize, Qt, Signal, Slot
 from PySide6.QtGui import QKeyEvent, QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.records.session import Session
@@ -34,16 +34,18 @@ from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
-# From this height on, a long notice may have more than one line.
-_ROOMY_LINES = 40
+# From this height of the window on, a long notice may have more than one line.
+_ROOMY_LINES = 43
 # What charts have at first, where answers and numbers have 1000.
 _CHARTS_SHARE = 350
-# Below this height of the page the charts leave their room to the answers, unless they are asked
+# Below this height of the window the charts leave their room to the answers, unless they are asked
 # for, in lines of text.
-_FOLDED_LINES = 42
+_FOLDED_LINES = 45
 _MOST_OF_WIDTH = 0.42
-# What the answers need beside each other while a token is inspected.
-_LEAST_LETTERS = 72
+# What the answers need beside each other, and while a token is inspected.
+_LEAST_LETTERS, _LEAST_INSPECTED = 40, 72
+# Of the page itself, in letters and lines.
+_LEAST_WIDTH, _LEAST_HEIGHT = 48, 14
 
 
 class ComparePage(Place):
@@ -91,6 +93,7 @@ class ComparePage(Place):
         self.inspector.hide()
         self.wants_settings = True
         self._settings_give_way = True
+        self._is_narrow = False
         self.wants_charts: bool | None = None
         self._lay_out()
         self._connect()
@@ -112,16 +115,25 @@ class ComparePage(Place):
             "charts": self.charts.splitter,
             "rows": rows,
         }
-        column = QVBoxLayout()
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(GAP_SMALL)
         column.addWidget(self.prompt)
         column.addWidget(self.charts.over(rows), 1)
+        # Where even its parts at their smallest have no room, nothing of it is out of reach.
+        self._scrolled = QScrollArea()
+        self._scrolled.setProperty("role", "sidebar")
+        self._scrolled.setWidgetResizable(True)
+        self._scrolled.setFrameShape(QFrame.Shape.NoFrame)
+        self._scrolled.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._scrolled.setWidget(content)
         row = QHBoxLayout(self)
         row.setContentsMargins(GAP, 0, GAP, GAP_SMALL)
         row.setSpacing(GAP)
         row.addWidget(self.settings_panel)
         row.addWidget(self.side_strip)
-        row.addLayout(column, 1)
+        row.addWidget(self._scrolled, 1)
         row.addWidget(self.inspector)
         order = (self.prompt.editor, self.prompt.run_button, self.prompt.stop_button,
                  self.prompt.new_button, self.prompt.examples)  # fmt: skip
@@ -250,22 +262,35 @@ class ComparePage(Place):
     def take_focus(self) -> None:
         """Let typing begin where it begins here."""
         self.prompt.editor.setFocus()
+        self._scrolled.ensureWidgetVisible(self.prompt)
+
+    def minimumSizeHint(self) -> QSize:
+        # Whatever is shown: what has no room then folds, and then scrolls.
+        metrics = self.fontMetrics()
+        return QSize(
+            _LEAST_WIDTH * metrics.averageCharWidth(), _LEAST_HEIGHT * metrics.lineSpacing()
+        )
 
     # --- its own affairs ---
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        has_room = self.height() >= _ROOMY_LINES * self.fontMetrics().lineSpacing()
+        has_room = self._lines() >= _ROOMY_LINES
         self.differences.notice.setWordWrap(has_room)
         self._give_room()
         self._fold_charts()
 
     @Slot(bool)
     def show_settings(self, is_wanted: bool) -> None:
-        """Show the settings, or hide them; who asks for them beside the inspector gets them."""
+        """Show the settings, or hide them; who asks for them where they made room gets them."""
         self.wants_settings = is_wanted
-        self._settings_give_way = self.inspector.isHidden()
+        self._settings_give_way = not self._is_narrow
         self._give_room()
+
+    def focus_side(self, side: int) -> None:
+        """Let keys go to the answer of `side`, if it is on screen."""
+        self.answers.focus_side(side)
+        self._scrolled.ensureWidgetVisible(self.answers.panels[side])
 
     @Slot(int)
     def _show_side(self, side: int) -> None:
@@ -279,8 +304,12 @@ class ComparePage(Place):
         self.wants_charts = is_wanted
         self._fold_charts()
 
+    def _lines(self) -> float:
+        """How many lines of text the window is high: no error above the page folds anything."""
+        return self.window().height() / self.fontMetrics().lineSpacing()
+
     def _fold_charts(self) -> None:
-        has_room = self.height() >= _FOLDED_LINES * self.fontMetrics().lineSpacing()
+        has_room = self._lines() >= _FOLDED_LINES
         is_shown = has_room if self.wants_charts is None else self.wants_charts
         if is_shown == self.charts.splitter.isHidden():
             self.charts.splitter.setVisible(is_shown)
@@ -303,16 +332,17 @@ class ComparePage(Place):
 
     @Slot()
     def _give_room(self) -> None:
-        """Let the inspector leave the larger part of the page to the answers, and the settings make
-        room for it where these would have too little."""
+        """Let the inspector and the settings leave room to the answers, and the settings fold where
+        these would have too little."""
         is_open = not self.inspector.isHidden()
-        if is_open:
-            wanted = self.inspector.sizeHint().width()
-            self.inspector.setFixedWidth(min(wanted, round(self.width() * _MOST_OF_WIDTH)))
-        taken = self.settings_panel.sizeHint().width() + self.inspector.width()
-        letter = self.fontMetrics().averageCharWidth()
-        is_narrow = is_open and self.width() - taken < _LEAST_LETTERS * letter
-        is_shown = self.wants_settings and not (is_narrow and self._settings_give_way)
+        most = round(self.width() * _MOST_OF_WIDTH)
+        for panel in (self.inspector, self.settings_panel):
+            panel.setFixedWidth(min(panel.sizeHint().width(), most))
+        taken = self.settings_panel.sizeHint().width() + is_open * self.inspector.width()
+        least = _LEAST_INSPECTED if is_open else _LEAST_LETTERS
+        self._is_narrow = self.width() - taken < least * self.fontMetrics().averageCharWidth()
+        self._settings_give_way |= not self._is_narrow
+        is_shown = self.wants_settings and not (self._is_narrow and self._settings_give_way)
         self.settings_panel.setVisible(is_shown)
         self.side_strip.setVisible(self.wants_settings and not is_shown)
         self.settings_shown.emit(is_shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from PySide6.QtCore import QSize, Qt, Signal, Slot
+from PySide6.QtCore import QPoint, QRect, QSize, Qt, Signal, Slot
 from PySide6.QtGui import QIcon, QPainter, QPixmap
 from PySide6.QtWidgets import QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
@@ -19,6 +19,8 @@ from bh_studio.ui.widgets.visible_text import plain_tooltip
 # At the system's size of text.
 _WIDTH = 44
 _SWATCH = QSize(22, 10)
+# Pixels of a picture for one of the window: screens have up to two.
+_SHARP = 2
 
 
 class SideStrip(QWidget):
@@ -80,11 +82,13 @@ def _button(text: str) -> QToolButton:
 
 
 def _swatch(look: SideLook) -> QIcon:
-    picture = QPixmap(_SWATCH)
+    picture = QPixmap(_SWATCH * _SHARP)
+    picture.setDevicePixelRatio(_SHARP)
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
-    painter.fillRect(picture.rect(), look.brush)
+    area = QRect(QPoint(0, 0), _SWATCH)
+    painter.fillRect(area, look.brush)
     painter.setPen(look.color)
-    painter.drawRect(picture.rect().adjusted(0, 0, -1, -1))
+    painter.drawRect(area.adjusted(0, 0, -1, -1))
     painter.end()
     return QIcon(picture)

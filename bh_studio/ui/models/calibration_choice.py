@@ -13,7 +13,7 @@ from bh_studio.ui.widgets.visible_text import plain_tooltip, visible
 
 FILES = "Calibrations (*.npz)"
 _BUNDLED = "Bundled text"
-_BUNDLED_MEANING = "Nulls are fitted on the text that comes with the program, and kept."
+_BUNDLED_MEANING = "Bundled text: nulls are fitted on what comes with the program, and kept."
 
 
 class CalibrationChoice(QWidget):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Slot
-from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QFileDialog,
     QFrame,
@@ -72,6 +72,10 @@ class ModelsPage(Place):
         self._fit_text()
         self._shelf.refresh_all()
         self.load_panel.ask()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit_text()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
@@ -160,7 +164,6 @@ class ModelsPage(Place):
         column.addStretch(1)
         self._area = area = QScrollArea()
         area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setProperty("role", "sidebar")
@@ -174,9 +177,10 @@ class ModelsPage(Place):
 
     @Slot()
     def _fit_text(self) -> None:
-        """Let nothing of the right side be cut, for it scrolls up and down only."""
+        """Let nothing of the right side be cut; it scrolls sideways only in a narrow page."""
         bar = self._area.verticalScrollBar().sizeHint().width()
-        self._area.setMinimumWidth(self._content.minimumSizeHint().width() + bar)
+        wanted = self._content.minimumSizeHint().width() + bar
+        self._area.setMinimumWidth(min(wanted, self.width() // 2))
         self.name.setFixedHeight(self.add_button.sizeHint().height())
 
     def _connect(self) -> None:
