@@ -38,7 +38,8 @@ class Settings:
     """Remembered values. sides: the rules as texts, "own" for the model's own routing. generation:
     parameters by name. The window checks these values. rule: of earlier versions, which had one.
 
-    charts_visible: None leaves it to the room there is.
+    charts: of both slots the title of what is in it. charts_visible: None leaves it to the room
+    there is.
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
     most_history_gb: what kept runs may take before the oldest are offered for removal.
@@ -54,6 +55,7 @@ class Settings:
     system_prompt: str = ""
     text_percent: int = 100
     settings_visible: bool = True
+    charts: tuple[str, ...] = ()
     charts_visible: bool | None = None
     geometry: str = ""
     splitters: dict[str, list[int]] = field(default_factory=dict)

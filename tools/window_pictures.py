@@ -1,6 +1,6 @@
 """Pictures of the real window in each of its states, light and dark, to be looked at.
 
-    python -m tools.window_pictures --out FOLDER [--sizes 1280x800 ...] [--only STATE ...] [--text N]
+    python -m tools.window_pictures --out FOLDER [--sizes 1280x800 ...] [--only STATE ...] [--text]
 
 Runs the embedded model in a window of its own, with settings and runs of nobody. Those of README
 are "inspector" and "models" at 1280x800.

@@ -102,6 +102,12 @@ class Actions(QObject):
         self.charts = new("C&harts", "F10", "Show the charts, or leave their room to the answers")
         self.charts.setCheckable(True)
         self.charts.setChecked(True)
+        self.layout_reading = new("&Reading", None, "Leave the room of the charts to the answers")
+        self.layout_balanced = new("&Balanced", None, "Answers above, charts below, as at first")
+        self.layout_charts = new("&Charts", None, "Give the larger part to the charts")
+        self.layout_reset = new(
+            "Reset &layout", None, "All parts, folds and charts as they were at the first start"
+        )
         self.enlarge = new("&Larger text", "Ctrl++", "Make all text larger")
         # Ctrl++ needs Shift on most keyboards, so Ctrl+= is taken too.
         self.enlarge.setShortcuts([QKeySequence("Ctrl++"), QKeySequence("Ctrl+=")])
@@ -112,7 +118,8 @@ class Actions(QObject):
         self.of_compare = (
             self.reseed, self.add_side, self.remove_side, self.new_conversation, *self.sides,
             self.find, self.next_difference, self.former_difference, self.settings, self.charts,
-            self.inspector,
+            self.inspector, self.layout_reading, self.layout_balanced, self.layout_charts,
+            self.layout_reset,
         )  # fmt: skip
         self.recent_menu = QMenu("Recent sessions", window)
         self.recent_menu.setToolTipsVisible(True)
@@ -172,6 +179,12 @@ class Actions(QObject):
         view.addActions(list(self.places.values()))
         view.addSeparator()
         view.addActions([self.settings, self.charts, self.inspector])
+        layout = QMenu("Layou&t", self._window)
+        layout.setToolTipsVisible(True)
+        layout.addActions([self.layout_reading, self.layout_balanced, self.layout_charts])
+        layout.addSeparator()
+        layout.addAction(self.layout_reset)
+        view.addMenu(layout)
         view.addSeparator()
         view.addActions(self.sides)
         view.addSeparator()

@@ -22,7 +22,7 @@ from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
-from bh_studio.ui.compare.page import ComparePage
+from bh_studio.ui.compare.page import BALANCED, CHARTS, READING, ComparePage
 from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
 from bh_studio.ui.history.page import HistoryPage
@@ -169,6 +169,10 @@ class MainWindow(QMainWindow):
             (actions.load_folder, self.models.ask_for_folder),
             (actions.unload, self.engine.unload),
             (actions.save_calibration, self.models.ask_where_to_save),
+            (actions.layout_reading, partial(self.compare.give_charts, READING)),
+            (actions.layout_balanced, partial(self.compare.give_charts, BALANCED)),
+            (actions.layout_charts, partial(self.compare.give_charts, CHARTS)),
+            (actions.layout_reset, self.compare.reset_layout),
             (actions.enlarge, self.theme.enlarge_text),
             (actions.shrink, self.theme.shrink_text),
             (actions.reset_text, self.theme.reset_text),

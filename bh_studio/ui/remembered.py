@@ -25,6 +25,7 @@ def restore(window: MainWindow, settings: Settings) -> None:
     """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
     _restore_comparison(window.compare, settings)
     window.actions_.settings.setChecked(settings.settings_visible)
+    window.compare.charts.show_titles(settings.charts)
     window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
         window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
@@ -37,6 +38,7 @@ def remember(window: MainWindow) -> Settings:
     return dataclasses.replace(
         _remember_comparison(window.compare, settings),
         text_percent=window.theme.text_percent,
+        charts=window.compare.charts.titles,
         charts_visible=window.compare.wants_charts,
         settings_visible=window.compare.wants_settings,
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),

@@ -36,8 +36,8 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 # From this height of the window on, a long notice may have more than one line.
 _ROOMY_LINES = 43
-# What charts have at first, where answers and numbers have 1000.
-_CHARTS_SHARE = 350
+# What charts have in each layout, where answers and numbers have 1000; none are folded.
+READING, BALANCED, CHARTS = 0, 350, 2000
 # Below this height of the window the charts leave their room to the answers, unless they are asked
 # for, in lines of text.
 _FOLDED_LINES = 45
@@ -108,8 +108,8 @@ class ComparePage(Place):
         above.setSpacing(GAP_SMALL)
         above.addWidget(self.answers, 1)
         above.addWidget(self.differences)
-        rows = new_splitter(Qt.Orientation.Vertical, upper, self.charts.splitter)
-        rows.setSizes([1000, _CHARTS_SHARE])
+        self._rows = rows = new_splitter(Qt.Orientation.Vertical, upper, self.charts.splitter)
+        rows.setSizes([1000, BALANCED])
         self.splitters = {
             "answers": self.answers.splitter,
             "charts": self.charts.splitter,
@@ -303,6 +303,24 @@ class ComparePage(Place):
         """Show the charts, or leave their room to the answers; None where there is little room."""
         self.wants_charts = is_wanted
         self._fold_charts()
+
+    def give_charts(self, share: int) -> None:
+        """Lay the page out with this share of its height for the charts."""
+        self.charts.bring_back()
+        self.show_charts(share > 0)
+        if share:
+            self._rows.setSizes([1000, share])
+
+    @Slot()
+    def reset_layout(self) -> None:
+        """Lay the page out as at the first start."""
+        self.charts.reset()
+        self.answers.share_equally()
+        self.give_charts(BALANCED)
+        self.show_charts(None)
+        self.inspector_wanted.emit(False)
+        self.wants_settings = self._settings_give_way = True
+        self._give_room()
 
     def _lines(self) -> float:
         """How many lines of text the window is high: no error above the page folds anything."""
