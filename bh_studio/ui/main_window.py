@@ -34,12 +34,15 @@ from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.kept_runs import KeptRuns
 from bh_studio.ui.state.models.downloads import Downloads
+from bh_studio.ui.state.run_words import began_words, ended_words
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.status_line import StatusLine
+from bh_studio.ui.widgets.announcement import announce
 from bh_studio.ui.widgets.icons import window_icon
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 if TYPE_CHECKING:
+    from bh_studio.engine.protocol.experiments import Comparison
     from bh_studio.engine.records.runs.kept import KeptRun
     from bh_studio.ui.state.models.hub_statuses import HubStatuses
 
@@ -124,7 +127,8 @@ class MainWindow(QMainWindow):
         self.engine.failed.connect(self._show_model_failure)
         self.engine.calibration_saved.connect(self._settle_model)
         self.session.failed.connect(self._show_run_failure)
-        self.session.run_accepted.connect(self._settle_run)
+        self.session.run_accepted.connect(self._take_accepted)
+        self.session.run_finished.connect(self._tell_finished)
         self.models.failed.connect(self.errors.show_failure)
         self.models.notified.connect(self.status.notify)
         self.models.downloads.changed.connect(self._show_downloads)
@@ -416,6 +420,15 @@ class MainWindow(QMainWindow):
     @Slot()
     def _settle_run(self) -> None:
         self.errors.settle(Cause.RUN)
+
+    @Slot(object)
+    def _take_accepted(self, run: Comparison) -> None:
+        self._settle_run()
+        announce(self, began_words(len(run.sides)))
+
+    @Slot()
+    def _tell_finished(self) -> None:
+        announce(self, ended_words(self.session.sides))
 
     @Slot()
     def _take_opened(self) -> None:
