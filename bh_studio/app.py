@@ -22,11 +22,12 @@ from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.protocol.requests import LoadModel
 from bh_studio.settings import load_settings
 from bh_studio.ui.errand import Errand
+from bh_studio.ui.garbage import GarbageCollection
 from bh_studio.ui.interrupt import InterruptWatcher
 from bh_studio.ui.main_window import MainWindow
 from bh_studio.ui.remembered import remember, restore
 from bh_studio.ui.settings_keeper import SettingsKeeper
-from bh_studio.ui.state.engine_model import EngineModel
+from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.jobs_model import EnginePort, JobsModel
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.copied_text import release_copied_text
@@ -113,6 +114,8 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
     interrupts = InterruptWatcher(lambda: session.is_busy)
     # Queued: an interrupt may arrive in the middle of any of the window's methods.
     interrupts.interrupted.connect(window.close, Qt.ConnectionType.QueuedConnection)
+    garbage = GarbageCollection(lambda: engine.state is EngineState.LOADING)
+    garbage.take_over()
     switch_interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     errand = Errand(
@@ -171,6 +174,7 @@ def run_window(options: WindowOptions, make_engine: Callable[[], EngineLike] | N
         # Widgets go while the application still lives, in Qt's own order.
         app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         theme.deleteLater()
+        garbage.give_back()
     return code
 
 

@@ -39,7 +39,8 @@ class Settings:
     parameters by name. The window checks these values. rule: of earlier versions, which had one.
 
     charts: of both slots the title of what is in it. charts_visible: None leaves it to the room
-    there is.
+    there is. tint: what the background of tokens says. scrolls_together: whether the answers of
+    all sides do.
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
     most_history_gb: what kept runs may take before the oldest are offered for removal.
@@ -57,6 +58,8 @@ class Settings:
     settings_visible: bool = True
     charts: tuple[str, ...] = ()
     charts_visible: bool | None = None
+    tint: str = "experts"
+    scrolls_together: bool = True
     geometry: str = ""
     splitters: dict[str, list[int]] = field(default_factory=dict)
     recent_sessions: tuple[str, ...] = ()

@@ -74,6 +74,13 @@ MODEL = ModelInfo(
 CHAT_MODEL = dataclasses.replace(MODEL, name="olmoe-instruct", has_chat_template=True)
 
 
+def chosen(probability: float, rank: int) -> TokenChoice:
+    """A choice with that probability and rank, from halves, quarters and so on."""
+    falling = np.log(0.5 ** np.arange(1, ALTERNATIVES + 1)).astype(np.float32)
+    alternatives = np.arange(ALTERNATIVES, dtype=np.int32)
+    return TokenChoice(float(np.log(probability)), rank, alternatives, falling)
+
+
 class FakeSide:
     """What one side has said so far."""
 
@@ -308,6 +315,7 @@ class FakeEngine(QObject):
         counts: np.ndarray | int = 5,
         raw_counts: np.ndarray | int | None = None,
         token_id: int | None = None,
+        choice: TokenChoice | None = None,
     ) -> TokenGenerated:
         """Say one token of the run that was asked for last, and keep it for the record."""
         self.begin()
@@ -329,7 +337,7 @@ class FakeEngine(QObject):
             raw_counts=np.broadcast_to(raw, (layers,)).copy(),
             seconds=seconds,
             decision=self._decided(side, used[None]),
-            choice=self._chosen(side),
+            choice=self._chosen(side, choice),
         )
         said.texts.append(text)
         said.token_ids.append(event.token_id)
@@ -350,12 +358,11 @@ class FakeEngine(QObject):
         self.sides[side].decisions.append(decision)
         return decision
 
-    def _chosen(self, side: int) -> TokenChoice | None:
-        if not self.keeps_logits:
-            return None
-        falling = np.log(0.5 ** np.arange(1, ALTERNATIVES + 1)).astype(np.float32)
-        choice = TokenChoice(float(falling[0]), 1, np.arange(ALTERNATIVES, dtype=np.int32), falling)
-        self.sides[side].choices.append(choice)
+    def _chosen(self, side: int, choice: TokenChoice | None) -> TokenChoice | None:
+        if choice is None and self.keeps_logits:
+            choice = chosen(0.5, 1)
+        if choice is not None:
+            self.sides[side].choices.append(choice)
         return choice
 
     def finish_side(self, side: int, reason: FinishReason, tail: str = "") -> None:

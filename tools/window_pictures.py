@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -39,13 +40,25 @@ _TOKEN, _LAYER = 30, 7
 _SIZES = ("1024x640", "1280x800", "1920x1080")
 _SCHEMES = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
 _PATIENCE_S = 120.0
-# The rules of the sides, and whether a token is inspected. "start" has not run yet.
+
+
+@dataclass(frozen=True)
+class _State:
+    """rules: of the sides beside the model's own routing. earlier: what the prompt was answered
+    with before. "start" has not run yet."""
+
+    rules: tuple[str, ...] = ("bh:0.05",)
+    is_inspected: bool = False
+    earlier: tuple[str, ...] = ()
+
+
 _STATES = {
-    "start": (("bh:0.05",), False),
-    "two": (("bh:0.05",), False),
-    "inspector": (("bh:0.05",), True),
-    "three": (("bh:0.05", "cut:0.04"), False),
-    "four": (("bh:0.05", "cut:0.04", "entropy:0.8"), True),
+    "start": _State(),
+    "two": _State(),
+    "inspector": _State(is_inspected=True),
+    "runs": _State(earlier=("bh:0.01", "bh:0.1")),
+    "three": _State(("bh:0.05", "cut:0.04")),
+    "four": _State(("bh:0.05", "cut:0.04", "entropy:0.8"), is_inspected=True),
 }
 
 _PLACES = ("history", "models")
@@ -107,17 +120,18 @@ def _write(app: QApplication, theme: Theme, scheme: str, asked: argparse.Namespa
 
 
 def _compare(app: QApplication, window: MainWindow, state: str) -> None:
-    page, session = window.compare, window.session
-    rules, is_inspected = _STATES[state]
+    page, session, wanted = window.compare, window.session, _STATES[state]
     window.actions_.compare.trigger()
-    page.settings_panel.show_sides((None, *map(parse_rule, rules)))
+    session.clear()
     page.settings_panel.show_generation(GenerationParameters(_TOKENS))
     page.prompt.set_prompt(_PROMPT)
-    if state != "start":
-        window.actions_.run.trigger()
-        _until(app, lambda: not session.is_busy and session.session is not None)
-    window.actions_.inspector.setChecked(is_inspected)
-    if is_inspected:
+    for rules in (*((rule,) for rule in wanted.earlier), wanted.rules):
+        page.settings_panel.show_sides((None, *map(parse_rule, rules)))
+        if state != "start":
+            window.actions_.run.trigger()
+            _until(app, lambda: not session.is_busy and session.session is not None)
+    window.actions_.inspector.setChecked(wanted.is_inspected)
+    if wanted.is_inspected:
         session.selection.select(1, _TOKEN, _LAYER)
         _until(app, lambda: page.inspection.token is not None)
 

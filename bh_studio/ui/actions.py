@@ -46,6 +46,12 @@ class Actions(QObject):
         self.reseed = new(
             "Run with a new see&d", "Ctrl+R", "Draw another seed and answer the prompt with it"
         )
+        self.former_run = new(
+            "&Earlier run of this prompt", "Alt+Left", "Show the run of this prompt before this one"
+        )
+        self.later_run = new(
+            "&Later run of this prompt", "Alt+Right", "Show the run of this prompt after this one"
+        )
         self.add_side = new("&Add a side", "Ctrl+T", "Compare with one more rule")
         self.remove_side = new(
             "Re&move side", "Ctrl+W", "Take the side away that is looked at; Ctrl+T brings one back"
@@ -108,6 +114,13 @@ class Actions(QObject):
         self.layout_reset = new(
             "Reset &layout", None, "All parts, folds and charts as they were at the first start"
         )
+        self.scroll_together = new(
+            "Scroll sides to&gether",
+            "Ctrl+L",
+            "Scroll the other answers to the token at the top of the one that is scrolled",
+        )
+        self.scroll_together.setCheckable(True)
+        self.scroll_together.setChecked(True)
         self.enlarge = new("&Larger text", "Ctrl++", "Make all text larger")
         # Ctrl++ needs Shift on most keyboards, so Ctrl+= is taken too.
         self.enlarge.setShortcuts([QKeySequence("Ctrl++"), QKeySequence("Ctrl+=")])
@@ -116,7 +129,8 @@ class Actions(QObject):
         self.reading = new("&How to read the numbers", "F1", "What every number means")
         self.about = new("&About BH Studio", None, "Versions and licence")
         self.of_compare = (
-            self.reseed, self.add_side, self.remove_side, self.new_conversation, *self.sides,
+            self.reseed, self.former_run, self.later_run, self.scroll_together, self.add_side,
+            self.remove_side, self.new_conversation, *self.sides,
             self.find, self.next_difference, self.former_difference, self.settings, self.charts,
             self.inspector, self.layout_reading, self.layout_balanced, self.layout_charts,
             self.layout_reset,
@@ -170,16 +184,18 @@ class Actions(QObject):
         run = self._menu("&Run")
         run.addActions([self.run, self.stop, self.reseed, self.new_conversation])
         run.addSeparator()
+        run.addActions([self.former_run, self.later_run])
+        run.addSeparator()
         run.addActions([self.add_side, self.remove_side])
         model = self._menu("&Model")
         model.addActions([self.models, self.load_embedded, self.load_folder])
         model.addSeparator()
         model.addActions([self.unload, self.save_calibration])
-        view = self._menu("&View")
+        self.view_menu = view = self._menu("&View")
         view.addActions(list(self.places.values()))
         view.addSeparator()
         view.addActions([self.settings, self.charts, self.inspector])
-        layout = QMenu("Layou&t", self._window)
+        layout = QMenu("Layo&ut", self._window)
         layout.setToolTipsVisible(True)
         layout.addActions([self.layout_reading, self.layout_balanced, self.layout_charts])
         layout.addSeparator()
@@ -187,6 +203,8 @@ class Actions(QObject):
         view.addMenu(layout)
         view.addSeparator()
         view.addActions(self.sides)
+        view.addSeparator()
+        view.addActions([self.scroll_together])
         view.addSeparator()
         view.addActions([self.enlarge, self.shrink, self.reset_text])
         about = self._menu("&Help")

@@ -48,8 +48,11 @@ _READING = (
         "The colours",
         "The background of a token shows its mean experts over the layers; a cell of the heat map "
         "shows the experts of one token in one layer. Both use the same scale, from the smallest "
-        "to the largest count possible in the run. Tokens and layers are counted from 0, as in "
-        "saved files.",
+        "to the largest count possible in the run. A side with the model's own routing takes the "
+        "same number everywhere and is left plain. View > Tint of tokens shows other things: the "
+        "surprise, -log p in nats, or the rank of a token, both by its own side's probabilities "
+        "before temperature and top-p, or its divergence from side A where all sides read the same "
+        "text. Tokens and layers are counted from 0, as in saved files.",
     ),
     (
         "The charts",

@@ -138,6 +138,7 @@ class MainWindow(QMainWindow):
         self.files.written.connect(self._settle_writing)
         self.files.opened.connect(self._take_opened)
         self.files.notified.connect(self.status.notify)
+        self.files.prompt_runs.changed.connect(self._sync)
         self.kept.failed.connect(self.errors.show_failure)
         self.kept.cut_off.connect(self._offer_cut_off)
         self.kept.exceeded.connect(self._offer_room)
@@ -157,6 +158,8 @@ class MainWindow(QMainWindow):
             (actions.stop, self.compare.stop),
             (actions.new_conversation, self.compare.start_over),
             (actions.reseed, self.compare.start_reseeded),
+            (actions.former_run, self.compare.show_former_run),
+            (actions.later_run, self.compare.show_later_run),
             (actions.add_side, self.compare.settings_panel.side_list.add),
             (actions.remove_side, self.compare.settings_panel.side_list.remove_current),
             (actions.open, self.files.open),
@@ -184,6 +187,8 @@ class MainWindow(QMainWindow):
             (actions.about, self._show_about),
         ):
             action.triggered.connect(slot)
+        actions.view_menu.insertMenu(actions.scroll_together, self.compare.differences.tint_menu)
+        actions.scroll_together.toggled.connect(self.compare.scroll_together)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
             action.triggered.connect(partial(self.compare.focus_side, side))
@@ -336,6 +341,8 @@ class MainWindow(QMainWindow):
         for action in actions.of_compare:
             action.setEnabled(is_seen)
         actions.reseed.setEnabled(is_seen and can_run and page.settings_panel.is_sampling)
+        for action in (actions.former_run, actions.later_run):
+            action.setEnabled(is_seen and self.files.prompt_runs.can_change)
         actions.add_side.setEnabled(is_seen and sides < MOST_SIDES)
         actions.remove_side.setEnabled(is_seen and sides > 1)
         for side, action in enumerate(actions.sides):

@@ -25,6 +25,7 @@ def restore(window: MainWindow, settings: Settings) -> None:
     """Set `window` up as `settings` remember it; what does not fit falls back to defaults."""
     _restore_comparison(window.compare, settings)
     window.actions_.settings.setChecked(settings.settings_visible)
+    window.actions_.scroll_together.setChecked(settings.scrolls_together)
     window.compare.charts.show_titles(settings.charts)
     window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
@@ -40,6 +41,7 @@ def remember(window: MainWindow) -> Settings:
         text_percent=window.theme.text_percent,
         charts=window.compare.charts.titles,
         charts_visible=window.compare.wants_charts,
+        scrolls_together=window.compare.answers.scrolls_together,
         settings_visible=window.compare.wants_settings,
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),
         splitters={**settings.splitters, **window.compare.sizes()},
@@ -48,6 +50,7 @@ def remember(window: MainWindow) -> Settings:
 
 def _restore_comparison(page: ComparePage, settings: Settings) -> None:
     page.prompt.set_prompt(settings.prompt)
+    page.tinting.choose(settings.tint)
     panel = page.settings_panel
     try:
         sides = _sides(settings)
@@ -73,6 +76,7 @@ def _remember_comparison(page: ComparePage, settings: Settings) -> Settings:
     return dataclasses.replace(
         settings,
         prompt=page.prompt.prompt,
+        tint=page.tinting.current.name,
         sides=sides,
         generation=generation,
         chat=panel.conversation.is_chat,

@@ -21,6 +21,7 @@ from bh_studio.engine.protocol.requests import WriteSession
 from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.settings import Settings
 from bh_studio.ui.state.file_jobs import FileJobs
+from bh_studio.ui.state.prompt_runs import PromptRuns
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.file_name import fitting, name_from
 
@@ -58,6 +59,9 @@ class SessionFiles(QObject):
         session.session_changed.connect(self._forget_path)
         session.state_changed.connect(self._give_way_to_run)
         session.run_broken_off.connect(self.show_broken_off)
+        self.prompt_runs = PromptRuns(session, self._jobs, self)
+        self.prompt_runs.shown.connect(self._take_shown)
+        self.prompt_runs.failed.connect(self.failed)
         self._jobs.write_failed.connect(self._take_write_failure)
         # In this order: whoever waits for what is under way finds the window still open.
         self._jobs.settled.connect(self.settled)
@@ -128,7 +132,7 @@ class SessionFiles(QObject):
     @Slot(object)
     def show_broken_off(self, folder: Path) -> None:
         """Show what a run had said that an error has ended, so that it can be saved."""
-        self._jobs.read(folder, self._take_broken_off)
+        self._jobs.read(folder, partial(self._take_broken_off, folder))
 
     def delay_closing(self) -> bool:
         """Whether files are still being written; the window is closed when all of them are, and
@@ -208,10 +212,11 @@ class SessionFiles(QObject):
         if _is_missing(path):
             self._drop_recent(path)
 
-    def _take_broken_off(self, event: SessionRead | Failed) -> None:
+    def _take_broken_off(self, folder: Path, event: SessionRead | Failed) -> None:
         # What went wrong is told already.
         if isinstance(event, SessionRead) and not self._session.is_busy:
             self._session.show_session(event.session)
+            self.prompt_runs.note_opened(event.session, folder, None)
             self.notified.emit("What was answered before the error is kept, and can be saved.")
 
     def _show(self, path: Path, session: Session) -> None:
@@ -229,6 +234,7 @@ class SessionFiles(QObject):
         self.path, self.is_saved = (None, False) if is_kept else (path, True)
         if not is_kept:
             self._remember(path)
+        self.prompt_runs.note_opened(session, path, self.path)
         self.changed.emit()
         self.opened.emit(session)
         self.notified.emit("Opened a kept run" if is_kept else f"Opened {path}")
@@ -244,10 +250,16 @@ class SessionFiles(QObject):
     def _take_saved(self, session: Session, path: Path) -> None:
         if session is self._session.session:
             self.path, self.is_saved = path, True
+            self.prompt_runs.note_saved(path)
         self._remember(path)
         self.changed.emit()
         self.written.emit()
         self.notified.emit(f"Saved to {path}")
+
+    @Slot(object)
+    def _take_shown(self, saved: Path | None) -> None:
+        self.path, self.is_saved = saved, saved is not None
+        self.changed.emit()
 
     def _take_exported(self, path: Path) -> None:
         self.written.emit()

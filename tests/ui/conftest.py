@@ -145,6 +145,14 @@ class Desk:
         return len(opened) == 1
 
 
+@pytest.fixture(autouse=True)
+def _garbage_waits() -> Iterator[None]:
+    """Between tests alone, as in the program between events: see bh_studio.ui.garbage."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture
 def collected() -> None:
     """What earlier tests left goes now, not in the thread of an engine, where no timer may end."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QSize, Qt
-from PySide6.QtWidgets import QApplication, QDialog, QMenu, QWidget
+from PySide6.QtWidgets import QApplication, QDialog, QWidget
 from pytestqt.qtbot import QtBot
 
 from bh_studio import paths
@@ -203,16 +202,6 @@ def test_the_rail_is_narrow_and_shows_each_word_whole(desk: Desk, percent: int) 
         assert words + 6 <= button.width()
         assert button.accessibleName() == button.text()
         assert button.toolTip()
-
-
-def test_no_two_items_of_a_menu_have_the_same_letter(desk: Desk) -> None:
-    for menu in desk.window.findChildren(QMenu):
-        letters = Counter(
-            action.text().partition("&")[2][0].lower()
-            for action in menu.actions()
-            if "&" in action.text() and action.data() is None
-        )
-        assert [letter for letter, count in letters.items() if count > 1] == [], menu.title()
 
 
 def test_going_elsewhere_leaves_the_size_of_the_window(desk: Desk) -> None:

@@ -12,17 +12,19 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from PySide6.QtWidgets import QFileDialog
+from PySide6.QtWidgets import QApplication, QFileDialog
 from pytestqt.qtbot import QtBot
 
 from bh_studio import paths
 from bh_studio.engine.execution import clerk
+from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.records.runs.reader import load_run, open_session
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.session_file import SESSION_WRITERS, load_session, save_session
 from bh_studio.engine.rules import RuleParameters
 from bh_studio.settings import Settings
 from bh_studio.ui.engine_thread import Engine
+from bh_studio.ui.widgets.theme import DARK
 from tests.ui.conftest import Desk
 
 pytestmark = pytest.mark.usefixtures("collected")
@@ -418,3 +420,59 @@ def test_opening_restores_the_parameters_that_were_used(desk: Desk, tmp_path: Pa
     desk.open(tmp_path / "run.bhsession")
     assert desk.page.prompt.prompt == "Used"
     assert desk.page.settings_panel.sides() == (None, RuleParameters(level=0.001, min_k=2))
+
+
+def test_a_session_opens_at_its_beginning_and_stays_there(
+    desk: Desk, make_desk: Callable[..., Desk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.finished_run(800)
+    assert desk.save(tmp_path / "long.bhsession")
+    other = make_desk(show=True)
+    other.load()
+    # What was on screen before was read at its end, and a token of it was looked at.
+    other.finished_run(600)
+    other.session.selection.select(1, 599)
+    other.settle()
+    assert other.open(tmp_path / "long.bhsession")
+    bars = [panel.text.verticalScrollBar() for panel in (other.first, other.second)]
+
+    def is_at_start() -> bool:
+        other.page.clock.mark()
+        other.page.clock.flush()
+        QApplication.processEvents()
+        return all(bar.maximum() > 0 and bar.value() == 0 for bar in bars)
+
+    assert is_at_start()
+    for size in ((1024, 640), (1600, 1000), (1280, 800)):
+        other.window.resize(*size)
+        assert is_at_start(), size
+    other.theme.enlarge_text()
+    assert is_at_start()
+    monkeypatch.setattr(other.theme, "_system_colors", lambda: DARK)
+    other.theme.follow_system()
+    assert is_at_start()
+    other.page.tinting.choose("rank")
+    assert is_at_start()
+    other.window.actions_.charts.trigger()
+    other.window.actions_.settings.trigger()
+    assert is_at_start()
+    other.page.prompt.set_prompt("Another one")
+    other.window.report(Failed("Something else went wrong.", "", ""))
+    assert is_at_start()
+
+
+def test_a_session_that_is_opened_before_the_window_is_shown_begins_at_its_beginning(
+    desk: Desk, make_desk: Callable[..., Desk], tmp_path: Path
+) -> None:
+    desk.finished_run(800)
+    assert desk.save(tmp_path / "long.bhsession")
+    other = make_desk()
+    assert other.open(tmp_path / "long.bhsession")
+    other.window.show()
+    other.qtbot.waitExposed(other.window)
+    other.page.clock.flush()
+    QApplication.processEvents()
+    for panel in (other.first, other.second):
+        bar = panel.text.verticalScrollBar()
+        assert bar.maximum() > 0
+        assert bar.value() == 0

@@ -264,7 +264,7 @@ def test_nothing_is_shown_before_there_is_a_number(desk: Desk) -> None:
     page = desk.page
     desk.start("Once")
     page.clock.flush()
-    assert desk.second.numbers.values["Tokens"] == "0 tok"
+    assert desk.second.numbers.values["Tokens"] == "0 of 128"
     assert desk.second.numbers.values["Status"] == "Reading"
     assert {
         desk.second.numbers.values["Speed"],

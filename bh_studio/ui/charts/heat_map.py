@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-
 from bh_studio.ui.charts.numbers import Numbers
 from bh_studio.ui.charts.scale_legend import ScaleLegend
 from bh_studio.ui.charts.token_map import TokenMap
@@ -24,7 +22,7 @@ class HeatMap(TokenMap):
         self._scale: ExpertScale | None = None
 
     def new_legend(self) -> ScaleLegend:
-        self._legend = ScaleLegend(self.theme, softened=False, orientation=Qt.Orientation.Vertical)
+        self._legend = ScaleLegend(self.theme)
         return self._legend
 
     def obstacle(self) -> str:

@@ -1,8 +1,7 @@
-"""The legend of the expert scale: a strip of colour with numbers. One widget for both its uses."""
+"""The legend of the expert scale: a strip of colour with numbers, as the charts paint it."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QWidget
 
@@ -14,21 +13,10 @@ _CAPTION = "Experts"
 
 
 class ScaleLegend(ColorBar):
-    """Paints an ExpertScale from its low to its high end, with the counts beside it.
+    """Paints an ExpertScale from its low to its high end, with the counts beside it."""
 
-    softened: show the tints used behind text instead of the full colours of the charts.
-    """
-
-    def __init__(
-        self,
-        theme: Theme,
-        *,
-        softened: bool,
-        orientation: Qt.Orientation = Qt.Orientation.Horizontal,
-        parent: QWidget | None = None,
-    ) -> None:
-        super().__init__(theme, _CAPTION, orientation, parent)
-        self._softened = softened
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(theme, _CAPTION, parent=parent)
         self._scale = ExpertScale()
         self._describe()
 
@@ -46,21 +34,13 @@ class ScaleLegend(ColorBar):
 
     def color_at(self, place: float) -> QColor:
         scale = self._scale
-        count = scale.low + (scale.high - scale.low) * place
-        if self._softened:
-            return scale.tint(count, self.theme.colors.surface)
-        return scale.color(count)
+        return scale.color(scale.low + (scale.high - scale.low) * place)
 
     def marks_for(self, at_most: int) -> list[Mark]:
-        scale = self._scale
-        return [(scale.position(count), str(count)) for count in scale.marks(at_most)]
+        return self._scale.labels(at_most)
 
     def _describe(self) -> None:
-        what = "Background of a token" if self._softened else "Colour of a cell"
-        text = (
-            f"{what}: {'mean experts over its layers' if self._softened else 'experts used'}, "
-            f"from {self._scale.low} to {self._scale.high}"
-        )
+        text = f"Colour of a cell: experts used, from {self._scale.low} to {self._scale.high}"
         self.setAccessibleName("Colour scale of expert counts")
         self.setAccessibleDescription(text)
         self.setToolTip(text + ". The scale keeps still during a run.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from PySide6.QtCore import QEvent, QObject, Qt, Signal, Slot
 from PySide6.QtWidgets import (
     QFrame,
@@ -14,9 +16,12 @@ from PySide6.QtWidgets import (
 )
 
 from bh_studio.engine.records.terms import FinishReason
+from bh_studio.ui.compare.time_left import TimeLeft
 from bh_studio.ui.compare.token_text import TokenText
+from bh_studio.ui.state.models.words import format_duration
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import Parting
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.widgets.elided_controls import ElidedButton
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.icons import icon
@@ -26,8 +31,8 @@ from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _HEADER_HEIGHT = 28
 _LEAST_LETTERS, _LEAST_LINES = 12, 3
-_TOKENS, _SPEED, _EXPERTS = "Tokens", "Speed", "Mean experts"
-_FIRST, _STATUS = "First token", "Status"
+_TOKENS, _LEFT, _SPEED, _EXPERTS = "Tokens", "Time left", "Speed", "Mean experts"
+_FIRST, _STATUS, _CONTEXT = "First token", "Status", "Context"
 _DIFFERENCE_MEANING = (
     "Show and mark the first token in which this answer differs from that of side A, in both "
     "panels. Tokens are counted from 0."
@@ -46,10 +51,14 @@ class AnswerPanel(QFrame):
 
     difference_chosen = Signal()
 
-    def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, run: RunModel, tinting: Tinting, theme: Theme, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._run = run
         self._theme = theme
+        self._left = TimeLeft()
+        self._timed_epoch = run.epoch
         self.setProperty("role", "card")
         self._title = QLabel(run.name)
         self._title.setProperty("role", "title")
@@ -57,7 +66,7 @@ class AnswerPanel(QFrame):
         self._note = QLabel()
         self._note.setProperty("role", "note")
         self._note.setWordWrap(True)
-        self.text = TokenText(run, theme)
+        self.text = TokenText(run, tinting, theme)
         self.text.setAccessibleName(f"Answer of side {run.name}")
         self.text.setAccessibleDescription("What was said before, then the tokens of the answer")
         self._empty = QLabel(f"The answer of side {run.name} will appear here.")
@@ -77,6 +86,11 @@ class AnswerPanel(QFrame):
         """What has to be known to read this text rightly; often empty."""
         return self._note.text()
 
+    @property
+    def keeps_to_end(self) -> bool:
+        """Whether it goes with an answer that is being written."""
+        return self._run.is_running and self.text.is_following
+
     def refresh(self, parting: Parting | None) -> None:
         """Show the run as it is now. parting: of this side from the first; None before a run."""
         run = self._run
@@ -87,18 +101,8 @@ class AnswerPanel(QFrame):
         self._note.setText(run.note)
         self._note.setVisible(bool(run.note))
         self.text.refresh()
-        mean = run.statistics.mean
-        speed, first = run.tokens_per_second, run.time_to_first_token_s
-        counted = "counted" if run.is_counted_only else "experts"
-        self.numbers.show_values(
-            {
-                _TOKENS: f"{run.token_count} tok" if run.is_started else "",
-                _SPEED: "" if speed is None else f"{speed:.1f} tok/s",
-                _EXPERTS: "" if mean is None else f"{mean:.2f} {counted}",
-                _FIRST: "" if first is None else f"first {format_seconds(first)}",
-                _STATUS: self._ending(),
-            }
-        )
+        self._show_numbers()
+        self._show_room()
         self._show_difference(parting)
         self._sync_latest()
 
@@ -129,15 +133,22 @@ class AnswerPanel(QFrame):
     def _build_footer(self) -> None:
         self.numbers = NumberLine(
             {
-                _TOKENS: "Tokens produced, the end-of-text token included.",
+                _TOKENS: "Tokens produced, the end-of-text token included; while it is written, of "
+                "how many at most.",
+                _LEFT: "Until there are as many as there may be, at the pace of the last ones. The "
+                "answer may end before.",
                 _SPEED: "Tokens per second of this side's own computing time, from the first token "
                 "to the last. The other sides' turns are left out.",
-                _FIRST: "This side's own computing time until its first token: reading the prompt.",
                 _EXPERTS: "Experts per token and layer: the mean over all tokens of the answer and "
                 "all layers. Of a side that only analyzes, what its rule would have used.",
+                _FIRST: "This side's own computing time until its first token: reading the prompt.",
                 _STATUS: "Why this side stopped producing tokens.",
+                _CONTEXT: "Tokens of the prompt and the answer, of those the model has room for; "
+                "in a conversation all earlier turns are part of the prompt.",
             }
         )
+        self.room = ElidedLabel("problem", takes_room=True)
+        self.room.hide()
         self.difference = ElidedButton()
         self.difference.setProperty("role", "link")
         self.difference.clicked.connect(self.difference_chosen)
@@ -163,7 +174,68 @@ class AnswerPanel(QFrame):
         layout.addWidget(self._note)
         layout.addWidget(body, 1)
         layout.addWidget(line)
-        layout.addWidget(self.numbers)
+        footer = QHBoxLayout()
+        footer.setSpacing(GAP)
+        footer.addWidget(self.numbers, 1)
+        footer.addWidget(self.room)
+        layout.addLayout(footer)
+
+    def _show_numbers(self) -> None:
+        run = self._run
+        mean = run.statistics.mean
+        speed, first = run.tokens_per_second, run.time_to_first_token_s
+        counted = "counted" if run.is_counted_only else "experts"
+        self.numbers.show_values(
+            {
+                _TOKENS: self._length(),
+                _LEFT: self._time_left(),
+                _SPEED: "" if speed is None else f"{speed:.1f} tok/s",
+                _EXPERTS: "" if mean is None else f"{mean:.2f} {counted}",
+                _FIRST: "" if first is None else f"first {format_seconds(first)}",
+                _STATUS: self._ending(),
+                _CONTEXT: self._context(),
+            }
+        )
+
+    def _length(self) -> str:
+        run = self._run
+        if run.is_running:
+            return f"{run.token_count:,} of {run.most_tokens:,}"
+        return f"{run.token_count} tok" if run.is_started else ""
+
+    def _time_left(self) -> str:
+        run = self._run
+        if run.epoch != self._timed_epoch:
+            self._timed_epoch = run.epoch
+            self._left.restart()
+        if not run.is_running:
+            return ""
+        self._left.note(run.token_count, monotonic())
+        seconds = self._left.seconds(run.most_tokens)
+        return "" if seconds is None else f"{format_duration(seconds)} left"
+
+    def _context(self) -> str:
+        run = self._run
+        if run.about is None or run.prompt_tokens is None:
+            return ""
+        used = run.prompt_tokens + run.token_count
+        return f"context {used:,} of {run.about.model.context_length:,}"
+
+    def _show_room(self) -> None:
+        """Say so where less fits than was asked for; of an answer that ended before, no more."""
+        run = self._run
+        about, read = run.about, run.prompt_tokens
+        is_of_interest = run.is_running or run.finish_reason is FinishReason.CONTEXT_LENGTH
+        if about is None or read is None or not is_of_interest:
+            self.room.hide()
+            return
+        asked, fitting = about.most_tokens, run.most_tokens
+        self.room.setText(f"Only {fitting:,} of {asked:,} tokens fit")
+        self.room.setToolTip(
+            f"The model has room for {about.model.context_length:,} tokens in all, and what stands "
+            f"before the answer takes {read:,} of them. Shorten the prompt or ask for fewer tokens."
+        )
+        self.room.setVisible(fitting < asked)
 
     def _ending(self) -> str:
         run = self._run

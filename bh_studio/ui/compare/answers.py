@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
@@ -11,6 +12,7 @@ from bh_studio.ui.compare.answer_panel import AnswerPanel
 from bh_studio.ui.compare.find_bar import FindBar
 from bh_studio.ui.compare.finding import Finding
 from bh_studio.ui.state.run_sides import Parting, RunSides
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
 
 _FIRST_SIDES = 2
@@ -20,12 +22,15 @@ class Answers(QWidget):
     """A panel for each side that there can be, of which as many are shown as the run has.
 
     splitter: between the panels of the upper row. find_bar: below them, where it is wanted.
+    scrolls_together: whether scrolling one answer by hand scrolls the others to the same token.
     """
 
-    def __init__(self, sides: RunSides, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, sides: RunSides, tinting: Tinting, theme: Theme, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._sides = sides
-        self.panels = tuple(AnswerPanel(run, theme) for run in sides.all_runs)
+        self.panels = tuple(AnswerPanel(run, tinting, theme) for run in sides.all_runs)
         self.splitter = new_splitter(Qt.Orientation.Horizontal)
         self._lower = new_splitter(Qt.Orientation.Horizontal)
         self._rows = new_splitter(Qt.Orientation.Vertical)
@@ -38,6 +43,9 @@ class Answers(QWidget):
         layout.setSpacing(GAP_SMALL)
         layout.addWidget(self._rows, 1)
         layout.addWidget(self.find_bar)
+        self.scrolls_together = True
+        for panel in self.panels:
+            panel.text.scrolled.connect(partial(self._scroll_others, panel))
         self._shown = 0
         self._show(_FIRST_SIDES)
 
@@ -70,6 +78,17 @@ class Answers(QWidget):
         """Mark the same token in all answers that have it, where it can be seen."""
         for panel in self.shown:
             panel.text.reveal_token(token)
+
+    def mark_token(self, token: int) -> None:
+        """Mark the same token in all answers that have come to it; what is read stays in sight."""
+        for panel in self.shown:
+            panel.text.mark_token(token)
+
+    def _scroll_others(self, scrolled: AnswerPanel, top: int) -> None:
+        if self.scrolls_together:
+            for panel in self.shown:
+                if panel is not scrolled and not panel.keeps_to_end:
+                    panel.text.bring_to_top(top)
 
     def _show(self, count: int) -> None:
         if count == self._shown:

@@ -1,38 +1,50 @@
-"""How each side differs from the first, a line of words a side, and the legend of the tints."""
+"""How each side differs from the first, a line of words a side, and what the tints say."""
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import Qt, QTimer, Slot
 from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from bh_studio.engine.rules.sides import MOST_SIDES
-from bh_studio.ui.charts.scale_legend import ScaleLegend
+from bh_studio.ui.compare.tint_legend import TintLegend
+from bh_studio.ui.compare.tint_menu import TintMenu
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.side_difference import difference_meaning, difference_words
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
-# From these widths on there is room for the legend, and for what it is of.
-_LEGEND_LETTERS, _CAPTION_LETTERS = 130, 190
+# From these widths on there is room for the choice of a tint, and for its legend.
+_CHOICE_LETTERS, _LEGEND_LETTERS = 90, 130
 
 
 class DifferenceLine(QFrame):
-    """Says what the other sides did against side A in the run on screen. Measured values only."""
+    """Says what the other sides did against side A in the run on screen. Measured values only.
 
-    def __init__(self, sides: RunSides, theme: Theme, parent: QWidget | None = None) -> None:
+    tint_menu: of what the background of the tokens says.
+    """
+
+    def __init__(
+        self, sides: RunSides, tinting: Tinting, theme: Theme, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._sides = sides
+        self._tinting = tinting
+        self._shown: tuple[object, ...] = ()
         self.setProperty("role", "card")
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.timeout.connect(self.updateGeometry)
         self.lines = tuple(ElidedLabel("") for _ in range(MOST_SIDES - 1))
-        self.legend = ScaleLegend(theme, softened=True)
-        self._caption = QLabel("Mean experts of a token")
-        self._caption.setProperty("role", "muted")
-        self._caption.setToolTip(self.legend.toolTip())
+        self.legend = TintLegend(theme)
+        self.tint_menu = TintMenu(tinting, self)
+        self.tint_button = QToolButton()
+        self.tint_button.setProperty("role", "tool")
+        self.tint_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.tint_button.setMenu(self.tint_menu)
+        self.tint_problem = ElidedLabel("muted", takes_room=True)
         # On one line, cut where it does not fit, while the window has no second one to give.
         self.notice = ElidedLabel("muted")
         self.notice.setAccessibleName("What should be known of these numbers")
@@ -45,16 +57,15 @@ class DifferenceLine(QFrame):
         row.setContentsMargins(GAP, GAP_TINY, GAP, GAP_TINY)
         row.setSpacing(GAP_LARGE)
         row.addLayout(words, 1)
-        row.addWidget(self._caption)
+        row.addWidget(self.tint_button)
+        row.addWidget(self.tint_problem)
         row.addWidget(self.legend)
+        tinting.changed.connect(self._show_tint)
         self.refresh()
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        # Charts have a legend too; the words need the room more.
-        letters = self.width() / self.fontMetrics().averageCharWidth()
-        self.legend.setVisible(letters > _LEGEND_LETTERS)
-        self._caption.setVisible(letters > _CAPTION_LETTERS)
+        self._show_tint()
         # WORKAROUND: a layout that is placing its parts takes no notice of one that becomes higher
         # meanwhile, and would leave it lying over the answers; it has to be asked again afterwards.
         self._settled.start(0)
@@ -75,5 +86,28 @@ class DifferenceLine(QFrame):
         self.notice.setText("  ".join(sides.notices))
         self.notice.setToolTip(plain_tooltip("\n".join(sides.notices)))
         self.notice.setVisible(bool(sides.notices))
-        if sides.runs:
-            self.legend.set_scale(sides.runs[0].scale)
+        self._show_tint()
+
+    @Slot()
+    def _show_tint(self) -> None:
+        tint = self._tinting.current
+        obstacle = self._tinting.obstacle_of(tint)
+        scale = tint.scale(self._sides.runs[0]) if self._sides.runs else None
+        if (shown := (tint, obstacle, scale)) != self._shown:
+            self._shown = shown
+            title = ", ".join(part for part in (tint.title.replace("&", ""), tint.unit) if part)
+            self.tint_button.setText(f"Tint: {title} \N{BLACK DOWN-POINTING SMALL TRIANGLE}")
+            self.tint_button.setAccessibleName(f"Tint of tokens: {title}")
+            meaning = tint.meaning if obstacle is None else obstacle.sentence
+            self.tint_button.setToolTip(
+                plain_tooltip(f"What the background of a token says.\n{meaning}")
+            )
+            self.tint_problem.setText("" if obstacle is None else f"No tint: {obstacle.words}")
+            self.tint_problem.setToolTip(plain_tooltip(meaning))
+            if scale is not None:
+                self.legend.show_tint(tint, scale)
+        letters = self.width() / self.fontMetrics().averageCharWidth()
+        self.tint_button.setVisible(letters > _CHOICE_LETTERS)
+        self.tint_problem.setVisible(obstacle is not None)
+        # Charts have a legend too; the words need the room more.
+        self.legend.setVisible(obstacle is None and letters > _LEGEND_LETTERS)

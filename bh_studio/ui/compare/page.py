@@ -20,6 +20,7 @@ from bh_studio.ui.compare.answers import Answers, new_splitter
 from bh_studio.ui.compare.chart_row import ChartRow
 from bh_studio.ui.compare.difference_line import DifferenceLine
 from bh_studio.ui.compare.prompt_bar import PromptBar
+from bh_studio.ui.compare.run_strip import RunStrip
 from bh_studio.ui.compare.settings_panel import SettingsPanel
 from bh_studio.ui.compare.side_strip import SideStrip
 from bh_studio.ui.inspector.token_inspector import TokenInspector
@@ -31,6 +32,7 @@ from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.session_model import RunState, SessionModel
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
@@ -82,11 +84,13 @@ class ComparePage(Place):
         self.clock = FrameClock(self)
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
+        self.runs = RunStrip(files.prompt_runs)
         self.settings_panel = SettingsPanel(theme)
         self.side_strip = SideStrip(self.settings_panel.side_list, theme)
         self.side_strip.hide()
-        self.answers = Answers(session.sides, theme)
-        self.differences = DifferenceLine(session.sides, theme)
+        self.tinting = Tinting(session.sides, self)
+        self.answers = Answers(session.sides, self.tinting, theme)
+        self.differences = DifferenceLine(session.sides, self.tinting, theme)
         self.charts = ChartRow(session.sides, session.selection, theme)
         self.inspection = InspectionModel(engine, session.sides, session.selection, self)
         self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
@@ -120,6 +124,7 @@ class ComparePage(Place):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(GAP_SMALL)
         column.addWidget(self.prompt)
+        column.addWidget(self.runs)
         column.addWidget(self.charts.over(rows), 1)
         # Where even its parts at their smallest have no room, nothing of it is out of reach.
         self._scrolled = QScrollArea()
@@ -154,6 +159,8 @@ class ComparePage(Place):
         self.conversation.message_returned.connect(self.prompt.bring_back)
         self._files.changed.connect(self._sync)
         self._files.opened.connect(self._take_parameters)
+        self._files.prompt_runs.shown.connect(self.answers.show_start)
+        self.runs.settings_wanted.connect(self._take_settings)
         self.prompt.edited.connect(self._sync)
         self.prompt.run_button.clicked.connect(self.start)
         self.prompt.stop_button.clicked.connect(self.stop)
@@ -165,6 +172,7 @@ class ComparePage(Place):
             panel.text.token_chosen.connect(partial(self._select, side))
             panel.text.token_opened.connect(partial(self._open, side))
             panel.text.token_hovered.connect(self.charts.point_at_token)
+        self.tinting.changed.connect(self._sync)
         self.charts.failed.connect(self.failed)
         session.selection.changed.connect(self._show_selection)
         self.inspector.closed.connect(partial(self.inspector_wanted.emit, False))
@@ -303,6 +311,12 @@ class ComparePage(Place):
         """Show the charts, or leave their room to the answers; None where there is little room."""
         self.wants_charts = is_wanted
         self._fold_charts()
+
+    @Slot(bool)
+    def scroll_together(self, is_wanted: bool) -> None:
+        """Scroll all answers with the one that is scrolled by hand, or each by itself."""
+        self.answers.scrolls_together = is_wanted
+        self.changed.emit()
 
     def give_charts(self, share: int) -> None:
         """Lay the page out with this share of its height for the charts."""
@@ -444,7 +458,7 @@ class ComparePage(Place):
         self.charts.refresh()
         if (place := self._session.selection.place) is not None:
             # The others may have come to this token by now.
-            self.answers.show_token(place.token)
+            self.answers.mark_token(place.token)
         if not self.inspector.isHidden():
             self.inspector.refresh()
 
@@ -466,17 +480,39 @@ class ComparePage(Place):
 
     @Slot(object)
     def _take_parameters(self, session: Session) -> None:
-        panel = self.settings_panel
         # A message that has been answered is part of the conversation; the editor is for the next.
         is_part = session.continued != session.conversation
         self.prompt.set_prompt("" if is_part else session.prompt)
-        panel.show_conversation(session)
-        panel.show_sides(session.sides)
-        panel.show_generation(session.generation)
+        self.settings_panel.show_conversation(session)
         self.answers.show_start()
         self.settled.emit()
+        self._show_settings_of(session)
+
+    @Slot()
+    def _take_settings(self) -> None:
+        if self._session.session is not None:
+            self._show_settings_of(self._session.session)
+
+    def _show_settings_of(self, session: Session) -> None:
+        panel = self.settings_panel
+        panel.show_sides(session.sides)
+        panel.show_generation(session.generation)
         difference = panel.difference(session.sides, session.generation)
         if difference:
             self.failed.emit(
                 Failed(difference, "The numbers on screen are those of the session.", "")
             )
+
+    @Slot()
+    def show_former_run(self) -> None:
+        """Show the run of this prompt before the one on screen."""
+        self._step_to_run(-1, "There is no earlier run of this prompt.")
+
+    @Slot()
+    def show_later_run(self) -> None:
+        """Show the run of this prompt after the one on screen."""
+        self._step_to_run(1, "There is no later run of this prompt.")
+
+    def _step_to_run(self, by: int, otherwise: str) -> None:
+        if not self._session.is_busy and not self._files.prompt_runs.step(by):
+            self.notified.emit(otherwise)

@@ -6,7 +6,7 @@ import bisect
 import html
 from collections.abc import Sequence
 
-from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, Signal, Slot
+from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import (
     QColor,
     QFont,
@@ -19,10 +19,12 @@ from PySide6.QtGui import (
     QTextLine,
     QTextOption,
 )
-from PySide6.QtWidgets import QApplication, QPlainTextEdit, QToolTip, QWidget
+from PySide6.QtWidgets import QAbstractSlider, QApplication, QPlainTextEdit, QToolTip, QWidget
 
 from bh_studio.ui.compare.text_marks import Span, TextMarks
 from bh_studio.ui.state.run_model import RunModel
+from bh_studio.ui.state.tints.tint import EXPERTS
+from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.state.transcript import Voice
 from bh_studio.ui.widgets.copied_text import CopiedText
 from bh_studio.ui.widgets.theme import GAP_SMALL, Theme
@@ -30,6 +32,10 @@ from bh_studio.ui.widgets.visible_text import visible
 
 # Keys of the number pad count as modified.
 _PLAIN = (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.KeypadModifier)
+_PAGES = (
+    QAbstractSlider.SliderAction.SliderPageStepAdd.value,
+    QAbstractSlider.SliderAction.SliderPageStepSub.value,
+)
 
 
 class TokenText(QPlainTextEdit):
@@ -39,17 +45,24 @@ class TokenText(QPlainTextEdit):
     replaces characters one for one; so copying returns the model's own characters.
 
     token_chosen: a person looks at this token. token_opened: and wants to know more of it.
+    scrolled: a person has scrolled, by the wheel, the bar or keys, and this is at the top now, as
+    `top` has it.
     """
 
     following_changed = Signal(bool)
     token_hovered = Signal(int)
     token_chosen = Signal(int)
     token_opened = Signal(int)
+    scrolled = Signal(int)
 
-    def __init__(self, run: RunModel, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, run: RunModel, tinting: Tinting, theme: Theme, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._run = run
+        self._tinting = tinting
         self._theme = theme
+        self._is_tint_known = False
         self._epoch = -1
         self._starts: list[int] = []
         self._last_length = 0
@@ -60,6 +73,10 @@ class TokenText(QPlainTextEdit):
         self._hovered = -1
         self._mouse_held = False
         self._pressed_at: QPoint | None = None
+        # An action of the bar is told before what it does, or after, and the wheel sends many.
+        self._told_later = QTimer(self)
+        self._told_later.setSingleShot(True)
+        self._told_later.timeout.connect(self._tell_scrolled)
         self.setProperty("role", "answer")
         self.setReadOnly(True)
         self.setUndoRedoEnabled(False)
@@ -74,6 +91,7 @@ class TokenText(QPlainTextEdit):
         self.verticalScrollBar().rangeChanged.connect(self._keep_end)
         self.verticalScrollBar().valueChanged.connect(self._follow_marks)
         self.selectionChanged.connect(self._keep_selection_still)
+        tinting.changed.connect(self._tint_again)
         theme.changed.connect(self.redraw)
 
     @property
@@ -102,6 +120,9 @@ class TokenText(QPlainTextEdit):
         if self._epoch != self._run.epoch:
             self._marks.forget()
             self._restart()
+        elif self._is_tint_known != self._tinting.current.is_known(self._run):
+            # What a token is tinted by may be known only of the whole run, or not be kept of it.
+            self._tint_again()
         self._append_new()
         self._keep_end()
 
@@ -130,6 +151,28 @@ class TokenText(QPlainTextEdit):
         self._set_following(False)
         self.verticalScrollBar().setValue(0)
 
+    @property
+    def top(self) -> int:
+        """The first token that begins in the line at the top or below it; below 0, so many
+        characters before the answer."""
+        place = self.cursorForPosition(QPoint(0, GAP_SMALL)).position()
+        if not self._starts or place < self._starts[0]:
+            return place - self._answer_start
+        return min(bisect.bisect_left(self._starts, place), self.token_count - 1)
+
+    def bring_to_top(self, top: int) -> None:
+        """Scroll so that `top` is what it is there, as far as there is text; following stops."""
+        if top >= 0 and self._starts:
+            place = self._starts[min(top, self.token_count - 1)]
+        else:
+            place = max(self._answer_start + min(top, 0), 0)
+        self._set_following(False)
+        block = self.document().findBlock(place)
+        # Lines are broken when they are first looked at.
+        self.blockBoundingRect(block)
+        line = block.layout().lineForTextPosition(place - block.position())
+        self.verticalScrollBar().setValue(block.firstLineNumber() + max(line.lineNumber(), 0))
+
     def show_token(self, index: int) -> None:
         """Scroll to a token and mark it; following stops."""
         if not 0 <= index < self.token_count:
@@ -151,14 +194,22 @@ class TokenText(QPlainTextEdit):
     def reveal_token(self, index: int) -> None:
         """Mark a token, and scroll to it where it is out of sight; without one mark nothing."""
         if not 0 <= index < self.token_count:
-            self._marked = None
-            self._marks.show_token(None)
+            self.mark_token(index)
         elif index != self._marked:
             if self._is_in_sight(index):
                 self._mark(index)
                 self._set_following(False)
             else:
                 self.show_token(index)
+
+    def mark_token(self, index: int) -> None:
+        """Mark a token wherever it stands; without one mark nothing."""
+        if 0 <= index < self.token_count:
+            if index != self._marked:
+                self._mark(index)
+        elif self._marked is not None:
+            self._marked = None
+            self._marks.show_token(None)
 
     @property
     def marked_token(self) -> int | None:
@@ -191,13 +242,10 @@ class TokenText(QPlainTextEdit):
         run = self._run
         text = run.token_texts[index]
         shown = f"“{visible(text, mark_newlines=True)}”" if text else "no text of its own"
-        counts = run.counts[index]
-        counted = " (counted only)" if run.is_counted_only else ""
-        return (
-            f"Token {index}: {shown} (id {run.token_ids[index]})\n"
-            f"Experts{counted}, mean over {len(counts)} layers: {counts.mean():.2f}\n"
-            f"Fewest and most in a layer: {counts.min()} and {counts.max()}"
-        )
+        # What the tint shows goes first; the experts, which the program is about, are always told.
+        tints = dict.fromkeys((self._tinting.current, EXPERTS))
+        words = (words for tint in tints if (words := tint.words(run, index)))
+        return "\n".join((f"Token {index}: {shown} (id {run.token_ids[index]})", *words))
 
     def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802
         """The selected characters as the model wrote them."""
@@ -243,6 +291,7 @@ class TokenText(QPlainTextEdit):
         super().keyPressEvent(event)
         if self.verticalScrollBar().value() != before:
             self._note_place()
+            self._told_later.start(0)
 
     def changeEvent(self, event: QEvent) -> None:
         marked = self._marked
@@ -331,7 +380,7 @@ class TokenText(QPlainTextEdit):
         look = QTextCharFormat()
         look.setForeground(self._theme.colors.text)
         first = max(shown - 1, 0)
-        for index, mean in enumerate(run.token_means(first).tolist(), start=first):
+        for index, color in enumerate(self._colors(first), start=first):
             text = run.token_texts[index]
             self._last_length = len(text)
             if index < shown:
@@ -339,9 +388,29 @@ class TokenText(QPlainTextEdit):
             else:
                 self._starts.append(cursor.position())
             if text:
-                look.setBackground(run.scale.tint(mean, self._theme.colors.surface))
+                look.setBackground(color)
                 cursor.insertText(visible(text), look)
                 self._source += text
+        cursor.endEditBlock()
+
+    def _colors(self, first: int) -> list[QColor]:
+        """The grounds of the tokens from `first` on."""
+        tint = self._tinting.current
+        self._is_tint_known = tint.is_known(self._run)
+        return tint.colors(self._run, first, self._theme.colors.surface)
+
+    @Slot()
+    def _tint_again(self) -> None:
+        """Give all tokens on screen the colours they have now; text, place and marks stay."""
+        if self._epoch != self._run.epoch:
+            return
+        cursor, look = QTextCursor(self.document()), QTextCharFormat()
+        cursor.beginEditBlock()
+        for index, color in enumerate(self._colors(0)[: self.token_count]):
+            look.setBackground(color)
+            cursor.setPosition(self._starts[index])
+            cursor.setPosition(self._end_of(index), QTextCursor.MoveMode.KeepAnchor)
+            cursor.mergeCharFormat(look)
         cursor.endEditBlock()
 
     @Slot()
@@ -369,6 +438,10 @@ class TokenText(QPlainTextEdit):
     def _token_of(self, position: int) -> int | None:
         index = bisect.bisect_right(self._starts, position) - 1
         return index if index >= 0 else None
+
+    @property
+    def _answer_start(self) -> int:
+        return self._starts[0] if self._starts else self.document().characterCount() - 1
 
     def _is_in_sight(self, index: int) -> bool:
         return self._is_within(index, self.viewport().height())
@@ -408,12 +481,18 @@ class TokenText(QPlainTextEdit):
     def _follow_marks(self) -> None:
         self._marks.follow_view()
 
-    @Slot()
-    def _note_action(self) -> None:
-        # Sent for the wheel, the keys and the slider, before the value changes; never for
-        # scrolling by the program.
+    @Slot(int)
+    def _note_action(self, action: int) -> None:
+        # Sent for the wheel, the keys and the slider, before the value changes, or after it for a
+        # page; never for scrolling by the program.
         bar = self.verticalScrollBar()
         self._set_following(bar.sliderPosition() >= bar.maximum())
+        if bar.sliderPosition() != bar.value() or action in _PAGES:
+            self._told_later.start(0)
+
+    @Slot()
+    def _tell_scrolled(self) -> None:
+        self.scrolled.emit(self.top)
 
     def _note_place(self) -> None:
         bar = self.verticalScrollBar()

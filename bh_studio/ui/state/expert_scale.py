@@ -52,7 +52,10 @@ class ExpertScale:
 
     def tint(self, count: float, background: QColor) -> QColor:
         """Colour of `count` behind text, mixed into `background` so that it stays readable."""
-        place = self.position(count)
+        return self.tint_at(self.position(count), background)
+
+    def tint_at(self, place: float, background: QColor) -> QColor:
+        """Colour behind text at a place of the scale, from 0 to 1."""
         if background.lightnessF() > 0.5:
             strength = _TINT_STRENGTH_LIGHT
         else:
@@ -77,6 +80,10 @@ class ExpertScale:
         if len(marks) > 2 and marks[-1] - marks[-2] < step / 2:
             del marks[-2]
         return tuple(marks)
+
+    def labels(self, at_most: int = 9) -> list[tuple[float, str]]:
+        """Places of the marks on the scale, 0 to 1, and what is written there."""
+        return [(self.position(count), str(count)) for count in self.marks(at_most)]
 
 
 def _color(rgb: np.ndarray) -> QColor:

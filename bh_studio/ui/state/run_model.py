@@ -46,7 +46,8 @@ class RunSide:
 class RunModel(QObject):
     """The tokens, counts and times of one side, growing while the engine works.
 
-    name: its letter. about: what it is; None before it is begun.
+    name: its letter. about: what it is; None before it is begun. prompt_tokens: those of all that
+    stands before the answer; None before they are read.
     `epoch` changes when the content is replaced; while it stays, tokens are only appended, and
     only the last token's text may still grow.
     """
@@ -71,6 +72,7 @@ class RunModel(QObject):
         self._raw_counts = GrownArray((layers,), np.uint8)
         self._seconds = GrownArray((), np.float64)
         self._prompt_counts = np.zeros((0, layers), np.uint8)
+        self.prompt_tokens: int | None = None
         self._logits: GrownArray | None = None
         self._experts: GrownArray | None = None
         self._choices: tuple[GrownArray, ...] | None = None
@@ -93,6 +95,8 @@ class RunModel(QObject):
     def read_prompt(self, read: PromptRead) -> None:
         """Take what was decided at the positions of the prompt."""
         self._prompt_counts = read.expert_counts
+        # The last of them predicts the answer's first token, and is counted there.
+        self.prompt_tokens = len(read.expert_counts) + 1
         self._decide(read.decision)
         self.changed.emit()
 
@@ -127,6 +131,7 @@ class RunModel(QObject):
         self._raw_counts = GrownArray.of(record.raw_counts)
         self._seconds = GrownArray.of(record.token_seconds)
         self._prompt_counts = record.prompt_expert_counts
+        self.prompt_tokens = len(record.prompt_token_ids)
         self._logits = self._experts = self._choices = None
         self._record = record
         self._statistics = None
@@ -178,6 +183,14 @@ class RunModel(QObject):
         return len(self.token_ids)
 
     @property
+    def most_tokens(self) -> int:
+        """It may say: what was asked for, as far as the model has room for it."""
+        if self.about is None:
+            return 0
+        room = self.about.model.context_length - (self.prompt_tokens or 0)
+        return min(self.about.most_tokens, max(room, 1))
+
+    @property
     def counts(self) -> np.ndarray:
         """(token, layer) uint8, experts used."""
         return self._counts.rows
@@ -224,6 +237,12 @@ class RunModel(QObject):
         if self._choices is None:
             return None
         return TokenChoices(*(kept.rows for kept in self._choices))
+
+    @property
+    def kl(self) -> np.ndarray | None:
+        """(token,) floating, KL(A || this side) in nats of what each token was predicted by; None
+        where the sides did not read the same tokens."""
+        return None
 
     @property
     def statistics(self) -> CountStatistics:

@@ -55,6 +55,7 @@ class SessionModel(QObject):
 
     run_accepted: the engine has taken the prompt, from then on the run is on screen. run_lost: it
     has ended without a session. run_broken_off: so it has, but what it had said is in this folder.
+    folder: that keeps the newest run; None if none does.
     """
 
     state_changed = Signal(object)
@@ -79,7 +80,9 @@ class SessionModel(QObject):
         self._run: Comparison | None = None
         self._job = 0
         self._is_accepted = False
-        self._folder: Path | None = None
+        self.folder: Path | None = None
+        # What the answers on screen are to: prompt, what precedes it, and the model.
+        self._answered: tuple[object, ...] = ()
         # What a run that waits stands behind: the load of its model, or another job.
         self._load: LoadModel | None = None
         self._behind = 0
@@ -156,6 +159,7 @@ class SessionModel(QObject):
         if self.is_busy:
             raise RuntimeError("A run is in flight.")
         check_session(session)
+        self._answered = (session.prompt, session.conversation, session.model.fingerprint)
         self.selection.clear()
         self.sides.begin(
             session.prompt, session.sides, session.generation, session.model, session.conversation
@@ -167,6 +171,7 @@ class SessionModel(QObject):
         """Forget what is on screen; ignored while a run is in flight."""
         if self.is_busy:
             return
+        self._answered = ()
         self.selection.clear()
         self.sides.reset()
         self._set_session(None)
@@ -175,7 +180,7 @@ class SessionModel(QObject):
 
     def _ask(self, run: Comparison) -> None:
         # What is on screen stays until the engine takes the prompt: it may refuse it.
-        self._run, self._is_accepted, self._folder = run, False, None
+        self._run, self._is_accepted, self.folder = run, False, None
         self._load, self._behind = self.engine.loading, 0
         # Before it is asked for, since the answer may come before the number of the job.
         self._set_state(RunState.RUNNING if self._load is None else RunState.WAITING)
@@ -209,7 +214,7 @@ class SessionModel(QObject):
             case Progress():
                 self._accept(run)
             case KeptIn(folder):
-                self._folder = folder
+                self.folder = folder
             case Notice(text):
                 _log.info("%s", text)
                 self.sides.notice(text)
@@ -230,8 +235,8 @@ class SessionModel(QObject):
                 self._lose()
                 _log.info("Failed: %s", event.message)
                 self.failed.emit(event)
-                if self._folder is not None:
-                    self.run_broken_off.emit(self._folder)
+                if self.folder is not None:
+                    self.run_broken_off.emit(self.folder)
 
     def _accept(self, run: Comparison) -> None:
         """The first step of a run says that its prompt was accepted."""
@@ -242,7 +247,11 @@ class SessionModel(QObject):
         if self.state is RunState.WAITING:
             self._set_state(RunState.RUNNING)
         precedes = conversation_of(run, model)
-        self.selection.clear()
+        former, self._answered = self._answered, (run.prompt, precedes, model.fingerprint)
+        place = self.selection.place
+        # Who has changed a rule, and runs the same again, goes on looking at the same token.
+        if self._answered != former or (place is not None and place.side >= len(run.sides)):
+            self.selection.clear()
         self.sides.begin(run.prompt, run.sides, run.generation, model, precedes)
         self._set_session(None)
         self.run_accepted.emit(run)

@@ -276,6 +276,13 @@ QPushButton[role="side"]:checked {{
     background: {c["accent_soft"]}; border-left: 4px solid {c["accent"]};
 }}
 QPushButton[role="side"]:focus {{ border: 1px solid {c["accent"]}; border-left-width: 4px; }}
+QTabBar::tab {{
+    background: {c["surface"]}; color: {c["text"]}; border: 1px solid {c["line"]};
+    border-radius: 6px; padding: 3px 10px; margin-right: 4px;
+}}
+QTabBar::tab:hover {{ background: {c["accent_soft"]}; }}
+QTabBar::tab:selected {{ background: {c["accent_soft"]}; border: 1px solid {c["accent"]}; }}
+QTabBar::tab:disabled {{ color: {c["muted"]}; }}
 QToolButton[role="tool"] {{
     background: transparent; border: 1px solid transparent; border-radius: 6px; padding: 4px;
 }}

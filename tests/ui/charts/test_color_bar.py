@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from PySide6.QtCore import Qt
 
 from bh_studio.ui.charts.scale_legend import ScaleLegend
 from bh_studio.ui.charts.table_legend import TableLegend
@@ -19,7 +18,7 @@ from bh_studio.ui.widgets.theme import Theme
 @pytest.mark.parametrize("percent", [100, 150])
 def test_marks_stand_apart(theme: Theme, high: int, pixels: int, percent: int) -> None:
     theme.set_text_percent(percent)
-    legend = ScaleLegend(theme, softened=False, orientation=Qt.Orientation.Vertical)
+    legend = ScaleLegend(theme)
     scale = ExpertScale(1, high)
     legend.set_scale(scale)
     legend.resize(60, pixels)

@@ -74,11 +74,22 @@ def test_a_token_that_a_side_has_not_said_yet_is_asked_about_when_it_comes(bench
     bench.start()
     bench.say(WORDS[:2])
     bench.selection.select(1, 2)
-    assert bench.inspection.problem == "Side B has no token 2; it has said 2."
+    assert bench.inspection.problem == "Waiting until side B comes to token 2."
     bench.say(WORDS[2:])
     bench.settle()
     assert bench.inspection.problem == ""
     assert bench.inspection.token is not None
+
+
+def test_a_token_that_never_comes_is_no_longer_waited_for(bench: Bench) -> None:
+    bench.start()
+    bench.selection.select(1, -1)
+    assert bench.inspection.problem == "Waiting until side B has read its prompt."
+    bench.selection.select(1, 2)
+    bench.say(WORDS[:2])
+    assert bench.inspection.problem == "Waiting until side B comes to token 2."
+    bench.finish()
+    assert bench.inspection.problem == "Side B has no token 2; it has said 2."
 
 
 def test_without_logits_the_engine_s_sentence_says_so(bench: Bench) -> None:

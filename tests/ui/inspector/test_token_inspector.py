@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QGuiApplication, QTextCursor
-from PySide6.QtWidgets import QAbstractScrollArea, QWidget
+from PySide6.QtWidgets import QAbstractScrollArea, QApplication, QWidget
 
 from bh_studio.engine.protocol.requests import InspectToken
 from bh_studio.engine.rules import parse_rule
@@ -445,3 +445,38 @@ def test_everything_that_takes_the_focus_has_a_name(desk: Desk) -> None:
         and not isinstance(widget.parent(), QAbstractScrollArea)
     ]
     assert nameless == []
+
+
+def test_a_token_stays_inspected_while_the_prompt_is_run_again(desk: Desk) -> None:
+    words = [f" word{number}" if number % 9 else "\n" for number in range(1, 400)]
+    finished_run(desk, words)
+    select(desk, 1, 6, 3)
+    page, inspector = desk.page, desk.page.inspector
+    desk.window.actions_.inspector.trigger()
+    settle(desk)
+    assert page.inspection.token is not None
+    page.settings_panel.show_sides((None, parse_rule("cut:0.1")))
+    desk.window.actions_.run.trigger()
+    desk.engine.begin()
+    page.clock.flush()
+    settle(desk)
+    assert desk.session.selection.place == Place(1, 6, 3)
+    waiting = "Waiting until side B comes to token 6."
+    assert inspector.message.text() == waiting
+    for index, word in enumerate(words):
+        for side in (0, 1):
+            desk.engine.token(side, word, 5 if side else 8)
+        if index in (3, 6, 7, 300):
+            page.clock.flush()
+            QApplication.processEvents()
+    settle(desk)
+    shown = inspector.shown_token
+    assert shown is not None
+    assert shown.rule == parse_rule("cut:0.1")
+    assert inspector.message.text() != waiting
+    for panel in page.answers.shown:
+        bar = panel.text.verticalScrollBar()
+        assert panel.text.marked_token == 6
+        # It is marked where it stands; what is written goes on being followed.
+        assert panel.text.is_following
+        assert bar.value() == bar.maximum() > 0

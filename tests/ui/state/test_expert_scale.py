@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor
 from pytestqt.qtbot import QtBot
 
@@ -77,22 +76,8 @@ def test_marks_hold_both_ends(low: int, high: int, most: int, marks: tuple[int, 
     assert ExpertScale(low, high).marks(most) == marks
 
 
-def test_the_legend_names_its_numbers(qtbot: QtBot, theme: Theme) -> None:
-    legend = ScaleLegend(theme, softened=True)
-    qtbot.addWidget(legend)
-    legend.resize(legend.sizeHint())
-    legend.show()
-    assert list(legend.marks) == list(range(1, 9))
-    legend.set_scale(ExpertScale(2, 16))
-    ends = legend.marks[0], legend.marks[-1]
-    assert ends == (2, 16)
-    assert "mean experts" in legend.toolTip()
-    assert "from 2 to 16" in legend.accessibleDescription()
-    legend.grab()
-
-
 def test_a_small_upright_legend_writes_fewer_numbers(qtbot: QtBot, theme: Theme) -> None:
-    legend = ScaleLegend(theme, softened=False, orientation=Qt.Orientation.Vertical)
+    legend = ScaleLegend(theme)
     qtbot.addWidget(legend)
     legend.set_scale(ExpertScale(1, 64))
     legend.resize(60, 110)

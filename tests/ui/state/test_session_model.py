@@ -21,10 +21,12 @@ from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import Body, LoadModel, SaveCalibration
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
+from bh_studio.engine.rules import parse_rule
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.jobs_model import JobsModel
 from bh_studio.ui.state.run_sides import ANALYZE_NOTE
+from bh_studio.ui.state.selection import Place
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from tests.fake_engine import FakeEngine
 
@@ -50,6 +52,11 @@ def prompt_of(screen: SessionModel) -> str:
 def state_of(screen: SessionModel) -> RunState:
     """The state, read anew: a type checker would take an earlier assertion to hold still."""
     return screen.state
+
+
+def place_of(screen: SessionModel) -> Place | None:
+    """What is looked at, read anew too."""
+    return screen.selection.place
 
 
 def test_a_run_passes_through_every_state(screen: SessionModel, engine: FakeEngine) -> None:
@@ -230,6 +237,75 @@ def test_a_session_that_cannot_be_shown_changes_nothing(
     assert screen.session is session
     assert screen.sides.all_runs[0].token_texts == [" upon"]
     assert screen.sides.all_runs[0].layers == 16
+
+
+# --- what is looked at ---
+
+
+def test_the_same_run_again_is_looked_at_where_it_was(
+    screen: SessionModel, engine: FakeEngine
+) -> None:
+    screen.run("Once", SIDES, GENERATION)
+    engine.token(1, " upon")
+    engine.finish()
+    screen.selection.select(1, 0, 3)
+    others = (None, parse_rule("cut:0.04"), parse_rule("cut:0.05"))
+    screen.run("Once", others, dataclasses.replace(GENERATION, seed=7))
+    engine.begin()
+    assert screen.selection.place == Place(1, 0, 3)
+    session = engine.finish()
+    # So it is for a session from a file, which is opened with nothing selected.
+    screen.show_session(session)
+    assert place_of(screen) is None
+    screen.selection.select(2, 0)
+    screen.run("Once", others, GENERATION)
+    engine.begin()
+    assert place_of(screen) == Place(2, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sides", "conversation", "fingerprint"),
+    [
+        ("Twice", SIDES, None, None),
+        ("Once", SIDES[:1], None, None),
+        ("Once", SIDES, Conversation("Be brief."), None),
+        ("Once", SIDES, None, "0" * 64),
+    ],
+)
+def test_another_run_is_looked_at_anew(
+    screen: SessionModel,
+    engine: FakeEngine,
+    prompt: str,
+    sides: tuple[RuleParameters | None, ...],
+    conversation: Conversation | None,
+    fingerprint: str | None,
+) -> None:
+    screen.run("Once", SIDES, GENERATION)
+    engine.token(1, " upon")
+    engine.finish()
+    screen.selection.select(1, 0)
+    if fingerprint is not None:
+        engine.model = dataclasses.replace(engine.model, fingerprint=fingerprint)
+        screen.engine.load("another")
+        engine.finish_load()
+    screen.run(prompt, sides, GENERATION, conversation)
+    engine.begin()
+    assert screen.selection.place is None
+
+
+def test_a_refused_prompt_is_no_reason_to_look_elsewhere(
+    screen: SessionModel, engine: FakeEngine
+) -> None:
+    screen.run("Once", SIDES, GENERATION)
+    engine.token(1, " upon")
+    engine.finish()
+    screen.selection.select(1, 0)
+    screen.run("Too long", SIDES, GENERATION)
+    engine.fail("The prompt is too long.")
+    assert place_of(screen) == Place(1, 0, None)
+    screen.run("Once", SIDES, GENERATION)
+    engine.begin()
+    assert place_of(screen) == Place(1, 0, None)
 
 
 def test_nothing_is_asked_of_an_engine_that_is_not_there() -> None:

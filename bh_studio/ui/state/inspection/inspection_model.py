@@ -23,13 +23,13 @@ REST_MS = 120
 
 
 class _Subject(NamedTuple):
-    """What is asked about. is_there: whether the side has come to that token."""
+    """What is asked about. absence: why the side has no such token, a sentence; empty if it has."""
 
     side: int
     epoch: int
     rule: RuleParameters | None
     token: int
-    is_there: bool
+    absence: str
 
 
 class InspectionModel(QObject):
@@ -171,20 +171,18 @@ class InspectionModel(QObject):
         run = self._sides.runs[place.side]
         if run.about is None:
             return None
-        is_there = -len(run.prompt_counts) <= place.token < run.token_count
-        return _Subject(place.side, run.epoch, run.about.rule, place.token, is_there)
+        absence = _absence(run, place.token)
+        return _Subject(place.side, run.epoch, run.about.rule, place.token, absence)
 
     def _take_subject(self, former: _Subject | None) -> None:
         subject = self._subject
         if subject is None or former is None or subject[:3] != former[:3]:
             self._forget()
-        self.problem = ""
-        self._wants_token = subject is not None and subject.is_there
+        self.problem = "" if subject is None else subject.absence
+        self._wants_token = subject is not None and not subject.absence
         self._wants_what_if = self._wants_token and self.level is not None
-        if subject is not None and not subject.is_there:
+        if self.problem:
             self.token = self.what_if = None
-            run = self._sides.runs[subject.side]
-            self.problem = _absence(run, subject.token)
 
     # --- what it asks ---
 
@@ -254,7 +252,12 @@ class InspectionModel(QObject):
 
 
 def _absence(run: RunModel, token: int) -> str:
-    """Why a side has no such token, a sentence."""
+    """Why a side has no such token, a sentence; empty if it has."""
+    if -len(run.prompt_counts) <= token < run.token_count:
+        return ""
+    if run.is_running and (token >= 0 or run.prompt_tokens is None):
+        what = f"comes to token {token}" if token >= 0 else "has read its prompt"
+        return f"Waiting until side {run.name} {what}."
     if token >= 0:
         return f"Side {run.name} has no token {token}; it has said {run.token_count}."
     return f"The prompt of side {run.name} has only {len(run.prompt_counts)} positions before that."

@@ -1,0 +1,1 @@
+"""What the background of a token can say."""
