@@ -45,7 +45,7 @@ READING, BALANCED, CHARTS = 0, 350, 2000
 _FOLDED_LINES = 45
 _MOST_OF_WIDTH = 0.42
 # What the answers need beside each other, and while a token is inspected.
-_LEAST_LETTERS, _LEAST_INSPECTED = 40, 72
+_LEAST_LETTERS, _LEAST_INSPECTED = 40, 96
 # Of the page itself, in letters and lines.
 _LEAST_WIDTH, _LEAST_HEIGHT = 48, 14
 
