@@ -38,13 +38,14 @@ class Settings:
     """Remembered values. sides: the rules as texts, "own" for the model's own routing. generation:
     parameters by name. The window checks these values. rule: of earlier versions, which had one.
 
-    charts_visible: None leaves it to the room there is. tint: what the background of tokens says.
-    scrolls_together: whether the answers of all sides do.
-    same_text: whether all sides read the prompt as it is, rather than write on from it.
+    charts: of both slots the title of what is in it. charts_visible: None leaves it to the room
+    there is. tint: what the background of tokens says. scrolls_together: whether the answers of
+    all sides do. same_text: whether all sides read the prompt as it is, rather than write on from
+    it.
     chat: whether a prompt to an instruct model is a message rather than plain text.
     geometry: size and place of the window as Qt writes them, in base 64. splitters: sizes by name.
     most_history_gb: what kept runs may take before the oldest are offered for removal.
-    model_device, model_dtype: what the models dialog chose last. recent_models: folders and hub
+    model_device, model_dtype: what the page of models chose last. recent_models: folders and hub
     names, the newest first.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     system_prompt: str = ""
     text_percent: int = 100
     settings_visible: bool = True
+    charts: tuple[str, ...] = ()
     charts_visible: bool | None = None
     tint: str = "experts"
     scrolls_together: bool = True

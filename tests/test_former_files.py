@@ -633,8 +633,8 @@ def test_settings_with_no_default_left(
         "most_history_gb": room,
     }
     assert settings == Settings(**expected)
-    # The first of them knew nothing of kept runs, and both had one rule and always charts.
-    later = {"sides", "charts_visible", "same_text", "tint", "scrolls_together"} | (
+    # The first of them knew nothing of kept runs, and both had one rule and always the same charts.
+    later = {"sides", "charts", "charts_visible", "same_text", "tint", "scrolls_together"} | (
         {"most_history_gb"} if commit == NEWEST else set()
     )
     for name in {field.name for field in fields(Settings)} - later:

@@ -17,6 +17,7 @@ def test_settings_survive_a_restart() -> None:
         prompt="日本語 👩‍🔬",
         rule={"level": 0.01},
         text_percent=130,
+        charts=("Limits by layer", "Token × layer"),
         splitters={"rows": [1, 2]},
         recent_sessions=("/a", "/b"),
         model_device="cuda:1",

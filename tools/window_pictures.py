@@ -1,9 +1,9 @@
 """Pictures of the real window in each of its states, light and dark, to be looked at.
 
-    python -m tools.window_pictures --out FOLDER [--sizes 1280x800 ...] [--only STATE ...]
+    python -m tools.window_pictures --out FOLDER [--sizes 1280x800 ...] [--only STATE ...] [--text]
 
 Runs the embedded model in a window of its own, with settings and runs of nobody. Those of README
-are "inspector" at 1280x800.
+are "inspector" and "models" at 1280x800.
 """
 
 from __future__ import annotations
@@ -69,13 +69,17 @@ _STATES = {
     ),
 }
 
+_PLACES = ("history", "models")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the pictures; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sizes", nargs="+", default=_SIZES)
-    parser.add_argument("--only", nargs="+", choices=_STATES, default=tuple(_STATES))
+    states = (*_STATES, *_PLACES)
+    parser.add_argument("--only", nargs="+", choices=states, default=states)
+    parser.add_argument("--text", type=int, default=100, help="size of text, in percent")
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
@@ -83,15 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.environ[f"XDG_{name}_HOME"] = f"{home}/{name.lower()}"
         app = QApplication(sys.argv[:1])
         pg.setConfigOptions(antialias=True)
+        font = app.font()
         for scheme in _SCHEMES:
-            _write(app, scheme, arguments.out, arguments.sizes, arguments.only)
+            # Each theme takes what it finds for the system's size.
+            app.setFont(font)
+            theme = Theme(app, _SCHEMES[scheme], arguments.text)
+            _write(app, theme, scheme, arguments)
     return 0
 
 
-def _write(
-    app: QApplication, scheme: str, folder: Path, sizes: Sequence[str], states: Sequence[str]
-) -> None:
-    theme = Theme(app, _SCHEMES[scheme])
+def _write(app: QApplication, theme: Theme, scheme: str, asked: argparse.Namespace) -> None:
     jobs = JobsModel()
     engine_model = EngineModel(jobs)
     session = SessionModel(engine_model)
@@ -105,34 +110,40 @@ def _write(
     jobs.attach(engine)
     engine_model.load("embedded")
     _until(app, lambda: engine_model.is_ready)
-    page = window.compare
-    panel = page.settings_panel
-    for state in states:
-        wanted = _STATES[state]
-        session.clear()
-        panel.show_generation(GenerationParameters(_TOKENS))
-        page.prompt.mode.choose(wanted.is_same_text)
-        text = shipped_text().content[:_TEXT]
-        page.prompt.set_prompt(text if wanted.is_same_text else _PROMPT)
-        for rules in (*((rule,) for rule in wanted.earlier), wanted.rules):
-            panel.show_sides((None, *map(parse_rule, rules)))
-            if state != "start":
-                window.actions_.run.trigger()
-                _until(app, lambda: not session.is_busy and session.sides.runs[0].token_count > 0)
-        window.actions_.inspector.setChecked(wanted.is_inspected)
-        if wanted.is_inspected:
-            session.selection.select(1, _TOKEN, _LAYER)
-            _until(app, lambda: page.inspection.token is not None or bool(page.inspection.problem))
-        for size in sizes:
+    for state in asked.only:
+        if state in _PLACES:
+            window.actions_.places[state].trigger()
+        else:
+            _compare(app, window, state)
+        for size in asked.sizes:
             width, height = map(int, size.split("x"))
             window.resize(width, height)
             _rest(app, 0.6)
-            window.grab().save(str(folder / f"{state}-{size}-{scheme}.png"))
+            window.grab().save(str(asked.out / f"{state}-{size}-{scheme}.png"))
     jobs.attach(None)
     engine.shutdown()
     window.close()
     window.deleteLater()
     app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def _compare(app: QApplication, window: MainWindow, state: str) -> None:
+    page, session, wanted = window.compare, window.session, _STATES[state]
+    window.actions_.compare.trigger()
+    session.clear()
+    page.settings_panel.show_generation(GenerationParameters(_TOKENS))
+    page.prompt.mode.choose(wanted.is_same_text)
+    text = shipped_text().content[:_TEXT]
+    page.prompt.set_prompt(text if wanted.is_same_text else _PROMPT)
+    for rules in (*((rule,) for rule in wanted.earlier), wanted.rules):
+        page.settings_panel.show_sides((None, *map(parse_rule, rules)))
+        if state != "start":
+            window.actions_.run.trigger()
+            _until(app, lambda: not session.is_busy and session.sides.runs[0].token_count > 0)
+    window.actions_.inspector.setChecked(wanted.is_inspected)
+    if wanted.is_inspected:
+        session.selection.select(1, _TOKEN, _LAYER)
+        _until(app, lambda: page.inspection.token is not None)
 
 
 def _until(app: QApplication, is_done: Callable[[], bool]) -> None:

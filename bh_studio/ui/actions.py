@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Signal, Slot
-from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMainWindow, QMenu
 
 from bh_studio.engine.rules.sides import MOST_SIDES, side_letter
 
 
 class Actions(QObject):
-    """Every command with its name, shortcut and tooltip; the window connects them."""
+    """Every command with its name, shortcut and tooltip; the window connects them.
+
+    places: those that go to a place, by the names of their icons. of_compare: those that act on
+    what Compare shows.
+    """
 
     recent_chosen = Signal(object)
 
@@ -21,6 +25,20 @@ class Actions(QObject):
         self._window = window
         new = self._new
         keys = QKeySequence.StandardKey
+        self.compare = new("Com&pare", "Ctrl+1", "The answers of all sides, with their settings")
+        self.history = new(
+            "Histor&y", "Ctrl+2", "Every run, whether it was saved or not, to look through"
+        )
+        self.history.setShortcuts([QKeySequence("Ctrl+2"), QKeySequence("Ctrl+H")])
+        self.models = new("M&odels", "Ctrl+3", "Choose, download, load and unload models")
+        self.models.setShortcuts([QKeySequence("Ctrl+3"), QKeySequence("Ctrl+M")])
+        self.places = {"compare": self.compare, "history": self.history, "models": self.models}
+        group = QActionGroup(window)
+        for action in self.places.values():
+            action.setCheckable(True)
+            action.setIconVisibleInMenu(False)
+            group.addAction(action)
+        self.compare.setChecked(True)
         self.run = new("&Run", "Ctrl+Return", "Answer the prompt with all sides")
         # The Enter of the number pad counts as another key.
         self.run.setShortcuts([QKeySequence("Ctrl+Return"), QKeySequence("Ctrl+Enter")])
@@ -52,9 +70,6 @@ class Actions(QObject):
         )
         self.new_conversation.setVisible(False)
         self.open = new("&Open…", keys.Open, "Show a saved session, or a text that was read")
-        self.kept_runs = new(
-            "&Kept runs…", "Ctrl+H", "Every run, whether it was saved or not, to look through"
-        )
         self.save = new("&Save", keys.Save, "Save what is on screen")
         self.save_as = new("Save &as…", "Ctrl+Shift+S", "Save what is on screen to another file")
         self.export_json = new(
@@ -76,7 +91,6 @@ class Actions(QObject):
         self.former_difference = new(
             "Former &difference", "Shift+F3", "Go back to where another side parts from side A"
         )
-        self.models = new("&Models…", "Ctrl+M", "Choose, download, load and unload models")
         self.load_embedded = new(
             "&Embedded model", None, "Load the small model that comes with the program"
         )
@@ -91,6 +105,7 @@ class Actions(QObject):
         )
         self.settings = new("&Settings panel", "F9", "Show or hide the settings")
         self.settings.setCheckable(True)
+        self.settings.setChecked(True)
         self.inspector = new(
             "Token &inspector", "Ctrl+I", "Show what the router and the rule did for one token"
         )
@@ -98,6 +113,12 @@ class Actions(QObject):
         self.charts = new("C&harts", "F10", "Show the charts, or leave their room to the answers")
         self.charts.setCheckable(True)
         self.charts.setChecked(True)
+        self.layout_reading = new("&Reading", None, "Leave the room of the charts to the answers")
+        self.layout_balanced = new("&Balanced", None, "Answers above, charts below, as at first")
+        self.layout_charts = new("&Charts", None, "Give the larger part to the charts")
+        self.layout_reset = new(
+            "Reset &layout", None, "All parts, folds and charts as they were at the first start"
+        )
         self.scroll_together = new(
             "Scroll sides to&gether",
             "Ctrl+L",
@@ -112,6 +133,13 @@ class Actions(QObject):
         self.reset_text = new("&Normal text size", "Ctrl+0", "Show text in the system's size")
         self.reading = new("&How to read the numbers", "F1", "What every number means")
         self.about = new("&About BH Studio", None, "Versions and licence")
+        self.of_compare = (
+            self.reseed, self.former_run, self.later_run, self.scroll_together, self.add_side,
+            self.remove_side, self.new_conversation, self.same_text, *self.sides,
+            self.find, self.next_difference, self.former_difference, self.settings, self.charts,
+            self.inspector, self.layout_reading, self.layout_balanced, self.layout_charts,
+            self.layout_reset,
+        )  # fmt: skip
         self.recent_menu = QMenu("Recent sessions", window)
         self.recent_menu.setToolTipsVisible(True)
         self.recent_menu.triggered.connect(self._choose_recent)
@@ -158,7 +186,7 @@ class Actions(QObject):
         file = self._menu("&File")
         file.addActions([self.open, self.open_text])
         file.addMenu(self.recent_menu)
-        file.addActions([self.kept_runs])
+        file.addActions([self.history])
         file.addSeparator()
         file.addActions([self.save, self.save_as])
         file.addMenu(export)
@@ -179,7 +207,15 @@ class Actions(QObject):
         model.addSeparator()
         model.addActions([self.unload, self.save_calibration])
         self.view_menu = view = self._menu("&View")
+        view.addActions(list(self.places.values()))
+        view.addSeparator()
         view.addActions([self.settings, self.charts, self.inspector])
+        layout = QMenu("Layo&ut", self._window)
+        layout.setToolTipsVisible(True)
+        layout.addActions([self.layout_reading, self.layout_balanced, self.layout_charts])
+        layout.addSeparator()
+        layout.addAction(self.layout_reset)
+        view.addMenu(layout)
         view.addSeparator()
         view.addActions(self.sides)
         view.addSeparator()

@@ -148,15 +148,15 @@ class Errand(QObject):
         if not self._run:
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
             return
-        if self._window.place.is_busy:
+        if self._window.compare.is_busy:
             # Whoever sits at the window did not wait for the model: their run is the run.
             return
-        obstacle = self._window.place.obstacle()
+        obstacle = self._window.compare.obstacle()
         if obstacle:
             self._complain(obstacle)
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
             return
-        self._window.place.start()
+        self._window.compare.start()
 
     @Slot()
     def _finish(self) -> None:
@@ -169,7 +169,7 @@ class Errand(QObject):
     def fail(self, failure: Failed) -> None:
         """Something went wrong: say so, and end if the program was to end by itself."""
         self._complain(" ".join(part for part in (failure.message, failure.advice) if part))
-        if not self._window.place.is_busy:
+        if not self._window.compare.is_busy:
             QTimer.singleShot(_SETTLE_MS, self._wind_up)
 
     @Slot(object)
@@ -189,7 +189,7 @@ class Errand(QObject):
             QApplication.exit(self._code)
 
     def _take_picture(self, path: Path) -> None:
-        self._window.place.refresh()
+        self._window.compare.refresh()
         path.parent.mkdir(parents=True, exist_ok=True)
         if not self._window.grab().save(str(path), "PNG"):
             self._complain(f"{path} could not be written.")

@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from bh_studio.engine.protocol.events import Failed
+from bh_studio.ui.widgets.announcement import announce
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 
@@ -114,6 +115,7 @@ class ErrorStrip(QFrame):
         self.details_button.setChecked(False)
         self.details_button.setVisible(bool(failure.details))
         self.show()
+        announce(self, f"{failure.message} {failure.advice}".rstrip(), is_urgent=True)
 
     @Slot()
     def dismiss(self) -> None:

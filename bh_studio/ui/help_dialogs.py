@@ -109,7 +109,7 @@ _READING = (
     (
         "Your runs",
         "Every run is kept while it goes on, so starting another one, an error or a crash loses "
-        "nothing: File > Kept runs. Saving gives a run a name and a place of your own.",
+        "nothing: History lists them. Saving gives a run a name and a place of your own.",
     ),
 )
 

@@ -7,30 +7,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSignalBlocker, QSize, Qt, Slot
-from PySide6.QtGui import QCloseEvent, QGuiApplication, QKeyEvent
-from PySide6.QtWidgets import QMainWindow, QStackedWidget, QStyle
+from PySide6.QtGui import QAction, QCloseEvent, QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QMainWindow,
+    QStackedWidget,
+    QStyle,
+    QVBoxLayout,
+    QWidget,
+)
 
 from bh_studio import paths
 from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
-from bh_studio.ui.compare.page import ComparePage
+from bh_studio.ui.compare.page import BALANCED, CHARTS, READING, ComparePage
 from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
-from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, cut_off_words, surplus_words
+from bh_studio.ui.history.page import HistoryPage
+from bh_studio.ui.history.rows import cut_off_words, surplus_words
 from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.place import Place
+from bh_studio.ui.rail import Rail
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.kept_runs import KeptRuns
 from bh_studio.ui.state.models.downloads import Downloads
+from bh_studio.ui.state.run_words import began_words, ended_words
 from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.status_line import StatusLine
+from bh_studio.ui.widgets.announcement import announce
 from bh_studio.ui.widgets.icons import window_icon
-from bh_studio.ui.widgets.theme import Theme
+from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 if TYPE_CHECKING:
+    from bh_studio.engine.protocol.experiments import Comparison
     from bh_studio.engine.records.runs.kept import KeptRun
     from bh_studio.ui.state.models.hub_statuses import HubStatuses
 
@@ -38,7 +50,7 @@ _FIRST_SIZE = QSize(1280, 800)
 
 
 class MainWindow(QMainWindow):
-    """The frame of what the user sees. place: what is in it now."""
+    """The frame of what the user sees. place: what is in it now. history: once it was looked at."""
 
     def __init__(
         self,
@@ -67,24 +79,42 @@ class MainWindow(QMainWindow):
             int(settings.most_history_gb * 1e9),
             self,
         )
-        self.kept_dialog: KeptRunsDialog | None = None
+        self.rail = Rail(self.actions_.places, theme)
         self.compare = ComparePage(engine, session, self.files, theme)
+        self.history: HistoryPage | None = None
         self.place: Place = self.compare
         self.status = StatusLine(self)
         self.setStatusBar(self.status)
-        self._stack = QStackedWidget()
-        self._stack.addWidget(self.compare)
-        self.setCentralWidget(self._stack)
+        self._lay_out()
         self._keep_size()
         theme.changed.connect(self._keep_size)
-        self.place.messages.addWidget(self.kept_strip)
-        self.place.messages.addWidget(self.errors)
         self.place.take_focus()
         self._connect_models()
-        self._connect_place(self.place)
+        self._connect_compare()
         self._connect_actions()
         self.resize(_FIRST_SIZE.boundedTo(self._room()))
         self._sync()
+
+    def _lay_out(self) -> None:
+        self._stack = QStackedWidget()
+        self._stack.addWidget(self.compare)
+        messages = QVBoxLayout()
+        messages.setContentsMargins(GAP, 0, GAP, 0)
+        messages.setSpacing(GAP_SMALL)
+        messages.addWidget(self.kept_strip)
+        messages.addWidget(self.errors)
+        column = QVBoxLayout()
+        column.setContentsMargins(0, GAP, 0, 0)
+        column.setSpacing(GAP_SMALL)
+        column.addLayout(messages)
+        column.addWidget(self._stack, 1)
+        self._frame = QWidget()
+        row = QHBoxLayout(self._frame)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(0)
+        row.addWidget(self.rail)
+        row.addLayout(column, 1)
+        self.setCentralWidget(self._frame)
 
     # --- wiring ---
 
@@ -97,40 +127,45 @@ class MainWindow(QMainWindow):
         self.engine.failed.connect(self._show_model_failure)
         self.engine.calibration_saved.connect(self._settle_model)
         self.session.failed.connect(self._show_run_failure)
-        self.session.run_accepted.connect(self._settle_run)
+        self.session.run_accepted.connect(self._take_accepted)
+        self.session.run_finished.connect(self._tell_finished)
+        self.session.text_read.connect(self._tell_finished)
         self.models.failed.connect(self.errors.show_failure)
         self.models.notified.connect(self.status.notify)
         self.models.downloads.changed.connect(self._show_downloads)
-        self.status.download_chosen.connect(self.models.open_dialog)
+        self.status.download_chosen.connect(self.show_models)
         self.files.failed.connect(self.errors.show_failure)
         self.files.write_failed.connect(self._show_write_failure)
         self.files.written.connect(self._settle_writing)
-        self.files.opened.connect(self._settle_run)
-        self.files.text_opened.connect(self._settle_run)
+        self.files.opened.connect(self._take_opened)
+        self.files.text_opened.connect(self._take_opened)
+        self.compare.texts.read.connect(self._bring_compare_back)
         self.files.notified.connect(self.status.notify)
         self.files.prompt_runs.changed.connect(self._sync)
         self.kept.failed.connect(self.errors.show_failure)
         self.kept.cut_off.connect(self._offer_cut_off)
         self.kept.exceeded.connect(self._offer_room)
 
-    def _connect_place(self, place: Place) -> None:
-        place.changed.connect(self._sync)
-        place.failed.connect(self.errors.show_failure)
-        place.settled.connect(self._settle_former)
+    def _connect_compare(self) -> None:
+        self.compare.changed.connect(self._sync)
+        self.compare.failed.connect(self.errors.show_failure)
+        self.compare.settled.connect(self._settle_former)
 
     def _connect_actions(self) -> None:
         actions = self.actions_
         for action, slot in (
+            (actions.compare, self.show_compare),
+            (actions.history, self.show_history),
+            (actions.models, self.show_models),
             (actions.run, self._start),
-            (actions.stop, self._stop),
-            (actions.new_conversation, self._start_over),
+            (actions.stop, self.compare.stop),
+            (actions.new_conversation, self.compare.start_over),
             (actions.reseed, self.compare.start_reseeded),
             (actions.former_run, self.compare.show_former_run),
             (actions.later_run, self.compare.show_later_run),
             (actions.add_side, self.compare.settings_panel.side_list.add),
             (actions.remove_side, self.compare.settings_panel.side_list.remove_current),
             (actions.open, self.files.open),
-            (actions.kept_runs, self._show_kept_runs),
             (actions.open_text, self.compare.texts.ask),
             (actions.save, self.files.save),
             (actions.save_as, self.files.save_as),
@@ -141,11 +176,14 @@ class MainWindow(QMainWindow):
             (actions.find, self.compare.open_find_bar),
             (actions.next_difference, self.compare.show_next_difference),
             (actions.former_difference, self.compare.show_former_difference),
-            (actions.models, self.models.open_dialog),
             (actions.load_embedded, self.models.load_embedded),
             (actions.load_folder, self.models.ask_for_folder),
             (actions.unload, self.engine.unload),
             (actions.save_calibration, self.models.ask_where_to_save),
+            (actions.layout_reading, partial(self.compare.give_charts, READING)),
+            (actions.layout_balanced, partial(self.compare.give_charts, BALANCED)),
+            (actions.layout_charts, partial(self.compare.give_charts, CHARTS)),
+            (actions.layout_reset, self.compare.reset_layout),
             (actions.enlarge, self.theme.enlarge_text),
             (actions.shrink, self.theme.shrink_text),
             (actions.reset_text, self.theme.reset_text),
@@ -159,7 +197,7 @@ class MainWindow(QMainWindow):
         actions.scroll_together.toggled.connect(self.compare.scroll_together)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
-            action.triggered.connect(partial(self.compare.answers.focus_side, side))
+            action.triggered.connect(partial(self.compare.focus_side, side))
         # Not when it is only kept in step with what the page does by itself.
         actions.charts.triggered.connect(self.compare.show_charts)
         self.compare.charts_shown.connect(actions.charts.setChecked)
@@ -172,7 +210,7 @@ class MainWindow(QMainWindow):
     # --- its size ---
 
     def _room(self) -> QSize:
-        """The largest size with which a whole window is on the screen."""
+        """The largest size with which the whole window is on the screen."""
         if QGuiApplication.platformName() == "offscreen":
             # Qt makes up a screen of 800 by 800, which says nothing of a picture of the window.
             return QSize(_FIRST_SIZE)
@@ -181,45 +219,64 @@ class MainWindow(QMainWindow):
 
     @Slot()
     def _keep_size(self) -> None:
-        """Let no number, notice or error make the window larger than the person has made it."""
-        self._stack.setMinimumSize(0, 0)
-        least = self.compare.minimumSizeHint()
-        height = least.height() - self.compare.messages.minimumSize().height()
-        self._stack.setMinimumSize(QSize(least.width(), height).boundedTo(self._room()))
+        """Let no number, notice or error make the window larger than the person has made it, and
+        no size of text larger than the screen."""
+        least = self.compare.minimumSizeHint() + QSize(self.rail.width(), 0)
+        bars = self.menuBar().sizeHint().height() + self.status.sizeHint().height()
+        self._frame.setMinimumSize(least.boundedTo(self._room() - QSize(0, bars)))
 
     # --- what the user asks for ---
 
     @Slot()
+    def show_compare(self) -> None:
+        """Go to the answers."""
+        self._go_to(self.compare, self.actions_.compare)
+
+    @Slot()
+    def show_history(self) -> None:
+        """Go to the runs that are kept."""
+        if self.history is None:
+            self.history = HistoryPage(self.kept)
+            self.history.chosen.connect(self._open_recent)
+            self.history.show_busy(self.compare.is_busy)
+            self.session.run_finished.connect(self._refresh_history)
+            self.session.run_lost.connect(self._refresh_history)
+        self._go_to(self.history, self.actions_.history)
+
+    @Slot()
+    def show_models(self) -> None:
+        """Go to the models."""
+        self._go_to(self.models.page, self.actions_.models)
+
+    def _go_to(self, place: Place, action: QAction) -> None:
+        action.setChecked(True)
+        if self._stack.indexOf(place) < 0:
+            self._stack.addWidget(place)
+        self._stack.setCurrentWidget(place)
+        self.place = place
+        # Elsewhere it goes back to Compare, and ends nothing that is not to be seen.
+        keys = QKeySequence("Esc") if place is self.compare else QKeySequence()
+        self.actions_.stop.setShortcut(keys)
+        place.take_focus()
+        self._sync()
+
+    @Slot()
     def _start(self) -> None:
-        self.place.start()
+        self._bring_compare_back()
+        self.compare.start()
 
     @Slot()
-    def _stop(self) -> None:
-        self.place.stop()
-
-    @Slot()
-    def _start_over(self) -> None:
-        self.place.start_over()
+    def _bring_compare_back(self) -> None:
+        if self.place is not self.compare:
+            self.show_compare()
 
     @Slot(object)
     def _open_recent(self, path: Path) -> None:
         self.files.open_path(path)
 
     @Slot()
-    def _show_kept_runs(self) -> None:
-        if self.kept_dialog is None:
-            self.kept_dialog = KeptRunsDialog(self.kept, self)
-            self.kept_dialog.chosen.connect(self._open_recent)
-            self.session.run_finished.connect(self._refresh_kept_runs)
-            self.session.run_lost.connect(self._refresh_kept_runs)
-        self.kept_dialog.show_busy(self.place.is_busy)
-        self.kept.refresh()
-        self.kept_dialog.show()
-        self.kept_dialog.activateWindow()
-
-    @Slot()
-    def _refresh_kept_runs(self) -> None:
-        if self.kept_dialog is not None and self.kept_dialog.isVisible():
+    def _refresh_history(self) -> None:
+        if self.place is self.history:
             self.kept.refresh()
 
     @Slot(object)
@@ -233,10 +290,10 @@ class MainWindow(QMainWindow):
     @Slot()
     def _offer_room(self) -> None:
         # What was cut off goes first, and who looks at the runs is told there.
-        if self.kept_strip.failure is None and self.kept_dialog is None:
+        if self.kept_strip.failure is None and self.place is not self.history:
             self.kept_strip.show_failure(
                 Failed(surplus_words(self.kept), "Nothing is removed unless you say so.", ""),
-                Remedy("Look at them", "Open the list of kept runs", self._show_kept_runs),
+                Remedy("Look at them", "Go to the kept runs", self.show_history),
             )
 
     @Slot()
@@ -253,16 +310,19 @@ class MainWindow(QMainWindow):
         if event.key() == Qt.Key.Key_Escape and (strip := next(strips, None)) is not None:
             strip.dismiss()
             return
+        if event.key() == Qt.Key.Key_Escape and self.place is not self.compare:
+            self._bring_compare_back()
+            return
         if event.key() == Qt.Key.Key_Escape and self.actions_.inspector.isChecked():
             self.actions_.inspector.setChecked(False)
             return
         super().keyPressEvent(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        if self.place.is_busy:
-            self.place.stop()
+        if self.compare.is_busy:
+            self.compare.stop()
         # What has only waited is gone by now.
-        if self.place.is_busy:
+        if self.compare.is_busy:
             # What has been written so far is kept: the engine ends the run, then the window closes,
             # however often it was asked to.
             self._closing = True
@@ -281,28 +341,31 @@ class MainWindow(QMainWindow):
 
     @Slot()
     def _sync(self) -> None:
-        place, engine, actions = self.place, self.engine, self.actions_
-        actions.run.setEnabled(not place.obstacle())
-        actions.reseed.setEnabled(not place.obstacle() and self.compare.settings_panel.is_sampling)
+        page, engine, actions = self.compare, self.engine, self.actions_
+        can_run, sides = not page.obstacle(), len(page.settings_panel.sides())
+        actions.run.setEnabled(can_run)
+        is_seen = self.place is page
+        for action in actions.of_compare:
+            action.setEnabled(is_seen)
+        actions.reseed.setEnabled(is_seen and can_run and page.settings_panel.is_sampling)
         for action in (actions.former_run, actions.later_run):
-            action.setEnabled(self.files.prompt_runs.can_change)
-        sides = len(self.compare.settings_panel.sides())
-        actions.add_side.setEnabled(sides < MOST_SIDES)
-        actions.remove_side.setEnabled(sides > 1)
+            action.setEnabled(is_seen and self.files.prompt_runs.can_change)
+        actions.add_side.setEnabled(is_seen and sides < MOST_SIDES)
+        actions.remove_side.setEnabled(is_seen and sides > 1)
         for side, action in enumerate(actions.sides):
-            action.setVisible(side < len(self.compare.answers.shown))
-        actions.stop.setEnabled(place.can_stop)
-        actions.new_conversation.setVisible(place.can_start_over is not None)
-        actions.new_conversation.setEnabled(bool(place.can_start_over))
-        actions.save.setEnabled(place.is_unsaved)
+            action.setVisible(side < len(page.answers.shown))
+        actions.stop.setEnabled(page.can_stop)
+        actions.new_conversation.setVisible(page.can_start_over is not None)
+        actions.new_conversation.setEnabled(is_seen and bool(page.can_start_over))
+        actions.save.setEnabled(page.is_unsaved)
         for action in (actions.save_as, actions.export_json, actions.export_csv):
-            action.setEnabled(place.can_export)
+            action.setEnabled(page.can_export)
         # Which experts ran is not kept of a text that all sides have read.
         actions.export_experts.setEnabled(self.session.session is not None)
-        actions.open.setEnabled(not place.is_busy)
-        if self.kept_dialog is not None:
-            self.kept_dialog.show_busy(place.is_busy)
-        actions.show_recent(() if place.is_busy else self.files.settings.recent_sessions)
+        actions.open.setEnabled(not page.is_busy)
+        if self.history is not None:
+            self.history.show_busy(page.is_busy)
+        actions.show_recent(() if page.is_busy else self.files.settings.recent_sessions)
         for action in (actions.load_embedded, actions.load_folder):
             action.setEnabled(engine.is_settled)
         for action in (actions.unload, actions.save_calibration):
@@ -314,17 +377,17 @@ class MainWindow(QMainWindow):
             elif engine.load_progress is not None:
                 self._show_progress(engine.load_progress)
         else:
-            self.status.show_state(place.obstacle() or "Ready")
-        self.setWindowTitle(f"{place.title}[*] – BH Studio" if place.title else "BH Studio[*]")
-        self.setWindowModified(place.is_unsaved)
-        if self._closing and not place.is_busy:
+            self.status.show_state(page.obstacle() or "Ready")
+        self.setWindowTitle(f"{page.title}[*] – BH Studio" if page.title else "BH Studio[*]")
+        self.setWindowModified(page.is_unsaved)
+        if self._closing and not page.is_busy:
             self.close()
 
     @Slot(object)
     def _show_progress(self, progress: LoadProgress) -> None:
-        if self.place.is_busy:
+        if self.compare.is_busy:
             # Nothing can be in flight while a model loads but what waits for it.
-            words = f"{progress.stage}  ·  {self.place.obstacle()}"
+            words = f"{progress.stage}  ·  {self.compare.obstacle()}"
             progress = LoadProgress(words, progress.fraction)
         self.status.show_progress(progress)
 
@@ -333,6 +396,8 @@ class MainWindow(QMainWindow):
         self.status.show_model(self.engine.model)
         if self.engine.model is not None:
             self._settle_model()
+            if self.models.is_on_screen:
+                self._bring_compare_back()
 
     @Slot(object)
     def _show_refusal(self, refused: LoadRefused) -> None:
@@ -370,6 +435,20 @@ class MainWindow(QMainWindow):
     @Slot()
     def _settle_run(self) -> None:
         self.errors.settle(Cause.RUN)
+
+    @Slot(object)
+    def _take_accepted(self, run: Comparison) -> None:
+        self._settle_run()
+        announce(self, began_words(len(run.sides)))
+
+    @Slot()
+    def _tell_finished(self) -> None:
+        announce(self, ended_words(self.session.sides))
+
+    @Slot()
+    def _take_opened(self) -> None:
+        self._settle_run()
+        self._bring_compare_back()
 
     @Slot()
     def _settle_former(self) -> None:

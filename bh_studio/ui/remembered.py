@@ -27,14 +27,11 @@ def restore(window: MainWindow, settings: Settings) -> None:
     _restore_comparison(window.compare, settings)
     window.actions_.settings.setChecked(settings.settings_visible)
     window.actions_.scroll_together.setChecked(settings.scrolls_together)
-    window.compare.show_settings(settings.settings_visible)
+    window.compare.charts.show_titles(settings.charts)
     window.compare.show_charts(settings.charts_visible)
     if settings.geometry:
         window.restoreGeometry(QByteArray.fromBase64(settings.geometry.encode()))
-    for name, splitter in window.place.splitters.items():
-        sizes = settings.splitters.get(name, [])
-        if len(sizes) == splitter.count() and sum(sizes) > 0:
-            splitter.setSizes(sizes)
+    window.compare.show_sizes(settings.splitters)
 
 
 def remember(window: MainWindow) -> Settings:
@@ -43,11 +40,12 @@ def remember(window: MainWindow) -> Settings:
     return dataclasses.replace(
         _remember_comparison(window.compare, settings),
         text_percent=window.theme.text_percent,
+        charts=window.compare.charts.titles,
         charts_visible=window.compare.wants_charts,
         scrolls_together=window.compare.answers.scrolls_together,
         settings_visible=window.compare.wants_settings,
         geometry=base64.b64encode(window.saveGeometry().data()).decode(),
-        splitters={name: splitter.sizes() for name, splitter in window.place.splitters.items()},
+        splitters={**settings.splitters, **window.compare.sizes()},
     )
 
 

@@ -32,6 +32,7 @@ class SettingsKeeper(QObject):
             window.compare.prompt.edited,
             window.compare.settings_panel.edited,
             window.compare.changed,
+            window.compare.charts.picked,
             window.theme.changed,
             window.files.changed,
         ):

@@ -10,6 +10,7 @@ from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.ui.state.models.downloads import DownloadView
 from bh_studio.ui.state.models.words import progress_words, short_state, trouble
 from bh_studio.ui.state.words import describe_model
+from bh_studio.ui.widgets.announcement import announce
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP_SMALL
 from bh_studio.ui.widgets.visible_text import plain_tooltip
@@ -88,6 +89,7 @@ class StatusLine(QStatusBar):
     def notify(self, text: str) -> None:
         """Say something for a few seconds."""
         self.showMessage(text, _BRIEFLY_MS)
+        announce(self, text)
 
     def show_downloads(self, views: list[DownloadView]) -> None:
         """Say briefly how far the downloads are that run."""
@@ -106,9 +108,12 @@ class StatusLine(QStatusBar):
 
     def show_model(self, model: ModelInfo | None) -> None:
         """Name the loaded model."""
-        self._model.setText("No model" if model is None else describe_model(model))
+        words = "No model" if model is None else describe_model(model)
+        self._model.setText(words)
+        self._model.setToolTip(words)
         if model is not None:
             lines = [
+                words,
                 model.id,
                 f"{model.architecture}, context of {model.context_length} tokens",
                 f"Experts computed by: {model.expert_path}",

@@ -539,6 +539,21 @@ def test_kl_by_position_is_shown_first_and_gives_its_place_back(desk: Desk) -> N
     assert isinstance(desk.slots[1].chart, HeatMap)
 
 
+def test_the_chart_that_is_remembered_is_the_one_that_was_chosen(desk: Desk) -> None:
+    read_text(desk)
+    assert desk.slots[1].chart.title == DivergenceChart.title
+    assert remember(desk.window).charts == (LayerChart.title, HeatMap.title)
+
+
+def test_a_text_from_a_file_brings_compare_back(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "tale.txt"
+    path.write_text(TALE)
+    desk.window.actions_.places["models"].trigger()
+    assert desk.window.place is not desk.page
+    desk.page.texts.open_path(path)
+    desk.qtbot.waitUntil(lambda: desk.window.place is desk.page)
+
+
 def test_a_chart_that_was_chosen_stays(desk: Desk) -> None:
     picker = desk.slots[1].picker
     picker.setCurrentIndex(CHARTS.index(LimitChart))

@@ -9,7 +9,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
-    QPushButton,
     QStackedLayout,
     QToolButton,
     QVBoxLayout,
@@ -24,6 +23,7 @@ from bh_studio.ui.state.reading.side_numbers import kl_words, limit_words, perpl
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import Parting
 from bh_studio.ui.state.tints.tinting import Tinting
+from bh_studio.ui.widgets.elided_controls import ElidedButton
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.number_line import NumberLine
@@ -31,10 +31,14 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _HEADER_HEIGHT = 28
-_LEAST_LINES = 3
+_LEAST_LETTERS, _LEAST_LINES = 12, 3
 _TOKENS, _LEFT, _SPEED, _EXPERTS = "Tokens", "Time left", "Speed", "Mean experts"
 _FIRST, _STATUS, _CONTEXT = "First token", "Status", "Context"
 _PERPLEXITY, _KL, _LIMITS = "Perplexity", "KL to A", "Limits"
+_DIFFERENCE_MEANING = (
+    "Show and mark the first token in which this answer differs from that of side A, in both "
+    "panels. Tokens are counted from 0."
+)
 _ENDINGS = {
     FinishReason.END_OF_TEXT: "End of text",
     FinishReason.MAX_NEW_TOKENS: "Token limit",
@@ -153,12 +157,8 @@ class AnswerPanel(QFrame):
         )
         self.room = ElidedLabel("problem", takes_room=True)
         self.room.hide()
-        self.difference = QPushButton()
+        self.difference = ElidedButton()
         self.difference.setProperty("role", "link")
-        self.difference.setToolTip(
-            "Show and mark the first token in which this answer differs from that of side A, in "
-            "both panels. Tokens are counted from 0."
-        )
         self.difference.clicked.connect(self.difference_chosen)
 
     def _build_layout(self) -> None:
@@ -275,6 +275,9 @@ class AnswerPanel(QFrame):
             text = ""
         self.difference.setText(text)
         self.difference.setAccessibleName(text or "First difference")
+        self.difference.setToolTip(
+            f"{text}. {_DIFFERENCE_MEANING}" if text else _DIFFERENCE_MEANING
+        )
         self.difference.setEnabled(parting.token is not None)
         self.difference.setVisible(bool(text))
 
@@ -297,7 +300,10 @@ class AnswerPanel(QFrame):
     @Slot()
     def _take_theme(self) -> None:
         self.latest_button.setIcon(icon("latest", self._theme.colors.on_accent))
-        self.text.setMinimumHeight(_LEAST_LINES * self.text.fontMetrics().lineSpacing())
+        metrics = self.text.fontMetrics()
+        self.text.setMinimumSize(
+            _LEAST_LETTERS * metrics.averageCharWidth(), _LEAST_LINES * metrics.lineSpacing()
+        )
 
 
 def format_seconds(seconds: float) -> str:

@@ -103,6 +103,10 @@ class Answers(QWidget):
             row.addWidget(panel)
             panel.setVisible(number < count)
         self._lower.setVisible(count > in_upper)
+        self.share_equally()
+
+    def share_equally(self) -> None:
+        """Give all panels the same room."""
         for row in (self.splitter, self._lower, self._rows):
             row.setSizes([1000] * row.count())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal, Slot
@@ -11,6 +12,7 @@ from PySide6.QtWidgets import QLabel, QPushButton, QStackedWidget, QVBoxLayout, 
 from bh_studio.ui.charts.divergence_chart import DivergenceChart
 from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.layer_chart import LayerChart
+from bh_studio.ui.charts.slot.catalogue import CHARTS
 from bh_studio.ui.charts.slot.chart_slot import ChartSlot
 from bh_studio.ui.compare.answers import new_splitter
 from bh_studio.ui.state.run_sides import RunSides
@@ -25,9 +27,10 @@ _WINDOW_SIZE = (900, 600)
 
 class ChartRow(QObject):
     """slots: both, wherever they are. splitter: where they belong. stand_ins: what is there in
-    place of each that is elsewhere. failed: with what to tell."""
+    place of each that is elsewhere. failed: with what to tell. picked: another chart is in one."""
 
     failed = Signal(object)
+    picked = Signal()
 
     def __init__(
         self, sides: RunSides, selection: Selection, theme: Theme, parent: QObject | None = None
@@ -45,6 +48,7 @@ class ChartRow(QObject):
         self._windows = tuple(_ChartWindow(self._pages) for _ in self.slots)
         for slot, stand_in, window in zip(self.slots, self.stand_ins, self._windows, strict=True):
             slot.failed.connect(self.failed)
+            slot.picker.currentIndexChanged.connect(self.picked)
             slot.maximise.toggled.connect(partial(self._maximise, slot))
             slot.pop_out.toggled.connect(partial(self._pop_out, slot))
             slot.picker.currentTextChanged.connect(window.setWindowTitle)
@@ -70,6 +74,29 @@ class ChartRow(QObject):
     @Slot()
     def _keep_choice(self) -> None:
         self._is_chosen = True
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Which chart is in each slot, or would be if no text were read."""
+        *others, last = (slot.chart.title for slot in self.slots)
+        return (*others, last if self._is_chosen else _FIRST[-1].title)
+
+    def show_titles(self, titles: Sequence[str]) -> None:
+        """Pick the charts that are called so, as far as there are such."""
+        kinds = {kind.title: kind for kind in CHARTS}
+        for slot, title in zip(self.slots, titles, strict=False):
+            if title in kinds:
+                slot.pick(kinds[title])
+        self._is_chosen = not isinstance(self.slots[-1].chart, _FIRST[-1])
+
+    def reset(self) -> None:
+        """Both where they belong, with what they show at first, each as wide as the other."""
+        self.bring_back()
+        for slot, first in zip(self.slots, _FIRST, strict=True):
+            slot.pop_out.setChecked(False)
+            slot.pick(first)
+        self._is_chosen = self._is_same_text = False
+        self.splitter.setSizes([1000] * self.splitter.count())
 
     def refresh(self) -> None:
         """Show the runs as they are now."""

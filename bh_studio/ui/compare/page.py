@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
-from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtCore import QSize, Qt, Signal, Slot
 from PySide6.QtGui import QKeyEvent, QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.protocol.texts import Text
@@ -25,7 +25,9 @@ from bh_studio.ui.compare.prompt_bar import PromptBar
 from bh_studio.ui.compare.reading.text_opening import TextOpening
 from bh_studio.ui.compare.run_strip import RunStrip
 from bh_studio.ui.compare.settings_panel import SettingsPanel
+from bh_studio.ui.compare.side_strip import SideStrip
 from bh_studio.ui.inspector.token_inspector import TokenInspector
+from bh_studio.ui.place import Place
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.difference_stops import next_difference, no_difference_words
@@ -38,28 +40,29 @@ from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
-# From this height on, a long notice may have more than one line.
-_ROOMY_LINES = 40
-# What charts have at first, where answers and numbers have 1000.
-_CHARTS_SHARE = 350
-# Below this height of the page the charts leave their room to the answers, unless they are asked
+# From this height of the window on, a long notice may have more than one line.
+_ROOMY_LINES = 43
+# What charts have in each layout, where answers and numbers have 1000; none are folded.
+READING, BALANCED, CHARTS = 0, 350, 2000
+# Below this height of the window the charts leave their room to the answers, unless they are asked
 # for, in lines of text.
-_FOLDED_LINES = 42
+_FOLDED_LINES = 45
 _MOST_OF_WIDTH = 0.42
-# What the answers need beside each other while a token is inspected.
-_LEAST_LETTERS = 72
+# What the answers need beside each other, and while a token is inspected.
+_LEAST_LETTERS, _LEAST_INSPECTED = 40, 96
+# Of the page itself, in letters and lines.
+_LEAST_WIDTH, _LEAST_HEIGHT = 48, 14
 
 
-class ComparePage(QWidget):
+class ComparePage(Place):
     """A place of the window: reads the session model, changes it only through its commands.
 
-    changed: something that a frame asks of a place is another now. failed: with what to tell.
-    settled: what was told before is no matter any more. messages: where a frame tells it.
+    changed: something that a frame asks of it is another now. failed: with what to tell.
+    settled: what was told before is no matter any more.
     charts_shown: whether they are on screen now.
     notified: something was done that cannot be seen. inspector_wanted: whether a person wants to
     see it. wants_charts: whether a person wants to see them; None leaves it to the room there is.
-    settings_shown: whether the settings are on screen now. splitters: by the names under which
-    their sizes are remembered.
+    settings_shown: whether the settings are on screen now.
     """
 
     changed = Signal()
@@ -88,6 +91,8 @@ class ComparePage(QWidget):
         self.texts = TextOpening(engine.jobs, files.folder, self)
         self.runs = RunStrip(files.prompt_runs)
         self.settings_panel = SettingsPanel(theme)
+        self.side_strip = SideStrip(self.settings_panel.side_list, theme)
+        self.side_strip.hide()
         self.tinting = Tinting(session.sides, self)
         self.answers = Answers(session.sides, self.tinting, theme)
         self.differences = DifferenceLine(session.sides, self.tinting, theme)
@@ -97,6 +102,7 @@ class ComparePage(QWidget):
         self.inspector.hide()
         self.wants_settings = True
         self._settings_give_way = True
+        self._is_narrow = False
         self.wants_charts: bool | None = None
         self._lay_out()
         self._connect()
@@ -111,25 +117,33 @@ class ComparePage(QWidget):
         above.setSpacing(GAP_SMALL)
         above.addWidget(self.answers, 1)
         above.addWidget(self.differences)
-        rows = new_splitter(Qt.Orientation.Vertical, upper, self.charts.splitter)
-        rows.setSizes([1000, _CHARTS_SHARE])
+        self._rows = rows = new_splitter(Qt.Orientation.Vertical, upper, self.charts.splitter)
+        rows.setSizes([1000, BALANCED])
         self.splitters = {
             "answers": self.answers.splitter,
             "charts": self.charts.splitter,
             "rows": rows,
         }
-        self.messages = QVBoxLayout()
-        column = QVBoxLayout()
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(GAP_SMALL)
         column.addWidget(self.prompt)
-        column.addLayout(self.messages)
         column.addWidget(self.runs)
         column.addWidget(self.charts.over(rows), 1)
+        # Where even its parts at their smallest have no room, nothing of it is out of reach.
+        self._scrolled = QScrollArea()
+        self._scrolled.setProperty("role", "sidebar")
+        self._scrolled.setWidgetResizable(True)
+        self._scrolled.setFrameShape(QFrame.Shape.NoFrame)
+        self._scrolled.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._scrolled.setWidget(content)
         row = QHBoxLayout(self)
-        row.setContentsMargins(GAP, GAP, GAP, GAP_SMALL)
+        row.setContentsMargins(GAP, 0, GAP, GAP_SMALL)
         row.setSpacing(GAP)
         row.addWidget(self.settings_panel)
-        row.addLayout(column, 1)
+        row.addWidget(self.side_strip)
+        row.addWidget(self._scrolled, 1)
         row.addWidget(self.inspector)
         mode = self.prompt.mode
         order = (mode.write_button, mode.read_button, self.prompt.editor, self.prompt.run_button,
@@ -165,6 +179,7 @@ class ComparePage(QWidget):
         self.prompt.stop_button.clicked.connect(self.stop)
         self.prompt.new_button.clicked.connect(self.start_over)
         self.settings_panel.edited.connect(self._sync)
+        self.side_strip.chosen.connect(self._show_side)
         for side, panel in enumerate(self.answers.panels):
             panel.difference_chosen.connect(partial(self.show_difference, side))
             panel.text.token_chosen.connect(partial(self._select, side))
@@ -178,7 +193,7 @@ class ComparePage(QWidget):
         self.inspector.add_rule.connect(self._add_rule)
         self.settings_panel.side_list.changed.connect(self._show_sides)
 
-    # --- what a frame asks of a place ---
+    # --- what a frame asks of it ---
 
     @property
     def title(self) -> str:
@@ -279,22 +294,41 @@ class ComparePage(QWidget):
     def take_focus(self) -> None:
         """Let typing begin where it begins here."""
         self.prompt.editor.setFocus()
+        self._scrolled.ensureWidgetVisible(self.prompt)
+
+    def minimumSizeHint(self) -> QSize:
+        # Whatever is shown: what has no room then folds, and then scrolls.
+        metrics = self.fontMetrics()
+        return QSize(
+            _LEAST_WIDTH * metrics.averageCharWidth(), _LEAST_HEIGHT * metrics.lineSpacing()
+        )
 
     # --- its own affairs ---
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        has_room = self.height() >= _ROOMY_LINES * self.fontMetrics().lineSpacing()
+        has_room = self._lines() >= _ROOMY_LINES
         self.differences.notice.setWordWrap(has_room)
         self._give_room()
         self._fold_charts()
 
     @Slot(bool)
     def show_settings(self, is_wanted: bool) -> None:
-        """Show the settings, or hide them; who asks for them beside the inspector gets them."""
+        """Show the settings, or hide them; who asks for them where they made room gets them."""
         self.wants_settings = is_wanted
-        self._settings_give_way = self.inspector.isHidden()
+        self._settings_give_way = not self._is_narrow
         self._give_room()
+
+    def focus_side(self, side: int) -> None:
+        """Let keys go to the answer of `side`, if it is on screen."""
+        self.answers.focus_side(side)
+        self._scrolled.ensureWidgetVisible(self.answers.panels[side])
+
+    @Slot(int)
+    def _show_side(self, side: int) -> None:
+        self.show_settings(True)
+        self.settings_panel.side_list.choose(side)
+        self.settings_panel.side_list.rows[side].button.setFocus()
 
     @Slot(bool)
     def show_charts(self, is_wanted: bool | None) -> None:
@@ -308,8 +342,30 @@ class ComparePage(QWidget):
         self.answers.scrolls_together = is_wanted
         self.changed.emit()
 
+    def give_charts(self, share: int) -> None:
+        """Lay the page out with this share of its height for the charts."""
+        self.charts.bring_back()
+        self.show_charts(share > 0)
+        if share:
+            self._rows.setSizes([1000, share])
+
+    @Slot()
+    def reset_layout(self) -> None:
+        """Lay the page out as at the first start."""
+        self.charts.reset()
+        self.answers.share_equally()
+        self.give_charts(BALANCED)
+        self.show_charts(None)
+        self.inspector_wanted.emit(False)
+        self.wants_settings = self._settings_give_way = True
+        self._give_room()
+
+    def _lines(self) -> float:
+        """How many lines of text the window is high: no error above the page folds anything."""
+        return self.window().height() / self.fontMetrics().lineSpacing()
+
     def _fold_charts(self) -> None:
-        has_room = self.height() >= _FOLDED_LINES * self.fontMetrics().lineSpacing()
+        has_room = self._lines() >= _FOLDED_LINES
         is_shown = has_room if self.wants_charts is None else self.wants_charts
         if is_shown == self.charts.splitter.isHidden():
             self.charts.splitter.setVisible(is_shown)
@@ -332,17 +388,19 @@ class ComparePage(QWidget):
 
     @Slot()
     def _give_room(self) -> None:
-        """Let the inspector leave the larger part of the page to the answers, and the settings make
-        room for it where these would have too little."""
+        """Let the inspector and the settings leave room to the answers, and the settings fold where
+        these would have too little."""
         is_open = not self.inspector.isHidden()
-        if is_open:
-            wanted = self.inspector.sizeHint().width()
-            self.inspector.setFixedWidth(min(wanted, round(self.width() * _MOST_OF_WIDTH)))
-        taken = self.settings_panel.sizeHint().width() + self.inspector.width()
-        letter = self.fontMetrics().averageCharWidth()
-        is_narrow = is_open and self.width() - taken < _LEAST_LETTERS * letter
-        is_shown = self.wants_settings and not (is_narrow and self._settings_give_way)
+        most = round(self.width() * _MOST_OF_WIDTH)
+        for panel in (self.inspector, self.settings_panel):
+            panel.setFixedWidth(min(panel.sizeHint().width(), most))
+        taken = self.settings_panel.sizeHint().width() + is_open * self.inspector.width()
+        least = _LEAST_INSPECTED if is_open else _LEAST_LETTERS
+        self._is_narrow = self.width() - taken < least * self.fontMetrics().averageCharWidth()
+        self._settings_give_way |= not self._is_narrow
+        is_shown = self.wants_settings and not (self._is_narrow and self._settings_give_way)
         self.settings_panel.setVisible(is_shown)
+        self.side_strip.setVisible(self.wants_settings and not is_shown)
         self.settings_shown.emit(is_shown)
 
     def _select(self, side: int, token: int) -> None:

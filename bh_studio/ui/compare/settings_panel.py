@@ -48,7 +48,6 @@ class SettingsPanel(QScrollArea):
         self.setProperty("role", "sidebar")
         self.setWidgetResizable(True)
         self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._build_controls()
         content = QWidget()
@@ -291,4 +290,3 @@ class SettingsPanel(QScrollArea):
         # Boxes of different kinds have different heights of their own; rows look even with one.
         for control in self._fields():
             control.setFixedHeight(self.fontMetrics().height() + GAP)
-        self.setFixedWidth(self.sizeHint().width())

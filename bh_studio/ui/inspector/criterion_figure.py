@@ -29,7 +29,8 @@ from bh_studio.ui.widgets.theme import GAP_SMALL, GAP_TINY, Theme
 
 FIRST_RANKS = 16
 _LETTERS_HIGH = 16
-_MARGIN = 0.06
+# Of the heights that are drawn: what is left below them, and above for the names of the lines.
+_BELOW, _ABOVE = 0.06, 0.4
 _LEAST_TICKS, _MOST_TICKS = 3, 6
 _LOG = "Equal steps are equal ratios"
 _NO_LOG = "There are values of 0 or below, which have no logarithm."
@@ -52,7 +53,7 @@ class CriterionFigure(PlotCard):
         # One below the other, for they may be at one rank.
         self.stop, self.least, self.most = (
             pg.InfiniteLine(angle=90, label="", labelOpts={"position": place})
-            for place in (0.68, 0.94, 0.82)
+            for place in (0.76, 0.96, 0.86)
         )
         for item in (self._line, self._points, self.least, self.most, self.stop):
             self.plot.addItem(item)
@@ -207,10 +208,9 @@ class CriterionFigure(PlotCard):
 
     def _set_range(self, ranks: int, heights: np.ndarray) -> None:
         low, high = (heights.min(), heights.max()) if heights.size else (0.0, 1.0)
-        margin = (high - low or 1.0) * _MARGIN
-        self.plot.setRange(
-            xRange=(0.5, ranks + 0.5), yRange=(low - margin, high + margin), padding=0.01
-        )
+        size = high - low or 1.0
+        heights_shown = low - _BELOW * size, high + _ABOVE * size
+        self.plot.setRange(xRange=(0.5, ranks + 0.5), yRange=heights_shown, padding=0.01)
 
     def _mark(self, found: InspectedLayer, is_one: bool) -> None:
         rule = self._token.rule if self._token is not None else None

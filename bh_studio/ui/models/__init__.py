@@ -1,1 +1,1 @@
-"""The dialog of models: what there is, downloads, loading."""
+"""The place of models: what there is, downloads, loading."""

@@ -13,7 +13,7 @@ from bh_studio.ui.widgets.visible_text import plain_tooltip, visible
 
 FILES = "Calibrations (*.npz)"
 _BUNDLED = "Bundled text"
-_BUNDLED_MEANING = "Nulls are fitted on the text that comes with the program, and kept."
+_BUNDLED_MEANING = "Bundled text: nulls are fitted on what comes with the program, and kept."
 
 
 class CalibrationChoice(QWidget):
@@ -85,7 +85,6 @@ class CalibrationChoice(QWidget):
 def _button(words: str, name: str, meaning: str) -> QPushButton:
     button = QPushButton(words)
     button.setProperty("role", "plain")
-    button.setAutoDefault(False)
     button.setAccessibleName(name)
     button.setToolTip(meaning)
     return button

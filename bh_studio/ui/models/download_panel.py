@@ -129,7 +129,6 @@ class DownloadPanel(QWidget):
         buttons = QHBoxLayout()
         buttons.setSpacing(GAP_SMALL)
         for button in (self.start_button, self.pause_button, self.discard_button):
-            button.setAutoDefault(False)
             buttons.addWidget(button)
         buttons.addStretch(1)
         column = QVBoxLayout(self)

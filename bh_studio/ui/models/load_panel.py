@@ -40,7 +40,6 @@ class LoadPanel(QWidget):
         self.facts.setWordWrap(True)
         self.facts.setAccessibleName("The model on this machine")
         self.memory = Notice(theme, "Memory")
-        self.outcome = Notice(theme, "What went wrong")
         self._build_buttons()
         self._lay_out()
         for choice in (self.device, self.dtype):
@@ -51,16 +50,14 @@ class LoadPanel(QWidget):
         # What is free is another amount once a model has come or gone.
         engine.model_changed.connect(self.ask)
         engine.load_refused.connect(self.ask)
-        engine.failed.connect(self._tell_failure)
         self._sync()
 
     def show_entry(self, entry: ModelEntry) -> None:
         """Offer to load `entry`."""
         former, self._entry = self._entry, entry
         if former is None or former.source != entry.source:
-            # A calibration belongs to one model, and so does a failure.
+            # A calibration belongs to one model.
             self.calibration.choose(None)
-            self.outcome.say("")
         if former is None or _question(former) != _question(entry):
             self.ask()
         else:
@@ -141,7 +138,6 @@ class LoadPanel(QWidget):
         column.addLayout(form)
         column.addWidget(self.facts)
         column.addWidget(self.memory)
-        column.addWidget(self.outcome)
         column.addLayout(buttons)
 
     # --- keeping in step ---
@@ -182,15 +178,7 @@ class LoadPanel(QWidget):
         for control in (self.device, self.dtype, self.calibration):
             control.setEnabled(is_there)
         self._say(answer)
-        if engine.state is EngineState.LOADING:
-            self.outcome.say("")
         self.facts.setVisible(bool(self.facts.text()))
-
-    @Slot(object)
-    def _tell_failure(self, failure: Failed) -> None:
-        """Say it here too: the window's own message may lie behind the dialog."""
-        if self.isVisible():
-            self.outcome.say(f"{failure.message} {failure.advice}".strip(), is_alarm=True)
 
     def _say(self, answer: ModelInspected | Failed | None) -> None:
         if isinstance(answer, Failed):
@@ -228,6 +216,5 @@ def _facts(answer: ModelInspected) -> str:
 def _button(words: str, role: str, name: str) -> QPushButton:
     button = QPushButton(words)
     button.setProperty("role", role)
-    button.setAutoDefault(False)
     button.setAccessibleName(name)
     return button

@@ -1,4 +1,4 @@
-"""What the Model menu does: the models dialog, quick loads, unloading, saving a calibration."""
+"""What the Model menu does: the page of models, quick loads, unloading, saving a calibration."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from bh_studio.ui.state.models.downloads import Downloads, Phase
 from bh_studio.ui.widgets.file_name import fitting, name_from
 from bh_studio.ui.widgets.theme import Theme
 
-# The cache of the hub and the dialog are imported when they are first needed: 30 ms and more that
+# The cache of the hub and the page are imported when they are first needed: 30 ms and more that
 # would come before the first painted window.
 if TYPE_CHECKING:
-    from bh_studio.ui.models.models_dialog import ModelsDialog
+    from bh_studio.ui.models.page import ModelsPage
     from bh_studio.ui.state.models.hub_statuses import HubStatuses
     from bh_studio.ui.state.models.model_shelf import ModelShelf
 
@@ -29,7 +29,7 @@ _SUFFIX = ".npz"
 
 
 class ModelCommands(QObject):
-    """Owns the downloads, the shelf of models and the dialog."""
+    """Owns the downloads, the shelf of models and their page."""
 
     failed = Signal(object)
     notified = Signal(str)
@@ -51,27 +51,28 @@ class ModelCommands(QObject):
         self.downloads = downloads or Downloads(parent=self)
         self._statuses = statuses
         self._shelf: ModelShelf | None = None
-        self.dialog: ModelsDialog | None = None
+        self._page: ModelsPage | None = None
         self.file_dialog: QFileDialog | None = None
         self.downloads.ended.connect(self._tell_ended)
         engine.model_changed.connect(self._keep_loaded)
         engine.calibration_saved.connect(self._tell_saved)
 
     def remember(self, settings: Settings) -> Settings:
-        """`settings` with the dialog's choices and the models that were used."""
+        """`settings` with the page's choices and the models that were used."""
         if self._shelf is not None:
             settings = dataclasses.replace(settings, recent_models=self._shelf.recent)
-        if self.dialog is None:
+        if self._page is None:
             return settings
-        panel = self.dialog.load_panel
+        panel = self._page.load_panel
         return dataclasses.replace(
-            settings, model_device=panel.device.value, model_dtype=panel.dtype.value
+            settings,
+            model_device=panel.device.value,
+            model_dtype=panel.dtype.value,
+            splitters={**settings.splitters, **self._page.sizes()},
         )
 
     def shutdown(self) -> None:
         """End the downloads, keeping what is here; returns when nothing of them runs any more."""
-        if self.dialog is not None:
-            self.dialog.close()
         self.downloads.shutdown()
         if self._statuses is not None:
             self._statuses.shutdown()
@@ -90,21 +91,23 @@ class ModelCommands(QObject):
             self._shelf = ModelShelf(self._engine, self.downloads, self._statuses, recent, self)
         return self._shelf
 
-    @Slot()
-    def open_dialog(self) -> None:
-        """Show the models."""
-        if self.dialog is None:
-            from bh_studio.ui.models.models_dialog import ModelsDialog
+    @property
+    def page(self) -> ModelsPage:
+        """The place where they are shown, built when it is first asked for."""
+        if self._page is None:
+            from bh_studio.ui.models.page import ModelsPage
 
-            self.dialog = ModelsDialog(self._engine, self.shelf, self._theme, self._window)
-            self.dialog.load_panel.device.set_value(self._settings.model_device)
-            self.dialog.load_panel.dtype.set_value(self._settings.model_dtype)
-            loaded = self.shelf.loaded_source
-            if loaded is not None:
-                self.dialog.list.select(loaded)
-        self.dialog.show()
-        self.dialog.raise_()
-        self.dialog.activateWindow()
+            self._page = page = ModelsPage(self._engine, self.shelf, self._theme, self._window)
+            page.load_panel.device.set_value(self._settings.model_device)
+            page.load_panel.dtype.set_value(self._settings.model_dtype)
+            page.show_sizes(self._settings.splitters)
+            page.list.select(self.shelf.loaded_source)
+        return self._page
+
+    @property
+    def is_on_screen(self) -> bool:
+        """Whether that is where a person looks."""
+        return self._page is not None and self._page.isVisible()
 
     @Slot()
     def load_embedded(self) -> None:
@@ -150,15 +153,15 @@ class ModelCommands(QObject):
 
     @Slot(str)
     def _tell_ended(self, source: str) -> None:
-        """Tell in the window how a download ended while the dialog was closed."""
+        """Tell how a download ended that nobody was looking at."""
         view = self.downloads.view(source)
-        if view is None or (self.dialog is not None and self.dialog.isVisible()):
+        if view is None or self.is_on_screen:
             return
         if view.phase is Phase.FAILED:
             message = f"The download of {source} failed. {view.message}"
             self.failed.emit(Failed(message, view.advice, view.details))
         elif view.phase is Phase.FINISHED:
-            self.notified.emit(f"{source} is complete; Model > Models loads it.")
+            self.notified.emit(f"{source} is complete; View > Models loads it.")
 
     @Slot(object)
     def _tell_saved(self, path: Path) -> None:

@@ -96,7 +96,9 @@ def _fill(item: QListWidgetItem, entry: ModelEntry) -> None:
         _ABOUT: about,
         _STATE: entry.state,
         Qt.ItemDataRole.AccessibleTextRole: ", ".join(filter(None, (title, entry.state, about))),
-        Qt.ItemDataRole.ToolTipRole: plain_tooltip(entry.source),
+        Qt.ItemDataRole.ToolTipRole: plain_tooltip(
+            "\n".join(filter(None, (entry.title, entry.state, entry.about, entry.source)))
+        ),
     }
     for role, text in texts.items():
         if item.data(role) != text:

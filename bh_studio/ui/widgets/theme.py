@@ -42,7 +42,7 @@ LIGHT = Colors(
     line=QColor("#d5dae0"),
     text=QColor("#1c2127"),
     muted=QColor("#57616d"),
-    faint=QColor("#949da8"),
+    faint=QColor("#7d8691"),
     accent=QColor("#1f6f8b"),
     on_accent=QColor("#ffffff"),
     accent_soft=QColor("#dcebf1"),
@@ -231,14 +231,14 @@ QPlainTextEdit[role="answer"] {{
     selection-background-color: {c["accent"]}; selection-color: {c["on_accent"]};
 }}
 QPlainTextEdit[role="prompt"] {{
-    background: {c["surface"]}; border: 1px solid {c["line"]}; border-radius: 8px;
+    background: {c["surface"]}; border: 1px solid {c["faint"]}; border-radius: 8px;
     padding: 4px; font-size: {size * 1.1:.2f}pt;
     selection-background-color: {c["accent"]}; selection-color: {c["on_accent"]};
 }}
 QPlainTextEdit[role="prompt"]:focus {{ border: 1px solid {c["accent"]}; }}
 QPlainTextEdit[role="field"] {{
     background: {c["surface"]}; border-radius: 3px;
-    border: 1px solid {c["line" if colors.is_dark else "faint"]};
+    border: 1px solid {c["faint"]};
     selection-background-color: {c["accent"]}; selection-color: {c["on_accent"]};
 }}
 QPlainTextEdit[role="field"]:focus {{ border: 1px solid {c["accent"]}; }}
@@ -300,6 +300,16 @@ QToolButton[role="tool"]:hover, QToolButton[role="tool"]:checked {{
 }}
 QToolButton[role="tool"]:focus {{ border: 1px solid {c["accent"]}; }}
 QToolButton[role="tool"]::menu-indicator {{ image: none; }}
+QFrame[role="rail"] {{ border: none; border-right: 1px solid {c["line"]}; }}
+QToolButton[role="place"] {{
+    background: transparent; color: {c["text"]}; border: 1px solid transparent;
+    border-left: 3px solid transparent; padding: 6px 0; font-size: {size * 0.9:.2f}pt;
+}}
+QToolButton[role="place"]:hover {{ background: {c["accent_soft"]}; }}
+QToolButton[role="place"]:checked {{
+    background: {c["accent_soft"]}; border-left: 3px solid {c["accent"]};
+}}
+QToolButton[role="place"]:focus {{ border: 1px solid {c["accent"]}; border-left-width: 3px; }}
 QToolButton[role="float"] {{
     background: {c["accent"]}; color: {c["on_accent"]}; border: none; border-radius: 6px;
     padding: 4px 10px;
@@ -318,10 +328,10 @@ QRadioButton::indicator:disabled, QCheckBox::indicator:disabled {{
 QScrollBar {{ background: transparent; border: none; margin: 0; }}
 QScrollBar:vertical {{ width: 11px; }}
 QScrollBar:horizontal {{ height: 11px; }}
-QScrollBar::handle {{ background: {c["line"]}; border-radius: 4px; margin: 2px; }}
+QScrollBar::handle {{ background: {c["faint"]}; border-radius: 4px; margin: 2px; }}
 QScrollBar::handle:vertical {{ min-height: 28px; }}
 QScrollBar::handle:horizontal {{ min-width: 28px; }}
-QScrollBar::handle:hover {{ background: {c["faint"]}; }}
+QScrollBar::handle:hover {{ background: {c["muted"]}; }}
 QScrollBar::add-line, QScrollBar::sub-line {{ width: 0; height: 0; }}
 QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
 QSplitter::handle {{ background: transparent; }}

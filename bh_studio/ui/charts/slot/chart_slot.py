@@ -30,6 +30,7 @@ from bh_studio.ui.charts.slot.side_key import SideKey
 from bh_studio.ui.charts.token_map import TokenMap
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
+from bh_studio.ui.widgets.elided_controls import ElidedComboBox
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.icons import icon
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
@@ -161,7 +162,7 @@ class ChartSlot(QFrame):
         return action
 
     def _build_header(self) -> None:
-        self.picker = QComboBox()
+        self.picker = ElidedComboBox()
         self.picker.setAccessibleName("Chart")
         self.picker.addItems([kind.title for kind in CHARTS])
         self.side_picker = QComboBox()

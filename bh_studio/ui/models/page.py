@@ -1,13 +1,12 @@
-"""The models dialog: the list, and what can be done with the model that is selected."""
+"""The page of models: the list, and what can be done with the model that is selected."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import QSize, Qt, Slot
-from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtCore import Qt, Slot
+from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QDialog,
     QFileDialog,
     QFrame,
     QHBoxLayout,
@@ -25,20 +24,17 @@ from bh_studio.engine.protocol.events import LoadProgress
 from bh_studio.ui.models.download_panel import DownloadPanel
 from bh_studio.ui.models.load_panel import LoadPanel
 from bh_studio.ui.models.model_list import ModelList
+from bh_studio.ui.place import Place
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.models.model_shelf import ModelShelf
-from bh_studio.ui.state.words import describe_model
-from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.notice import Notice
 from bh_studio.ui.widgets.progress_line import ProgressLine
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_SMALL, Theme
 from bh_studio.ui.widgets.visible_text import visible
 
-_LETTERS, _LINES = 134, 38
 
-
-class ModelsDialog(QDialog):
-    """Stays open beside the window; closing it ends nothing."""
+class ModelsPage(Place):
+    """Leaving it ends nothing."""
 
     def __init__(
         self,
@@ -50,7 +46,6 @@ class ModelsDialog(QDialog):
         super().__init__(parent)
         self._engine = engine
         self._shelf = shelf
-        self.setWindowTitle("Models")
         self.list = ModelList(theme)
         self.name = QLineEdit()
         self.name_problem = Notice(theme, "What is wrong with the name")
@@ -60,26 +55,27 @@ class ModelsDialog(QDialog):
         self.load_panel = LoadPanel(engine, theme)
         self.download_panel = DownloadPanel(shelf, theme)
         self.loading = ProgressLine("Progress of loading the model")
-        self.loaded = ElidedLabel("muted")
         self.cancel_button = QPushButton("Cancel the load")
-        self.close_button = QPushButton("Close")
         self._title, self._about, self._source = QLabel(), QLabel(), QLabel()
         self._describe()
         self._lay_out()
         self._connect()
         self._show_entries()
         theme.changed.connect(self._fit_text)
-        self.resize(self.sizeHint().boundedTo(parent.size()))
 
-    def sizeHint(self) -> QSize:
-        metrics = self.fontMetrics()
-        return QSize(metrics.averageCharWidth() * _LETTERS, metrics.height() * _LINES)
+    def take_focus(self) -> None:
+        """Let keys choose in the list."""
+        self.list.setFocus()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._fit_text()
         self._shelf.refresh_all()
         self.load_panel.ask()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit_text()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
@@ -110,17 +106,12 @@ class ModelsDialog(QDialog):
              "Offer this model no longer; its files stay where they are"),
             (self.cancel_button, "Cancel the load", "End the load; the model that was there "
              "stays if it has not been given up yet"),
-            (self.close_button, "Close", "Close this window; loads and downloads go on (Esc)"),
         ):  # fmt: skip
             control.setAccessibleName(name)
             control.setToolTip(meaning)
-        for button in (
-            self.add_button, self.folder_button, self.remove_button, self.cancel_button,
-            self.close_button,
-        ):  # fmt: skip
-            button.setProperty("role", "link" if button is self.remove_button else "plain")
-            # Return in the field of the name adds the name and presses nothing else.
-            button.setAutoDefault(False)
+        for button in (self.add_button, self.folder_button, self.cancel_button):
+            button.setProperty("role", "plain")
+        self.remove_button.setProperty("role", "link")
         for label, role in ((self._title, "title"), (self._about, ""), (self._source, "muted")):
             label.setProperty("role", role)
             label.setTextFormat(Qt.TextFormat.PlainText)
@@ -134,14 +125,13 @@ class ModelsDialog(QDialog):
         parts.addWidget(self._left())
         parts.addWidget(self._right())
         parts.setStretchFactor(1, 1)
+        self.splitters = {"models": parts}
         below = QHBoxLayout()
         below.setSpacing(GAP)
-        below.addWidget(self.loaded, 1)
         below.addWidget(self.loading, 1)
         below.addWidget(self.cancel_button)
-        below.addWidget(self.close_button)
         column = QVBoxLayout(self)
-        column.setContentsMargins(GAP_LARGE, GAP_LARGE, GAP_LARGE, GAP)
+        column.setContentsMargins(GAP, 0, GAP, GAP_SMALL)
         column.setSpacing(GAP)
         column.addWidget(parts, 1)
         column.addLayout(below)
@@ -174,7 +164,6 @@ class ModelsDialog(QDialog):
         column.addStretch(1)
         self._area = area = QScrollArea()
         area.setWidgetResizable(True)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         area.setProperty("role", "sidebar")
@@ -188,9 +177,10 @@ class ModelsDialog(QDialog):
 
     @Slot()
     def _fit_text(self) -> None:
-        """Let nothing of the right side be cut, for it scrolls up and down only."""
+        """Let nothing of the right side be cut; it scrolls sideways only in a narrow page."""
         bar = self._area.verticalScrollBar().sizeHint().width()
-        self._area.setMinimumWidth(self._content.minimumSizeHint().width() + bar)
+        wanted = self._content.minimumSizeHint().width() + bar
+        self._area.setMinimumWidth(min(wanted, self.width() // 2))
         self.name.setFixedHeight(self.add_button.sizeHint().height())
 
     def _connect(self) -> None:
@@ -201,11 +191,9 @@ class ModelsDialog(QDialog):
         self.folder_button.clicked.connect(self._ask_for_folder)
         self.remove_button.clicked.connect(self._remove)
         self.cancel_button.clicked.connect(self._engine.cancel_load)
-        self.close_button.clicked.connect(self.close)
         self._shelf.changed.connect(self._show_entries)
         self._engine.load_progressed.connect(self._show_loading)
         self._engine.state_changed.connect(self._sync_loading)
-        self._engine.model_changed.connect(self._sync_loading)
         self._sync_loading()
 
     # --- what is selected ---
@@ -273,9 +261,6 @@ class ModelsDialog(QDialog):
     @Slot()
     def _sync_loading(self) -> None:
         is_loading = self._engine.state is EngineState.LOADING
-        model = self._engine.model
-        self.loaded.setText(f"Loaded: {describe_model(model)}" if model else "No model is loaded.")
-        self.loaded.setVisible(not is_loading)
         self.loading.setVisible(is_loading)
         self.cancel_button.setVisible(is_loading)
         self.cancel_button.setEnabled(self._engine.can_cancel_load)

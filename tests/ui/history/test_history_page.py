@@ -18,8 +18,9 @@ from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.terms import Conversation, FinishReason
 from bh_studio.settings import Settings
-from bh_studio.ui import kept_runs_dialog
-from bh_studio.ui.kept_runs_dialog import KeptRunsDialog, surplus_words
+from bh_studio.ui.history import rows
+from bh_studio.ui.history.page import HistoryPage
+from bh_studio.ui.history.rows import surplus_words
 from tests.fake_engine import CHAT_MODEL
 from tests.ui.conftest import Desk
 
@@ -96,8 +97,8 @@ def look_through(desk: Desk) -> None:
     desk.qtbot.waitUntil(lambda: not desk.engine.has_files_left)
 
 
-def shown(dialog: KeptRunsDialog) -> list[list[str]]:
-    model = dialog.table.model()
+def shown(page: HistoryPage) -> list[list[str]]:
+    model = page.table.model()
     return [
         [model.index(row, column).data() for column in range(model.columnCount())]
         for row in range(model.rowCount())
@@ -108,13 +109,13 @@ def listed(desk: Desk) -> None:
     desk.qtbot.waitUntil(lambda: not desk.window.kept.is_listing)
 
 
-def open_dialog(desk: Desk) -> KeptRunsDialog:
-    desk.window.actions_.kept_runs.trigger()
+def open_page(desk: Desk) -> HistoryPage:
+    desk.window.actions_.history.trigger()
     listed(desk)
-    dialog = desk.window.kept_dialog
-    assert dialog is not None
-    assert dialog.isVisible()
-    return dialog
+    page = desk.window.history
+    assert page is not None
+    assert page.isVisible()
+    return page
 
 
 def test_the_kept_runs_are_listed_found_and_opened(keeping: Desk, qtbot: QtBot) -> None:
@@ -128,45 +129,47 @@ def test_the_kept_runs_are_listed_found_and_opened(keeping: Desk, qtbot: QtBot) 
     paths.autosave_dir().mkdir(parents=True)
     older = dataclasses.replace(former, prompt="Older", started_at="2020-01-02T03:04:05+00:00")
     save_session(older, paths.autosave_dir() / "2020-01-02 03-04-05-006.bhsession")
-    dialog = open_dialog(desk)
-    rows = shown(dialog)
-    assert sorted(row[1] for row in rows[:2]) == ["Another prompt", "Once upon↵a time"]
-    assert rows[2][1:] == ["Older", "bh:0.05", "olmoe-nano", "Complete"]
-    assert {row[4] for row in rows} == {"Complete", "Stopped"}
-    assert dialog.count.text() == f"3 runs in {paths.history_dir()}"
-    qtbot.keyClicks(dialog.wanted, "UPON")
-    ((_, prompt, *_),) = shown(dialog)
+    page = open_page(desk)
+    lines = shown(page)
+    assert sorted(row[1] for row in lines[:2]) == ["Another prompt", "Once upon↵a time"]
+    assert lines[2][1:] == ["Older", "bh:0.05", "olmoe-nano", "Complete"]
+    assert {row[4] for row in lines} == {"Complete", "Stopped"}
+    assert page.count.text() == f"3 runs in {paths.history_dir()}"
+    qtbot.keyClicks(page.wanted, "UPON")
+    ((_, prompt, *_),) = shown(page)
     assert prompt == "Once upon↵a time"
-    qtbot.keyClick(dialog.wanted, Qt.Key.Key_Return)
+    qtbot.keyClick(page.wanted, Qt.Key.Key_Return)
     desk.settle()
     assert desk.session.session is not None
     assert desk.session.session.to_json() == former.to_json()
     assert desk.window.files.can_save
-    dialog.wanted.clear()
-    assert len(shown(dialog)) == 3
+    page.wanted.clear()
+    assert len(shown(page)) == 3
     desk.start("A third")
-    assert not dialog.open_button.isEnabled()
+    desk.window.actions_.history.trigger()
+    assert not page.open_button.isEnabled()
     desk.say([" a"])
     desk.engine.finish()
     listed(desk)
-    assert len(shown(dialog)) == 4
-    assert dialog.open_button.isEnabled()
+    assert len(shown(page)) == 4
+    assert page.open_button.isEnabled()
 
 
 def test_the_list_follows_each_run_while_it_is_on_screen(keeping: Desk) -> None:
     desk = keeping
     desk.finished_run(3)
-    dialog = open_dialog(desk)
+    page = open_page(desk)
     desk.start("Once")
+    open_page(desk)
     desk.say([" upon"])
     desk.engine.fail()
     listed(desk)
-    assert sorted(row[4] for row in shown(dialog)) == ["Complete", "Failed"]
-    dialog.close()
+    assert sorted(row[4] for row in shown(page)) == ["Complete", "Failed"]
+    desk.window.actions_.compare.trigger()
     desk.finished_run(3)
     # Nobody sees it, and to list a thousand runs takes a while.
     assert not desk.window.kept.is_listing
-    assert len(shown(open_dialog(desk))) == 3
+    assert len(shown(open_page(desk))) == 3
 
 
 def test_the_words_of_a_row_are_made_once(keeping: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,13 +181,13 @@ def test_the_words_of_a_row_are_made_once(keeping: Desk, monkeypatch: pytest.Mon
         made.append(run)
         return real(run)
 
-    real = kept_runs_dialog._cells
-    monkeypatch.setattr(kept_runs_dialog, "_cells", counted)
-    dialog = open_dialog(keeping)
-    dialog.wanted.setText("o")
-    dialog.table.sortByColumn(1, Qt.SortOrder.AscendingOrder)
-    dialog.wanted.clear()
-    assert len(shown(dialog)) == len(made) == 5
+    real = rows._cells
+    monkeypatch.setattr(rows, "_cells", counted)
+    page = open_page(keeping)
+    page.wanted.setText("o")
+    page.table.sortByColumn(1, Qt.SortOrder.AscendingOrder)
+    page.wanted.clear()
+    assert len(shown(page)) == len(made) == 5
 
 
 @pytest.mark.parametrize("way", ["copied", "linked"])
@@ -206,9 +209,9 @@ def test_the_folder_of_a_run_is_nobodys_file_wherever_it_lies(
 
 
 def test_without_runs_the_list_says_so(desk: Desk) -> None:
-    dialog = open_dialog(desk)
-    assert dialog.count.text() == "No run has been kept yet."
-    assert not dialog.open_button.isEnabled()
+    page = open_page(desk)
+    assert page.count.text() == "No run has been kept yet."
+    assert not page.open_button.isEnabled()
 
 
 def test_a_run_that_was_cut_off_is_offered_once(
@@ -267,20 +270,20 @@ def test_more_than_is_wanted_is_told_and_removed_when_a_person_says_so(
     assert strip.failure.message.endswith(" kB; the settings want at most 5.0 kB.")
     qtbot.mouseClick(strip.remedy_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not desk.engine.has_files_left)
-    dialog = desk.window.kept_dialog
-    assert dialog is not None
-    assert dialog.surplus.text() == surplus_words(desk.window.kept)
+    page = desk.window.history
+    assert page is not None
+    assert page.surplus.text() == surplus_words(desk.window.kept)
     size = desk.window.kept.size
     assert size is not None
     assert 1 <= size.surplus <= 3
     for answer in ("Cancel", "Remove"):
         assert len(list(paths.history_dir().glob("*/*/*"))) == 3
-        qtbot.mouseClick(dialog.remove_button, Qt.MouseButton.LeftButton)
-        assert dialog.question is not None
-        (button,) = (b for b in dialog.question.buttons() if b.text().replace("&", "") == answer)
+        qtbot.mouseClick(page.remove_button, Qt.MouseButton.LeftButton)
+        assert page.question is not None
+        (button,) = (b for b in page.question.buttons() if b.text().replace("&", "") == answer)
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
         qtbot.waitUntil(lambda: not desk.engine.has_files_left)
     listed(desk)
-    assert len(shown(dialog)) == 3 - size.surplus
-    assert not dialog.remove_button.isVisible()
+    assert len(shown(page)) == 3 - size.surplus
+    assert not page.remove_button.isVisible()
     assert not strip.isVisible()
