@@ -37,8 +37,9 @@ class ChartRow(QObject):
     ) -> None:
         super().__init__(parent)
         self._sides = sides
-        # Whether a person has chosen what the last slot shows, which then stays.
-        self._is_chosen = self._is_same_text = False
+        # Whether a text is read, and whether the last slot shows its chart in place of another
+        # until then. What a person has chosen there stays.
+        self._is_same_text = self._is_lent = self._is_chosen = False
         self.slots = tuple(ChartSlot(sides, selection, theme, first) for first in _FIRST)
         self.slots[-1].picker.activated.connect(self._keep_choice)
         self.splitter = new_splitter(Qt.Orientation.Horizontal, *self.slots)
@@ -73,13 +74,23 @@ class ChartRow(QObject):
 
     @Slot()
     def _keep_choice(self) -> None:
-        self._is_chosen = True
+        self._is_chosen, self._is_lent = True, False
+
+    def _lend(self) -> None:
+        """Let the last slot show the chart of a text that is read, or what it has shown before."""
+        last = self.slots[-1]
+        if self._is_lent:
+            self._is_lent = False
+            last.pick(_FIRST[-1])
+        elif self._is_same_text and not self._is_chosen and isinstance(last.chart, _FIRST[-1]):
+            self._is_lent = True
+            last.pick(_OF_SAME_TEXT)
 
     @property
     def titles(self) -> tuple[str, ...]:
         """Which chart is in each slot, or would be if no text were read."""
         *others, last = (slot.chart.title for slot in self.slots)
-        return (*others, last if self._is_chosen else _FIRST[-1].title)
+        return (*others, _FIRST[-1].title if self._is_lent else last)
 
     def show_titles(self, titles: Sequence[str]) -> None:
         """Pick the charts that are called so, as far as there are such."""
@@ -87,7 +98,6 @@ class ChartRow(QObject):
         for slot, title in zip(self.slots, titles, strict=False):
             if title in kinds:
                 slot.pick(kinds[title])
-        self._is_chosen = not isinstance(self.slots[-1].chart, _FIRST[-1])
 
     def reset(self) -> None:
         """Both where they belong, with what they show at first, each as wide as the other."""
@@ -95,15 +105,14 @@ class ChartRow(QObject):
         for slot, first in zip(self.slots, _FIRST, strict=True):
             slot.pop_out.setChecked(False)
             slot.pick(first)
-        self._is_chosen = self._is_same_text = False
+        self._is_same_text = self._is_lent = self._is_chosen = False
         self.splitter.setSizes([1000] * self.splitter.count())
 
     def refresh(self) -> None:
         """Show the runs as they are now."""
         if self._sides.is_same_text != self._is_same_text:
             self._is_same_text = self._sides.is_same_text
-            if not self._is_chosen:
-                self.slots[-1].pick(_OF_SAME_TEXT if self._is_same_text else _FIRST[-1])
+            self._lend()
         for slot in self.slots:
             slot.refresh()
 
