@@ -6,30 +6,45 @@ transformers are imported in the engine thread, so a window can be up before the
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QThread, Signal
+from PySide6.QtCore import QElapsedTimer, QObject, Qt, QThread, QTimer, Signal, Slot
 
 from bh_studio.engine.execution.service import Service
+from bh_studio.engine.protocol.events import Report
 from bh_studio.engine.protocol.requests import Request
+
+# Half a frame.
+_TOGETHER_MS = 16
 
 
 class Engine(QObject):
     """The engine as the GUI thread sees it: requests in, reports out, never a wait.
 
-    reported: every events.Report, emitted in the engine thread and in the service's own, at once
-    even. To be connected to slots of a QObject alone: Qt delivers in the thread that owns it, each
-    thread's reports in their order. history: folder that keeps every comparison; None for none.
-    What has to wait is told within `submit`, before it returns,
-    and so is the end of what has not begun within `cancel`.
+    reported: every events.Report, in the thread that made this object, each job's in their order.
+    What comes soon after another comes together with what follows, so that a token that nobody can
+    see yet does not take Python away from the next one. history: folder that keeps every
+    comparison; None for none. What has to wait is told within `submit`, before it returns, and so
+    is the end of what has not begun within `cancel`.
     """
 
     reported = Signal(object)
+    _filled = Signal()
 
     def __init__(self, history: Path | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._service = Service(self.reported.emit, history)
+        self._service = Service(self._take, history)
         self._thread = _EngineThread(self._service)
+        # Filled in the threads of the service, emptied in this one.
+        self._sorting = threading.Lock()
+        self._reports: list[Report] = []
+        self._filled.connect(self._plan_delivery, Qt.ConnectionType.QueuedConnection)
+        self._since_delivery = QElapsedTimer()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setTimerType(Qt.TimerType.PreciseTimer)
+        self._timer.timeout.connect(self._deliver)
 
     def start(self) -> None:
         """Start the engine thread."""
@@ -52,6 +67,30 @@ class Engine(QObject):
         """
         self._service.close()
         self._thread.wait()
+
+    def _take(self, report: Report) -> None:
+        if self.thread().isCurrentThread():
+            self.reported.emit(report)
+            return
+        with self._sorting:
+            is_first = not self._reports
+            self._reports.append(report)
+        # The next delivery takes all that has come by then.
+        if is_first:
+            self._filled.emit()
+
+    @Slot()
+    def _plan_delivery(self) -> None:
+        passed = self._since_delivery.elapsed() if self._since_delivery.isValid() else _TOGETHER_MS
+        self._timer.start(max(0, _TOGETHER_MS - passed))
+
+    @Slot()
+    def _deliver(self) -> None:
+        self._since_delivery.restart()
+        with self._sorting:
+            reports, self._reports = self._reports, []
+        for report in reports:
+            self.reported.emit(report)
 
 
 class _EngineThread(QThread):

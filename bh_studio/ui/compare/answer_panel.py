@@ -81,7 +81,8 @@ class AnswerPanel(QFrame):
         self.text.following_changed.connect(self._sync_latest)
         theme.changed.connect(self._take_theme)
         self._take_theme()
-        self.refresh(None)
+        self.refresh_text()
+        self.refresh_numbers(None)
 
     @property
     def note(self) -> str:
@@ -93,8 +94,8 @@ class AnswerPanel(QFrame):
         """Whether it goes with an answer that is being written."""
         return self._run.is_running and self.text.is_following
 
-    def refresh(self, parting: Parting | None) -> None:
-        """Show the run as it is now. parting: of this side from the first; None before a run."""
+    def refresh_text(self) -> None:
+        """Show what the run has said by now."""
         run = self._run
         self._pages.setCurrentWidget(self._text_page if run.is_started else self._empty)
         routing = run.about.routing if run.about else ""
@@ -103,10 +104,13 @@ class AnswerPanel(QFrame):
         self._note.setText(run.note)
         self._note.setVisible(bool(run.note))
         self.text.refresh()
+        self._sync_latest()
+
+    def refresh_numbers(self, parting: Parting | None) -> None:
+        """Show its numbers. parting: of this side from the first; None before a run."""
         self._show_numbers()
         self._show_room()
         self._show_difference(parting)
-        self._sync_latest()
 
     def show_token(self, index: int) -> None:
         """Scroll to a token and mark it."""

@@ -64,12 +64,21 @@ class Answers(QWidget):
 
     def refresh(self) -> None:
         """Show the runs as they are now."""
-        sides = self._sides
-        self._show(len(sides.runs) or _FIRST_SIDES)
-        partings: Sequence[Parting | None] = sides.partings or [None] * self._shown
-        for panel, parting in zip(self.shown, partings, strict=True):
-            panel.refresh(parting)
+        self.refresh_texts()
+        self.refresh_numbers()
+
+    def refresh_texts(self) -> None:
+        """Show what the sides have said by now."""
+        self._show(len(self._sides.runs) or _FIRST_SIDES)
+        for panel in self.shown:
+            panel.refresh_text()
         self._finding.refresh([panel.text for panel in self.shown])
+
+    def refresh_numbers(self) -> None:
+        """Show the numbers of what is on screen."""
+        partings: Sequence[Parting | None] = self._sides.partings or [None] * self._shown
+        for panel, parting in zip(self.shown, partings, strict=True):
+            panel.refresh_numbers(parting)
 
     def show_start(self) -> None:
         """Show how all answers begin: what has been written already is read from there."""

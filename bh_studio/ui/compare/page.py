@@ -107,7 +107,8 @@ class ComparePage(Place):
         self._lay_out()
         self._connect()
         theme.changed.connect(self._give_room)
-        self._paint()
+        self._paint_texts()
+        self._paint_figures()
         self._sync()
 
     def _lay_out(self) -> None:
@@ -160,7 +161,8 @@ class ComparePage(Place):
         engine.state_changed.connect(self._sync)
         engine.jobs.changed.connect(self._sync)
         engine.model_changed.connect(self._take_model)
-        self.clock.frame.connect(self._paint)
+        self.clock.frame.connect(self._paint_texts)
+        self.clock.figures.connect(self._paint_figures)
         self.conversation.changed.connect(self._sync)
         self.conversation.message_taken.connect(self.prompt.drop)
         self.conversation.message_returned.connect(self.prompt.bring_back)
@@ -486,13 +488,17 @@ class ComparePage(Place):
         self.notified.emit(stop.words)
 
     @Slot()
-    def _paint(self) -> None:
-        self.answers.refresh()
-        self.differences.refresh()
-        self.charts.refresh()
+    def _paint_texts(self) -> None:
+        self.answers.refresh_texts()
         if (place := self._session.selection.place) is not None:
             # The others may have come to this token by now.
             self.answers.mark_token(place.token)
+
+    @Slot()
+    def _paint_figures(self) -> None:
+        self.answers.refresh_numbers()
+        self.differences.refresh()
+        self.charts.refresh()
         if not self.inspector.isHidden():
             self.inspector.refresh()
 

@@ -5,44 +5,65 @@ from __future__ import annotations
 from PySide6.QtCore import QElapsedTimer, QObject, Qt, QTimer, Signal, Slot
 
 FRAME_MS = 33
+# Digits that change faster cannot be read, and what is drawn takes its time from the engine: at
+# every frame, it took a third of its speed.
+FIGURES_MS = 200
 
 
 class FrameClock(QObject):
-    """Emits `frame` at most once every `FRAME_MS`, and only after `mark` was called.
+    """Emits `frame` at most once every `FRAME_MS`, and only after `mark` was called; and `figures`
+    with every frame that is `FIGURES_MS` after the one before, and with the last.
 
     The first change after a pause is shown at once; the timer runs only while a frame is owed.
     """
 
     frame = Signal()
+    figures = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
-        self._timer.timeout.connect(self.flush)
-        self._since_frame = QElapsedTimer()
-        self._owed = False
+        self._timer.timeout.connect(self._tick)
+        self._since_frame, self._since_figures = QElapsedTimer(), QElapsedTimer()
+        self._owes_frame = self._owes_figures = False
 
     @property
     def is_idle(self) -> bool:
         """Whether no frame is owed and the timer is stopped."""
-        return not self._owed and not self._timer.isActive()
+        return not (self._owes_frame or self._owes_figures or self._timer.isActive())
 
     @Slot()
     def mark(self) -> None:
-        """Something changed: owe one frame."""
-        self._owed = True
-        if not self._timer.isActive():
-            passed = self._since_frame.elapsed() if self._since_frame.isValid() else FRAME_MS
-            self._timer.start(max(0, FRAME_MS - passed))
+        """Something changed: owe one frame, and figures."""
+        if not self._owes_frame:
+            self._owes_frame = self._owes_figures = True
+            self._timer.start(_left(self._since_frame, FRAME_MS))
 
     @Slot()
     def flush(self) -> None:
-        """Paint the owed frame now, if there is one."""
+        """Paint now what is owed."""
         self._timer.stop()
-        if not self._owed:
-            return
-        self._owed = False
-        self._since_frame.restart()
-        self.frame.emit()
+        self._paint(with_figures=True)
+
+    @Slot()
+    def _tick(self) -> None:
+        self._paint(with_figures=_left(self._since_figures, FIGURES_MS) == 0)
+        if self._owes_figures and not self._timer.isActive():
+            self._timer.start(_left(self._since_figures, FIGURES_MS))
+
+    def _paint(self, *, with_figures: bool) -> None:
+        if self._owes_frame:
+            self._owes_frame = False
+            self._since_frame.restart()
+            self.frame.emit()
+        if self._owes_figures and with_figures:
+            self._owes_figures = False
+            self._since_figures.restart()
+            self.figures.emit()
+
+
+def _left(since: QElapsedTimer, interval_ms: int) -> int:
+    """Milliseconds until `interval_ms` have passed; 0 before the first time."""
+    return max(0, interval_ms - since.elapsed()) if since.isValid() else 0
