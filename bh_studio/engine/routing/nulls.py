@@ -153,25 +153,25 @@ def null_model(name: NullName, recording: Recording, scorer: Scorer) -> NullMode
 
 def _discarded(recording: Recording, scorer: Scorer) -> NullModel:
     """Per layer, the scores that the model's own top-k discards."""
-    return EmpiricalNull(_discarded_scores(recording, scorer).flatten(1).sort(dim=-1).values)
+    return EmpiricalNull(ascending(_discarded_scores(recording, scorer)))
 
 
 def _pooled(recording: Recording, scorer: Scorer) -> NullModel:
     """The discarded scores of all layers together: one null, so one scale for all layers."""
-    pool = _discarded_scores(recording, scorer).flatten().sort().values
+    pool = ascending(_discarded_scores(recording, scorer).flatten())
     return EmpiricalNull(pool.expand(recording.layers, -1))
 
 
 def _all(recording: Recording, scorer: Scorer) -> NullModel:
     """Per layer, all scores, kept and discarded: p is uniform by construction, so that a share of
     about 1 - alpha of the tokens has no discovery whatever the router does."""
-    return EmpiricalNull(scorer.of_all_layers(recording.logits).flatten(1).sort(dim=-1).values)
+    return EmpiricalNull(ascending(scorer.of_all_layers(recording.logits).flatten(1)))
 
 
 def _per_expert(recording: Recording, scorer: Scorer) -> NullModel:
     scores = scorer.of_all_layers(recording.logits)
-    kept = recording.logits.topk(recording.origin.top_k, dim=-1).indices
-    scores = scores.scatter(-1, kept, -torch.inf).transpose(1, 2).sort(dim=-1).values
+    is_discarded = discarded(recording.logits, recording.origin.top_k)
+    scores = ascending(scores.masked_fill(~is_discarded, -torch.inf).transpose(1, 2))
     sizes = (scores > -torch.inf).sum(-1)
     if int(sizes.min()) == 0:
         layer, expert = (sizes == 0).nonzero()[0].tolist()
@@ -179,7 +179,7 @@ def _per_expert(recording: Recording, scorer: Scorer) -> NullModel:
             f"The router never discarded expert {expert} of layer {layer} on the calibration text, "
             "so it has no null of its own. Calibrate on a longer text, or use another null."
         )
-    return PerExpertNull(scores.contiguous(), sizes)
+    return PerExpertNull(scores, sizes)
 
 
 def _gaussian(recording: Recording, scorer: Scorer) -> NullModel:
@@ -235,10 +235,23 @@ def central_matching(values: np.ndarray) -> tuple[float, float]:
     return float(-b / (2 * a)), float((-1 / (2 * a)) ** 0.5)
 
 
+def discarded(logits: Tensor, top_k: int) -> Tensor:
+    """Whether the model's own top-k discards each expert: (..., expert) bool for such logits."""
+    kept = logits.topk(top_k, dim=-1).indices
+    return torch.ones_like(logits, dtype=torch.bool).scatter_(-1, kept, False)
+
+
+def ascending(values: Tensor) -> Tensor:
+    """The rows of `values` on the processor, sorted."""
+    # NumPy sorts many times as fast as torch, which keeps account of where each value was.
+    return torch.from_numpy(np.sort(values.contiguous().numpy(), axis=-1))
+
+
 def _discarded_scores(recording: Recording, scorer: Scorer) -> Tensor:
-    """Scores of the experts that top-k discards: (layer, token, experts - top_k)."""
-    order = recording.logits.argsort(dim=-1, descending=True)[..., recording.origin.top_k :]
-    return scorer.of_all_layers(recording.logits).gather(-1, order)
+    """Scores of the experts that top-k discards, (layer, n)."""
+    scores = scorer.of_all_layers(recording.logits).numpy()
+    is_discarded = discarded(recording.logits, recording.origin.top_k).numpy()
+    return torch.from_numpy(scores[is_discarded]).view(recording.layers, -1)
 
 
 def _median(values: Tensor) -> Tensor:
