@@ -24,6 +24,7 @@ from bh_studio.engine.protocol.events import (
     ResultWritten,
     RunsListed,
     RunsRemoved,
+    SessionNullJudged,
     SessionRead,
     SessionWritten,
     SideReplayed,
@@ -34,6 +35,7 @@ from bh_studio.engine.protocol.experiments import Replay
 from bh_studio.engine.protocol.requests import (
     FindCutOff,
     InspectToken,
+    JudgeSessionNull,
     ListRuns,
     MeasureHistory,
     ModelFree,
@@ -95,6 +97,8 @@ class Clerk:
                 yield TokenInspected(self._routing().inspect(body))
             case ReplaySide():
                 yield SideReplayed(self._routing().replay(body))
+            case JudgeSessionNull():
+                yield SessionNullJudged(self._routing().judge_null(body))
             case Replay():
                 # Not at the top: a replay takes torch, files do not.
                 from bh_studio.engine.experiments.runner import run

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from bh_studio.engine.calibration.diagnostics import null_fit
 from bh_studio.engine.errors import InputError, as_sentence
-from bh_studio.engine.protocol.requests import InspectToken, ReplaySide
+from bh_studio.engine.protocol.requests import InspectToken, JudgeSessionNull, ReplaySide
 from bh_studio.engine.records.decisions.router_rows import RouterRows
 from bh_studio.engine.records.decisions.session_null import session_recording
 from bh_studio.engine.records.decisions.side_replay import ReplayedSide
 from bh_studio.engine.records.decisions.token_inspection import InspectedToken
+from bh_studio.engine.records.diagnostics import NullFit
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.routing.inspection import inspect_layers
 from bh_studio.engine.routing.recordings import Recording
 from bh_studio.engine.routing.replay import check_recording, replayed_counts
 from bh_studio.engine.routing.selection import RoutingRule, own_routing
-from bh_studio.engine.rules.parameters import MixingWeights, RouterShape
+from bh_studio.engine.rules.parameters import MixingWeights, RouterShape, RuleParameters
 from bh_studio.engine.rules.text import format_rule
 
 _NO_LOGITS = (
@@ -28,6 +30,10 @@ _NO_LOGITS = (
 _KEEP_THEM = "Answer the prompt again, with an up-to-date version and without --keep counts."
 # What a session and another one to compare it with have. Of each a recording keeps a few nulls.
 _MOST_RECORDINGS = 2
+# Of several sides of a few runs; each takes some kilobytes.
+_MOST_FITS = 16
+
+_Asked = InspectToken | ReplaySide | JudgeSessionNull
 
 
 class RecordedRouting:
@@ -36,6 +42,7 @@ class RecordedRouting:
 
     def __init__(self) -> None:
         self._recordings: dict[tuple[str, str], Recording] = {}
+        self._fits: dict[tuple[str, str, RuleParameters], NullFit] = {}
 
     def inspect(self, asked: InspectToken) -> InspectedToken:
         """The answer to InspectToken. Raises InputError with a sentence for what cannot be."""
@@ -82,7 +89,29 @@ class RecordedRouting:
             shortage=rule.shortage(),
         )
 
-    def _prepared(self, asked: InspectToken | ReplaySide, shape: RouterShape) -> RoutingRule:
+    def judge_null(self, asked: JudgeSessionNull) -> NullFit:
+        """The answer to JudgeSessionNull. Raises InputError with a sentence for what cannot be."""
+        rule, model = asked.rule, asked.model
+        if rule is None or not rule.is_test:
+            raise InputError(
+                f"{_name(rule)} has no null: it tests nothing.",
+                "Choose a side with a rule that does, such as bh.",
+            )
+        key = model.fingerprint, model.null_sha256, rule
+        found = self._fits.pop(key, None)
+        if found is None:
+            try:
+                found = null_fit(self._prepared(asked, _shape(model)))
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"The null of {_name(rule)} cannot be judged: {as_sentence(error)}"
+                ) from error
+        self._fits[key] = found
+        while len(self._fits) > _MOST_FITS:
+            del self._fits[next(iter(self._fits))]
+        return found
+
+    def _prepared(self, asked: _Asked, shape: RouterShape) -> RoutingRule:
         """The rule that is asked for. Raises InputError, ValueError."""
         parameters = asked.rule
         if parameters is None:
@@ -94,7 +123,7 @@ class RecordedRouting:
             check_recording(recording, shape)
         return RoutingRule(parameters, recording, shape)
 
-    def _recording(self, asked: InspectToken | ReplaySide) -> Recording:
+    def _recording(self, asked: _Asked) -> Recording:
         model = asked.model
         key = model.fingerprint, model.null_sha256
         found = self._recordings.pop(key, None)
@@ -124,5 +153,8 @@ def _shape(model: ModelInfo) -> RouterShape:
 
 
 def _unusable(asked: InspectToken | ReplaySide, error: OSError | ValueError) -> InputError:
-    name = "The model's own routing" if asked.rule is None else format_rule(asked.rule)
-    return InputError(f"{name} cannot be replayed: {as_sentence(error)}")
+    return InputError(f"{_name(asked.rule)} cannot be replayed: {as_sentence(error)}")
+
+
+def _name(rule: RuleParameters | None) -> str:
+    return "The model's own routing" if rule is None else format_rule(rule)

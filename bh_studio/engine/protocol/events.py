@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bh_studio.engine.records.decisions.side_replay import ReplayedSide
     from bh_studio.engine.records.decisions.token_choices import TokenChoice
     from bh_studio.engine.records.decisions.token_inspection import InspectedToken
-    from bh_studio.engine.records.diagnostics import NullDiagnostics
+    from bh_studio.engine.records.diagnostics import NullDiagnostics, NullFit
     from bh_studio.engine.records.recording import RecordedLogits
     from bh_studio.engine.records.runs.kept import KeptRun
     from bh_studio.engine.records.runs.lines import RunHeader
@@ -178,6 +178,13 @@ class SideReplayed:
     """The answer to ReplaySide."""
 
     replayed: ReplayedSide
+
+
+@dataclass(frozen=True, slots=True)
+class SessionNullJudged:
+    """The answer to JudgeSessionNull."""
+
+    fit: NullFit
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +345,7 @@ Event = (
     | RunsRemoved
     | TokenInspected
     | SideReplayed
+    | SessionNullJudged
     | KeptIn
     | ExperimentEvent
     | Waiting

@@ -193,6 +193,18 @@ class ReplaySide:
     calibration: Path | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgeSessionNull:
+    """Say how well the null of `rule` fits, which a session with `model` has.
+
+    rule, calibration: as InspectToken has them; a rule without a null is refused.
+    """
+
+    model: ModelInfo
+    rule: RuleParameters | None
+    calibration: Path | None = None
+
+
 # Needs no model, so it is answered also while one loads or works, and while there is none.
 ModelFree = (
     ReadSession
@@ -205,6 +217,7 @@ ModelFree = (
     | RemoveOldestRuns
     | InspectToken
     | ReplaySide
+    | JudgeSessionNull
     | Replay
 )
 ModelBound = (

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bh_studio.engine.rules.parameters import NullName, ScoreName
+import numpy as np
+
+from bh_studio.engine.rules.parameters import NullName, RuleParameters, ScoreName
 
 BINS = 20
 QUANTILES = tuple(i / 100 for i in range(1, 100))
+# Below them in equal ratios, for a single expert of many is selected by a p-value down there.
+TAIL_QUANTILES = tuple(10 ** (i / 10) for i in range(-50, -20))
+FIT_QUANTILES = TAIL_QUANTILES + QUANTILES
 # These describe the experts that the router discards; the others all experts of a token.
 ABOUT_DISCARDED = (NullName.DISCARDED, NullName.POOLED, NullName.PER_EXPERT)
 
@@ -65,6 +70,43 @@ class NullDiagnostics:
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, with lists for tuples, as JSON has them."""
         return _as_json(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NullFit:
+    """How well the null of a rule describes scores that it was not fitted on.
+
+    fitted_tokens, held_out_tokens: as NullDiagnostics has them. held_out_scores: null scores of the
+    held-out tokens in a layer, on which its shares and quantiles rest. levels: (layer,) of the
+    rule. needed_p: (layer,) the p-value with which the rule selects a single expert; None where it
+    compares none with a line. layers: with null_share_at_alpha at the layer's level. quantiles:
+    (layer, quantile) float64 of the held-out null scores at FIT_QUANTILES, which they should be;
+    nan where less than one score is below.
+    """
+
+    rule: RuleParameters
+    fitted_tokens: int
+    held_out_tokens: int
+    held_out_scores: int
+    levels: tuple[float, ...]
+    needed_p: tuple[float, ...] | None
+    layers: tuple[LayerDiagnostics, ...]
+    quantiles: np.ndarray
+
+    @property
+    def is_about_discarded(self) -> bool:
+        """Whether the held-out null scores are those of discarded experts, not of all."""
+        return self.rule.null in ABOUT_DISCARDED
+
+    @property
+    def selects_no_single_expert(self) -> tuple[bool, ...]:
+        """(layer,) whether no p-value can be so small that the rule selects an expert by itself."""
+        if self.needed_p is None:
+            return (False,) * len(self.layers)
+        return tuple(
+            layer.smallest_p is not None and layer.smallest_p > needed
+            for layer, needed in zip(self.layers, self.needed_p, strict=True)
+        )
 
 
 def _as_json(value: Any) -> Any:

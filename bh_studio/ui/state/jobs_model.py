@@ -25,6 +25,7 @@ from bh_studio.engine.protocol.events import (
     ResultWritten,
     RunsListed,
     RunsRemoved,
+    SessionNullJudged,
     SessionRead,
     SessionWritten,
     SideReplayed,
@@ -49,6 +50,7 @@ _ENDS = (
     | ResultWritten
     | RunsListed
     | RunsRemoved
+    | SessionNullJudged
     | SessionRead
     | SessionWritten
     | SideReplayed

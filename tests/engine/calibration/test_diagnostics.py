@@ -10,12 +10,15 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from bh_studio.engine.calibration.diagnostics import diagnose, ks_distance
-from bh_studio.engine.records.diagnostics import BINS, NullDiagnostics
+from bh_studio.engine.calibration.diagnostics import diagnose, ks_distance, null_fit
+from bh_studio.engine.records.diagnostics import BINS, FIT_QUANTILES, NullDiagnostics, NullFit
 from bh_studio.engine.records.recording import RecordingOrigin
-from bh_studio.engine.routing.nulls import NullError
+from bh_studio.engine.routing.nulls import NullError, null_model
 from bh_studio.engine.routing.recordings import Recording
-from bh_studio.engine.rules.parameters import NullName, ScoreName
+from bh_studio.engine.routing.scores import Scorer
+from bh_studio.engine.routing.selection import RoutingRule
+from bh_studio.engine.rules.parameters import NullName, RouterShape, ScoreName
+from bh_studio.engine.rules.text import parse_rule
 
 TOP_K = 2
 
@@ -152,3 +155,77 @@ def test_factors_are_those_of_the_recording(recording: Recording) -> None:
     assert isinstance(found, NullDiagnostics)
     assert all(layer.ks_distance < 0.04 for layer in found.layers)
     assert found.layers != diagnose(recording).layers
+
+
+# The null of a rule
+
+
+def fit_of(recording: Recording, text: str) -> NullFit:
+    shape = RouterShape(*recording.logits.shape[::2], TOP_K, norm_topk_prob=False)
+    return null_fit(RoutingRule(parse_rule(text), recording, shape))
+
+
+@pytest.mark.parametrize("null", list(NullName))
+def test_the_fit_of_a_rule_is_the_diagnosis_of_its_null(
+    null: NullName, recording: Recording
+) -> None:
+    found = fit_of(recording, f"bh:0.07,null={null}")
+    expected = diagnose(recording, null, alpha=0.07)
+    assert found.layers == expected.layers
+    assert (found.fitted_tokens, found.held_out_tokens) == (400, 400)
+    assert found.levels == (0.07,) * 3
+    assert found.needed_p == pytest.approx([0.07 / 16] * 3)
+    assert found.is_about_discarded == expected.is_about_discarded
+    assert found.held_out_scores == 400 * (14 if found.is_about_discarded else 16)
+
+
+def test_the_fit_of_a_rule_is_scipys(recording: Recording) -> None:
+    found = fit_of(recording, "bh:0.05,temperature=2")
+    scorer = Scorer(ScoreName.PROBABILITY, 2.0)
+    halves = [record_of(recording.logits[:, part]) for part in (slice(400), slice(400, None))]
+    fitted = null_model(NullName.DISCARDED, halves[0], scorer)
+    for layer, logits in enumerate(halves[1].logits):
+        order = logits.argsort(dim=-1, descending=True)[:, TOP_K:]
+        p_values = fitted.p_values(layer, scorer(layer, logits)).gather(-1, order).numpy().ravel()
+        of_layer = found.layers[layer]
+        assert of_layer.ks_distance == pytest.approx(stats.kstest(p_values, "uniform").statistic)
+        assert of_layer.null_share_at_alpha == (p_values <= 0.05).mean()
+        known = np.array(FIT_QUANTILES) * len(p_values) >= 1
+        assert not known[:5].any()
+        expected = stats.mstats.mquantiles(p_values, FIT_QUANTILES, alphap=1, betap=1)
+        np.testing.assert_allclose(found.quantiles[layer, known], expected[known])
+        assert np.isnan(found.quantiles[layer, ~known]).all()
+
+
+def test_each_layer_is_judged_at_its_own_level(recording: Recording) -> None:
+    found = fit_of(recording, "bh:0.05/0.1/0.2")
+    for layer, alpha in enumerate((0.05, 0.1, 0.2)):
+        alone = diagnose(recording, alpha=alpha)
+        assert found.layers[layer] == alone.layers[layer]
+    assert found.needed_p == pytest.approx([0.05 / 16, 0.1 / 16, 0.2 / 16])
+
+
+def test_what_a_single_expert_needs_is_what_the_rule_compares(recording: Recording) -> None:
+    harmonic = sum(1 / rank for rank in range(1, 17))
+    assert fit_of(recording, "by:0.05").needed_p == pytest.approx([0.05 / 16 / harmonic] * 3)
+    storey = fit_of(recording, "storey:0.05").needed_p
+    pi0 = [layer.pi0 for layer in diagnose(recording).layers]
+    assert storey == pytest.approx([0.05 / 16 / share for share in pi0], rel=0.05)
+    higher = fit_of(recording, "hc:0.5")
+    assert higher.needed_p is None
+    assert higher.selects_no_single_expert == (False,) * 3
+
+
+def test_a_layer_that_can_select_no_single_expert_is_said(recording: Recording) -> None:
+    smallest = 1 / (800 * 14 + 1)
+    level = smallest * 16
+    found = fit_of(recording, f"bh:{level * 0.99}/{level * 1.01}/0.05")
+    assert found.selects_no_single_expert == (True, False, False)
+    assert not any(fit_of(recording, "bh:1e-6,null=gaussian").selects_no_single_expert)
+
+
+def test_a_rule_without_a_null_or_with_one_of_one_token_has_no_fit(recording: Recording) -> None:
+    with pytest.raises(ValueError, match="top-p needs a null"):
+        fit_of(recording, "top-p:0.5")
+    with pytest.raises(ValueError, match=r"from a single token.*Calibrate on a longer text"):
+        fit_of(record_of(recording.logits[:, :1]), "bh:0.05")

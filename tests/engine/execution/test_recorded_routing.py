@@ -13,17 +13,19 @@ import pytest
 import torch
 
 from bh_studio import paths
+from bh_studio.engine.calibration.diagnostics import diagnose
 from bh_studio.engine.calibration.recorder import make_recording
 from bh_studio.engine.errors import CancelToken, InputError
 from bh_studio.engine.execution import recorded_routing
 from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.loading import LoadedModel, load_model
-from bh_studio.engine.protocol.events import SideReplayed, TokenInspected
-from bh_studio.engine.protocol.requests import InspectToken, ReplaySide
+from bh_studio.engine.protocol.events import SessionNullJudged, SideReplayed, TokenInspected
+from bh_studio.engine.protocol.requests import InspectToken, JudgeSessionNull, ReplaySide
 from bh_studio.engine.records.decisions.router_rows import HeldRows, RouterRows
 from bh_studio.engine.records.decisions.session_null import session_recording
 from bh_studio.engine.records.decisions.side_replay import ReplayedSide
 from bh_studio.engine.records.decisions.token_inspection import InspectedToken
+from bh_studio.engine.records.diagnostics import NullFit
 from bh_studio.engine.records.recording import RecordedLogits
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import ModelInfo
@@ -78,6 +80,12 @@ def inspected(asked: InspectToken, clerk: Clerk | None = None) -> InspectedToken
     (event,) = (clerk or Clerk()).answer(asked, CancelToken())
     assert isinstance(event, TokenInspected)
     return event.token
+
+
+def judged(asked: JudgeSessionNull, clerk: Clerk | None = None) -> NullFit:
+    (event,) = (clerk or Clerk()).answer(asked, CancelToken())
+    assert isinstance(event, SessionNullJudged)
+    return event.fit
 
 
 def of_side(session: Session, side: int, rule: RuleParameters | None, **changed: Any) -> ReplaySide:
@@ -361,13 +369,66 @@ def test_what_is_fitted_is_kept_for_the_next_request_and_little_of_it(
     assert read[1:] == ["b", "c", session.model.name]
 
 
+# How well it fits
+
+
+def test_the_null_of_a_rule_is_judged(session: Session, loaded: LoadedModel) -> None:
+    found = judged(JudgeSessionNull(session.model, BH))
+    assert found.rule == BH
+    assert found.layers == diagnose(loaded.recording, alpha=0.3).layers
+
+
+def test_what_was_judged_is_kept(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    clerk = Clerk()
+    first = judged(JudgeSessionNull(session.model, BH), clerk)
+    assert judged(JudgeSessionNull(session.model, BH), clerk) is first
+    assert judged(JudgeSessionNull(session.model, dataclasses.replace(BH, level=0.2)), clerk)
+    monkeypatch.setattr(recorded_routing, "_MOST_FITS", 1)
+    judged(JudgeSessionNull(session.model, parse_rule(SIDES[2])), clerk)
+    assert judged(JudgeSessionNull(session.model, BH), clerk) is not first
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (None, "The model's own routing"),
+        ("cut:0.1", "cut:0.1"),
+        ("cut:0.1,score=output", "cut:0.1,score=output"),
+        ("top-p:0.5", "top-p:0.5"),
+    ],
+)
+def test_a_rule_that_tests_nothing_has_no_null(
+    text: str | None, name: str, session: Session
+) -> None:
+    rule = None if text is None else parse_rule(text)
+    with pytest.raises(InputError, match=f"^{name} has no null: it tests nothing. Choose a side"):
+        judged(JudgeSessionNull(session.model, rule))
+
+
+def test_a_null_that_cannot_be_judged_is_refused(
+    session: Session, loaded: LoadedModel, cache: Path
+) -> None:
+    with pytest.raises(InputError, match=r"not on this machine: nothing is kept of .*Load that"):
+        judged(JudgeSessionNull(session.model, BH))
+    origin = dataclasses.replace(loaded.recording.origin, tokens=1)
+    one = dataclasses.replace(
+        loaded.recording, logits=loaded.recording.logits[:, :1].contiguous(), origin=origin
+    )
+    path = cache / "one.npz"
+    save_recording(one, path)
+    model = dataclasses.replace(session.model, null_sha256=one.sha256)
+    reason = r"The null of bh:0\.3,max_k=4 cannot be judged: .* a single token; .*longer text\."
+    with pytest.raises(InputError, match=reason):
+        judged(JudgeSessionNull(model, BH, path))
+
+
 def test_neither_transformers_nor_a_model_is_loaded(session: Session) -> None:
     code = """
 import sys
 import numpy as np
-from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.errors import CancelToken, InputError
 from bh_studio.engine.execution.clerk import Clerk
-from bh_studio.engine.protocol.requests import InspectToken
+from bh_studio.engine.protocol.requests import InspectToken, JudgeSessionNull
 from bh_studio.engine.records.decisions.router_rows import HeldRows
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.rules import parse_rule
@@ -376,6 +437,10 @@ model = ModelInfo("a", "a", "", "", 2, 8, 2, 9, 9, "float32", "cpu", "", "", 9)
 rows = HeldRows(np.random.default_rng(0).normal(size=(3, 2, 8)).astype("f4"))
 (event,) = Clerk().answer(InspectToken(model, rows, 1, parse_rule("top-p:0.5")), CancelToken())
 assert len(event.token.layers) == 2
+try:
+    list(Clerk().answer(JudgeSessionNull(model, parse_rule("bh:0.05")), CancelToken()))
+except InputError:
+    pass
 assert {"transformers", "tokenizers", "PySide6"}.isdisjoint(sys.modules)
 """
     done = subprocess.run(
