@@ -75,6 +75,15 @@ _READING = (
         "is that of the token that was chosen, before temperature and top-p: 0 is certain.",
     ),
     (
+        "Does the null fit?",
+        "The two null charts fit the null of a side on one half of its calibration text and judge "
+        "it on the other: p-values of the scores that it is about should be uniform, 5 % in each "
+        "twentieth of 0 to 1. Small ones decide: where there are too many, at the left of the map, "
+        "or as a line below the diagonal, the rule selects more than its level says; where there "
+        "are too few, less. A layer in red can never select a single expert: no p-value of its "
+        "null is as small as that needs, alpha / experts for BH.",
+    ),
+    (
         "The token inspector",
         "Ctrl+I shows how the experts of the selected token were chosen; a click on a token, or "
         "the arrow keys, select one. In the strip a row is a layer, with its experts in the order "

@@ -15,9 +15,13 @@ from bh_studio import paths
 from bh_studio.engine.decoding.detokenizer import StreamingDetokenizer
 from bh_studio.engine.decoding.paths import CPU
 from bh_studio.engine.decoding.side import SideDecoder
+from bh_studio.engine.errors import CancelToken
+from bh_studio.engine.execution.clerk import Clerk
 from bh_studio.engine.loading import LoadedModel, load_model
 from bh_studio.engine.notebook import BHRoutingIntegration
+from bh_studio.engine.protocol.events import SessionNullJudged
 from bh_studio.engine.protocol.experiments import Sweep
+from bh_studio.engine.protocol.requests import JudgeSessionNull
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.parameters import RuleParameters
 from tests.engine.experiments.running import result_of
@@ -170,3 +174,14 @@ def test_streamed_text_is_never_broken(text: str, loaded: LoadedModel) -> None:
         shown += detokenizer.add(token_id)
         assert text.startswith(shown)
     assert shown + detokenizer.finish() == text
+
+
+def test_its_null_fits_in_every_layer_as_documented(loaded: LoadedModel) -> None:
+    asked = JudgeSessionNull(loaded.info, RuleParameters())
+    (event,) = Clerk().answer(asked, CancelToken())
+    assert isinstance(event, SessionNullJudged)
+    fit = event.fit
+    distances = [layer.ks_distance for layer in fit.layers]
+    assert (round(min(distances), 3), round(max(distances), 3)) == (0.003, 0.027)
+    assert fit.needed_p == (0.05 / 64,) * 16
+    assert not any(fit.selects_no_single_expert)

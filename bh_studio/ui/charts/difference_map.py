@@ -135,14 +135,16 @@ class DifferenceMap(TokenMap):
         )
 
 
-def difference_table(surface: QColor, is_dark: bool) -> np.ndarray:
-    """(256, 4) uint8 RGBA: of 1 to 255 the middle, 128, is no difference."""
+def difference_table(surface: QColor, is_dark: bool, least: float = 0.15) -> np.ndarray:
+    """(256, 4) uint8 RGBA: of 1 to 255 the middle, 128, is no difference.
+
+    least: how strong the smallest difference is, from 0 to 1, so that it stands out of the ground.
+    """
     ends = np.array([_rgb(QColor(shades[is_dark])) for shades in (_FEWER, _MORE)])
     place = (np.arange(256) - _MIDDLE) / (_MIDDLE - 1)
     end = np.where(place[:, None] < 0, ends[0], ends[1])
     middle = np.array(_rgb(surface))
-    # The smallest difference stands out of the ground.
-    strength = np.where(place == 0, 0, 0.15 + 0.85 * np.abs(place))[:, None].clip(0, 1)
+    strength = np.where(place == 0, 0, least + (1 - least) * np.abs(place))[:, None].clip(0, 1)
     table = np.full((256, 4), 255, np.uint8)
     table[:, :3] = np.rint(middle + (end - middle) * strength)
     return table

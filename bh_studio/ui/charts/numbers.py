@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+# A smaller value, such as a p-value, would have no digit left.
+_SMALL = 1e-3
+
 
 def _by_number(row: int) -> tuple[object, ...]:
     return (row,)
@@ -29,7 +32,9 @@ class Numbers:
         value = self.values[row, column]
         if np.isnan(value):
             return ""
-        return str(int(value)) if value == int(value) else f"{value:.4f}"
+        if value == int(value):
+            return str(int(value))
+        return f"{value:.4f}" if abs(value) >= _SMALL else f"{value:.3g}"
 
     def to_csv(self) -> str:
         """All of it, every digit of a value kept."""

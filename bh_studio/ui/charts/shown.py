@@ -10,6 +10,7 @@ import numpy as np
 
 from bh_studio.engine.records.counts import CountStatistics
 from bh_studio.engine.records.decisions.token_choices import TokenChoices
+from bh_studio.ui.state.inspection.null_fits import NullFits
 from bh_studio.ui.state.run_model import RunModel, RunSide
 from bh_studio.ui.state.run_sides import Parting, RunSides
 
@@ -87,12 +88,14 @@ class ShownSide:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """sides: those of the run on screen that have been begun; none before the first run."""
+    """sides: those of the run on screen that have been begun; none before the first run. nulls: who
+    knows how well their nulls fit, which no run changes; None where nobody does."""
 
     sides: tuple[ShownSide, ...] = ()
+    nulls: NullFits | None = None
 
     @classmethod
-    def of(cls, sides: RunSides) -> Self:
+    def of(cls, sides: RunSides, nulls: NullFits | None = None) -> Self:
         """All sides as they are now."""
         return cls(
             tuple(
@@ -101,7 +104,8 @@ class Shown:
                     zip(sides.runs, sides.partings, strict=True)
                 )
                 if run.about is not None
-            )
+            ),
+            nulls,
         )
 
     def is_of(self, sides: RunSides) -> bool:

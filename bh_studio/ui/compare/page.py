@@ -34,6 +34,7 @@ from bh_studio.ui.state.difference_stops import next_difference, no_difference_w
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
 from bh_studio.ui.state.frame_clock import FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
+from bh_studio.ui.state.inspection.null_fits import NullFits
 from bh_studio.ui.state.reading.kl_stops import next_kl_stop, no_kl_words
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.tints.tinting import Tinting
@@ -96,7 +97,8 @@ class ComparePage(Place):
         self.tinting = Tinting(session.sides, self)
         self.answers = Answers(session.sides, self.tinting, theme)
         self.differences = DifferenceLine(session.sides, self.tinting, theme)
-        self.charts = ChartRow(session.sides, session.selection, theme)
+        self.nulls = NullFits(engine, self)
+        self.charts = ChartRow(session.sides, self.nulls, session.selection, theme)
         self.inspection = InspectionModel(engine, session.sides, session.selection, self)
         self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
         self.inspector.hide()

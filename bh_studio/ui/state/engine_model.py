@@ -100,6 +100,12 @@ class EngineModel(QObject):
         """Whether the engine has nothing to do."""
         return self.jobs.is_idle and self.is_settled
 
+    def calibration_of(self, model: ModelInfo) -> Path | None:
+        """The file with the null of a session with `model`, if what is loaded was given it."""
+        if self.loaded is None or self.model is None:
+            return None
+        return self.loaded.calibration if self.model.null_sha256 == model.null_sha256 else None
+
     # --- what the user asks for ---
 
     def load(self, source: str) -> None:

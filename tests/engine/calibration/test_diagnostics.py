@@ -161,7 +161,8 @@ def test_factors_are_those_of_the_recording(recording: Recording) -> None:
 
 
 def fit_of(recording: Recording, text: str) -> NullFit:
-    shape = RouterShape(*recording.logits.shape[::2], TOP_K, norm_topk_prob=False)
+    layers, _, experts = recording.logits.shape
+    shape = RouterShape(layers, experts, TOP_K, norm_topk_prob=False)
     return null_fit(RoutingRule(parse_rule(text), recording, shape))
 
 

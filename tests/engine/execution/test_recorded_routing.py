@@ -382,7 +382,8 @@ def test_what_was_judged_is_kept(session: Session, monkeypatch: pytest.MonkeyPat
     clerk = Clerk()
     first = judged(JudgeSessionNull(session.model, BH), clerk)
     assert judged(JudgeSessionNull(session.model, BH), clerk) is first
-    assert judged(JudgeSessionNull(session.model, dataclasses.replace(BH, level=0.2)), clerk)
+    other = judged(JudgeSessionNull(session.model, dataclasses.replace(BH, level=0.2)), clerk)
+    assert other is not first
     monkeypatch.setattr(recorded_routing, "_MOST_FITS", 1)
     judged(JudgeSessionNull(session.model, parse_rule(SIDES[2])), clerk)
     assert judged(JudgeSessionNull(session.model, BH), clerk) is not first

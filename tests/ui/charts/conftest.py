@@ -26,16 +26,18 @@ from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.theme import Theme
 from tests.fake_engine import MODEL
 from tests.text_results import text_result
+from tests.ui.charts.null_fits import KnownNulls
 
 BH = RuleParameters(level=0.05, min_k=1, max_k=8)
 Drawn = TypeVar("Drawn", bound=Chart)
 
 
 class Run:
-    """sides, selection: what charts and slots are made with."""
+    """sides, nulls, selection: what charts and slots are made with."""
 
     def __init__(self) -> None:
         self.sides = RunSides()
+        self.nulls = KnownNulls()
         self.selection = Selection()
 
     def begin(
@@ -169,7 +171,7 @@ def new_slot(
     """Makes a slot on screen."""
 
     def make(first: type[Chart]) -> ChartSlot:
-        slot = ChartSlot(run.sides, run.selection, theme, first)
+        slot = ChartSlot(run.sides, run.nulls, run.selection, theme, first)
         show(slot, 700, 360)
         return slot
 

@@ -26,5 +26,5 @@ def test_csv_keeps_every_digit_and_every_character() -> None:
 
 
 def test_a_value_is_as_long_as_a_person_reads_it() -> None:
-    numbers = Numbers(("Row",), ("A",), np.array([[1 / 3], [8.0], [np.nan]]))
-    assert [numbers.text(row, 0) for row in range(3)] == ["0.3333", "8", ""]
+    numbers = Numbers(("Row",), ("A",), np.array([[1 / 3], [8.0], [np.nan], [-2 / 3e6]]))
+    assert [numbers.text(row, 0) for row in range(4)] == ["0.3333", "8", "", "-6.67e-07"]

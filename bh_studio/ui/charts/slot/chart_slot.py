@@ -22,12 +22,14 @@ from PySide6.QtWidgets import (
 )
 
 from bh_studio.ui.charts.chart import Chart
+from bh_studio.ui.charts.null.null_chart import NullChart
 from bh_studio.ui.charts.shown import Shown
 from bh_studio.ui.charts.slot.catalogue import CHARTS
 from bh_studio.ui.charts.slot.chart_files import ChartFiles
 from bh_studio.ui.charts.slot.number_table import NumberModel, new_table
 from bh_studio.ui.charts.slot.side_key import SideKey
 from bh_studio.ui.charts.token_map import TokenMap
+from bh_studio.ui.state.inspection.null_fits import NullFits
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.elided_controls import ElidedComboBox
@@ -56,6 +58,7 @@ class ChartSlot(QFrame):
     def __init__(
         self,
         sides: RunSides,
+        nulls: NullFits,
         selection: Selection,
         theme: Theme,
         first: type[Chart],
@@ -63,7 +66,7 @@ class ChartSlot(QFrame):
     ) -> None:
         super().__init__(parent)
         self.setProperty("role", "card")
-        self._sides, self._selection, self._theme = sides, selection, theme
+        self._sides, self._nulls, self._selection, self._theme = sides, nulls, selection, theme
         self._shown = Shown()
         self._is_owed = True
         self._built: dict[type[Chart], Chart] = {}
@@ -77,6 +80,7 @@ class ChartSlot(QFrame):
         self._build_body()
         self.chart = self._chart_of(first)
         self._pick(CHARTS.index(first))
+        nulls.changed.connect(self._take_nulls)
         theme.changed.connect(self._take_theme)
         self._take_theme()
 
@@ -90,7 +94,7 @@ class ChartSlot(QFrame):
             return
         self._is_owed = False
         if not self.freeze.isChecked():
-            self._shown = Shown.of(self._sides)
+            self._shown = Shown.of(self._sides, self._nulls)
         self._show()
 
     @property
@@ -335,6 +339,15 @@ class ChartSlot(QFrame):
     def _tell_written(self, text: str) -> None:
         self.readout_label.setText(text)
         self.readout_label.setToolTip(plain_tooltip(text))
+
+    @Slot()
+    def _take_nulls(self) -> None:
+        if not isinstance(self.chart, NullChart):
+            return
+        if self.isVisible():
+            self._show()
+        else:
+            self._is_owed = True
 
     def _keep(self, work: Callable[[Chart], None]) -> None:
         if not self.chart.problem:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from PySide6.QtCore import QObject, QTimer, Signal, Slot
@@ -222,7 +221,8 @@ class InspectionModel(QObject):
         run = self._sides.runs[subject.side]
         if run.about is None:
             return
-        model, calibration = run.about.model, self._calibration(run)
+        model = run.about.model
+        calibration = self._engine.calibration_of(model)
         body: InspectToken | ReplaySide
         take: Callable[[Event], None]
         if self._wants_token or self._wants_what_if:
@@ -240,15 +240,6 @@ class InspectionModel(QObject):
             return
         self._is_asked = True
         jobs.ask(body, partial(self._take, subject, take))
-
-    def _calibration(self, run: RunModel) -> Path | None:
-        """The file with the null of `run`, if the model that is loaded was given it."""
-        loaded, model = self._engine.loaded, self._engine.model
-        about = run.about
-        if loaded is None or model is None or about is None:
-            return None
-        is_the_same = model.null_sha256 == about.model.null_sha256
-        return loaded.calibration if is_the_same else None
 
     def _take(self, subject: _Subject, take: Callable[[Event], None], event: Event) -> None:
         self._is_asked = False

@@ -1,0 +1,1 @@
+"""Charts of the null that the p-values of a side come from."""
