@@ -80,8 +80,9 @@ _READING = (
         "it on the other: p-values of the scores that it is about should be uniform, 5 % in each "
         "twentieth of 0 to 1. Small ones decide: where there are too many, at the left of the map, "
         "or as a line below the diagonal, the rule selects more than its level says; where there "
-        "are too few, less. A layer in red can never select a single expert: no p-value of its "
-        "null is as small as that needs, alpha / experts for BH.",
+        "are too few, less. A null of all experts has the kept ones among them: there, too many "
+        "may be what it is to find. A layer in red can never select a single expert: no p-value of "
+        "its null is as small as that needs, alpha / experts for BH.",
     ),
     (
         "The token inspector",

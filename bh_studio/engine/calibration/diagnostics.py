@@ -6,7 +6,7 @@ scores that the null is about should there be uniform. Knows recorded router log
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -166,7 +166,7 @@ def _layer(found: _PValues, samples: int | None, alpha: float) -> LayerDiagnosti
         samples=samples,
         smallest_p=None if samples is None else 1 / (samples + 1),
         null_histogram=_histogram(ordered),
-        null_quantiles=tuple(np.quantile(ordered, QUANTILES).tolist()),
+        null_quantiles=tuple(_quantiles(ordered, QUANTILES).tolist()),
         ks_distance=ks_distance(ordered),
         null_share_at_alpha=float((ordered <= alpha).mean()),
         all_histogram=_histogram(found.of_all.numpy()),
@@ -175,9 +175,14 @@ def _layer(found: _PValues, samples: int | None, alpha: float) -> LayerDiagnosti
 
 
 def _tail_quantiles(ordered: np.ndarray) -> tuple[float, ...]:
-    levels = np.array(TAIL_QUANTILES)
-    values = np.quantile(ordered, levels)
-    return tuple(np.where(levels * len(ordered) < 1, np.nan, values).tolist())
+    is_below_all = np.array(TAIL_QUANTILES) * len(ordered) < 1
+    return tuple(np.where(is_below_all, np.nan, _quantiles(ordered, TAIL_QUANTILES)).tolist())
+
+
+def _quantiles(ordered: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """As numpy.quantile has them, which would not know that `ordered` is."""
+    last = len(ordered) - 1
+    return np.interp(np.multiply(levels, last), np.arange(last + 1), ordered)
 
 
 def _needed(context: CounterContext) -> tuple[float, ...] | None:

@@ -81,7 +81,7 @@ class NullFit:
     rule. needed_p: (layer,) the p-value with which the rule selects a single expert; None where it
     compares none with a line. layers: with null_share_at_alpha at the layer's level. quantiles:
     (layer, quantile) float64 of the held-out null scores at FIT_QUANTILES, which they should be;
-    nan where less than one score is below.
+    nan for those of TAIL_QUANTILES that less than one score is below.
     """
 
     rule: RuleParameters

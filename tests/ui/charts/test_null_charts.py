@@ -159,7 +159,7 @@ def test_a_fitting_level_is_not_loud(run: Run, new_slot: NewSlot, kind: type[Nul
     assert "  ·  smallest p 7.4e-05  ·  KS" in chart.describe(0, 0)
     run.begin(None, parse_rule("bh:0.0045,null=gaussian"))
     chart = new_slot(kind).chart
-    assert chart.hint().endswith("  ·  all experts of 120 held-out tokens")
+    assert chart.hint().endswith("  ·  all experts, kept ones too, of 120 held-out tokens")
     assert "  ·  p by a formula, one expert needs 7.0e-05  ·  KS" in chart.describe(0, 0)
 
 

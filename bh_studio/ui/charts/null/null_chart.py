@@ -45,7 +45,7 @@ class NullChart(Chart):
 
     def hint(self) -> str:
         fit = self.fit
-        about = "discarded experts" if fit.is_about_discarded else "all experts"
+        about = "discarded experts" if fit.is_about_discarded else "all experts, kept ones too,"
         distances = [layer.ks_distance for layer in fit.layers]
         worst = distances.index(max(distances))
         shares = [100 * layer.null_share_at_alpha for layer in fit.layers]

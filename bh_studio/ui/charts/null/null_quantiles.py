@@ -15,7 +15,7 @@ from bh_studio.ui.state.selection import Place
 # Lower p-values, which only a formula gives, are drawn here.
 _LEAST_P = 1e-8
 _LEVELS = np.array(FIT_QUANTILES)
-_PLAIN, _BOLD = 1.0, 2.8
+_PLAIN, _LOUD, _BOLD = 1.0, 1.8, 2.8
 
 
 class NullQuantiles(NullChart):
@@ -44,6 +44,7 @@ class NullQuantiles(NullChart):
             self.plot.addItem(item, ignoreBounds=True)
         self._drawn: NullFit | None = None
         self._values = np.zeros((0, 0))
+        self._look: tuple[object, ...] = ()
         self.selection.changed.connect(self._take_selection)
 
     def draw(self) -> None:
@@ -139,12 +140,18 @@ class NullQuantiles(NullChart):
 
     def _paint(self) -> None:
         colors, bold = self.theme.colors, self.bold_layer
+        look = self.fit, bold, colors
+        if look == self._look:
+            return
+        self._look = look
         cut_off = self.fit.selects_no_single_expert
         for layer, line in enumerate(self.lines[: len(self._values)]):
-            is_bold = layer == bold
-            ink = colors.alarm if cut_off[layer] else colors.accent if is_bold else colors.faint
-            line.setPen(pg.mkPen(ink, width=_BOLD if is_bold else _PLAIN))
-            line.setZValue(1 if is_bold else 0)
+            is_bold, is_loud = layer == bold, cut_off[layer]
+            ink = colors.alarm if is_loud else colors.accent if is_bold else colors.faint
+            width = _BOLD if is_bold else _LOUD if is_loud else _PLAIN
+            line.setPen(pg.mkPen(ink, width=width))
+            # The wider ones lie over the others.
+            line.setZValue(width)
         self._show_needed(bold)
 
     def _show_needed(self, layer: int | None) -> None:
