@@ -32,7 +32,7 @@ from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.difference_stops import next_difference, no_difference_words
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
-from bh_studio.ui.state.frame_clock import FrameClock
+from bh_studio.ui.state.frame_clock import TEXT_MS, FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.inspection.null_fits import NullFits
 from bh_studio.ui.state.reading.kl_stops import next_kl_stop, no_kl_words
@@ -86,7 +86,7 @@ class ComparePage(Place):
         self._engine = engine
         self._session = session
         self._files = files
-        self.clock = FrameClock(self)
+        self.clock = FrameClock(self, TEXT_MS)
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
         self.texts = TextOpening(engine.jobs, files.folder, self)

@@ -6,7 +6,7 @@ import bisect
 import html
 from collections.abc import Callable, Sequence
 
-from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, Signal, Slot
+from PySide6.QtCore import QEvent, QMimeData, QObject, QPoint, QPointF, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import (
     QColor,
     QFont,
@@ -88,6 +88,7 @@ class TokenText(QPlainTextEdit):
         )
         self.document().setDocumentMargin(GAP_SMALL)
         self.viewport().setMouseTracking(True)
+        self.viewport().installEventFilter(self)
         self.verticalScrollBar().actionTriggered.connect(self._note_action)
         self.verticalScrollBar().rangeChanged.connect(self._keep_end)
         self.verticalScrollBar().valueChanged.connect(self._follow_marks)
@@ -257,7 +258,11 @@ class TokenText(QPlainTextEdit):
         cursor = self.textCursor()
         return CopiedText(self._source, cursor.selectionStart(), cursor.selectionEnd())
 
-    def viewportEvent(self, event: QEvent) -> bool:
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        # Not in viewportEvent: while that is Python's, all painting in it would keep Python from
+        # the engine's thread.
+        if watched is not self.viewport():
+            return super().eventFilter(watched, event)
         if isinstance(event, QHelpEvent) and event.type() is QEvent.Type.ToolTip:
             index = self.token_at(event.pos())
             if index is None:
@@ -269,7 +274,7 @@ class TokenText(QPlainTextEdit):
             return True
         if event.type() is QEvent.Type.Leave:
             self._hover(-1)
-        return super().viewportEvent(event)
+        return False
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         self._mouse_held = True

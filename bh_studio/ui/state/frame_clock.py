@@ -5,13 +5,15 @@ from __future__ import annotations
 from PySide6.QtCore import QElapsedTimer, QObject, Qt, QTimer, Signal, Slot
 
 FRAME_MS = 33
+# Of a text that is read while it grows.
+TEXT_MS = 50
 # Digits that change faster cannot be read, and what is drawn takes its time from the engine: at
 # every frame, it took a third of its speed.
 FIGURES_MS = 200
 
 
 class FrameClock(QObject):
-    """Emits `frame` at most once every `FRAME_MS`, and only after `mark` was called; and `figures`
+    """Emits `frame` at most once every `frame_ms`, and only after `mark` was called; and `figures`
     with every frame that is `FIGURES_MS` after the one before, and with the last.
 
     The first change after a pause is shown at once; the timer runs only while a frame is owed.
@@ -20,8 +22,9 @@ class FrameClock(QObject):
     frame = Signal()
     figures = Signal()
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, frame_ms: int = FRAME_MS) -> None:
         super().__init__(parent)
+        self._frame_ms = frame_ms
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -39,7 +42,7 @@ class FrameClock(QObject):
         """Something changed: owe one frame, and figures."""
         if not self._owes_frame:
             self._owes_frame = self._owes_figures = True
-            self._timer.start(_left(self._since_frame, FRAME_MS))
+            self._timer.start(_left(self._since_frame, self._frame_ms))
 
     @Slot()
     def flush(self) -> None:
