@@ -25,7 +25,6 @@ from bh_studio.ui.actions import Actions
 from bh_studio.ui.compare.page import BALANCED, CHARTS, READING, ComparePage
 from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
-from bh_studio.ui.history.page import HistoryPage
 from bh_studio.ui.history.rows import cut_off_words, surplus_words
 from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.place import Place
@@ -44,6 +43,7 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 if TYPE_CHECKING:
     from bh_studio.engine.protocol.experiments import Comparison
     from bh_studio.engine.records.runs.kept import KeptRun
+    from bh_studio.ui.history.page import HistoryPage
     from bh_studio.ui.state.models.hub_statuses import HubStatuses
 
 _FIRST_SIZE = QSize(1280, 800)
@@ -236,6 +236,9 @@ class MainWindow(QMainWindow):
     def show_history(self) -> None:
         """Go to the runs that are kept."""
         if self.history is None:
+            # Not at the top: the window's first frame shows nothing of it.
+            from bh_studio.ui.history.page import HistoryPage
+
             self.history = HistoryPage(self.kept)
             self.history.chosen.connect(self._open_recent)
             self.history.show_busy(self.compare.is_busy)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QSize, Qt, Signal, Slot
 from PySide6.QtGui import QKeyEvent, QResizeEvent
@@ -26,7 +27,6 @@ from bh_studio.ui.compare.reading.text_opening import TextOpening
 from bh_studio.ui.compare.run_strip import RunStrip
 from bh_studio.ui.compare.settings_panel import SettingsPanel
 from bh_studio.ui.compare.side_strip import SideStrip
-from bh_studio.ui.inspector.token_inspector import TokenInspector
 from bh_studio.ui.place import Place
 from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
@@ -40,6 +40,9 @@ from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.state.words import waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
+
+if TYPE_CHECKING:
+    from bh_studio.ui.inspector.token_inspector import TokenInspector
 
 # From this height of the window on, a long notice may have more than one line.
 _ROOMY_LINES = 43
@@ -86,6 +89,7 @@ class ComparePage(Place):
         self._engine = engine
         self._session = session
         self._files = files
+        self._theme = theme
         self.clock = FrameClock(self, TEXT_MS)
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
@@ -100,8 +104,7 @@ class ComparePage(Place):
         self.nulls = NullFits(engine, self)
         self.charts = ChartRow(session.sides, self.nulls, session.selection, theme)
         self.inspection = InspectionModel(engine, session.sides, session.selection, self)
-        self.inspector = TokenInspector(self.inspection, session.sides, session.selection, theme)
-        self.inspector.hide()
+        self._inspector: TokenInspector | None = None
         self.wants_settings = True
         self._settings_give_way = True
         self._is_narrow = False
@@ -141,13 +144,12 @@ class ComparePage(Place):
         self._scrolled.setFrameShape(QFrame.Shape.NoFrame)
         self._scrolled.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._scrolled.setWidget(content)
-        row = QHBoxLayout(self)
+        self._row = row = QHBoxLayout(self)
         row.setContentsMargins(GAP, 0, GAP, GAP_SMALL)
         row.setSpacing(GAP)
         row.addWidget(self.settings_panel)
         row.addWidget(self.side_strip)
         row.addWidget(self._scrolled, 1)
-        row.addWidget(self.inspector)
         mode = self.prompt.mode
         order = (mode.write_button, mode.read_button, self.prompt.editor, self.prompt.run_button,
                  self.prompt.stop_button, self.prompt.open_button, self.prompt.new_button,
@@ -192,9 +194,6 @@ class ComparePage(Place):
         self.tinting.changed.connect(self._sync)
         self.charts.failed.connect(self.failed)
         session.selection.changed.connect(self._show_selection)
-        self.inspector.closed.connect(partial(self.inspector_wanted.emit, False))
-        self.inspector.use_rule.connect(self._use_rule)
-        self.inspector.add_rule.connect(self._add_rule)
         self.settings_panel.side_list.changed.connect(self._show_sides)
 
     # --- what a frame asks of it ---
@@ -377,13 +376,37 @@ class ComparePage(Place):
                 self.charts.refresh()
         self.charts_shown.emit(is_shown)
 
+    @property
+    def inspector(self) -> TokenInspector:
+        """Made when it is first asked for: the first frame of the window does not wait for it."""
+        if self._inspector is None:
+            from bh_studio.ui.inspector.token_inspector import TokenInspector
+
+            made = TokenInspector(
+                self.inspection, self._session.sides, self._session.selection, self._theme
+            )
+            made.hide()
+            made.closed.connect(partial(self.inspector_wanted.emit, False))
+            made.use_rule.connect(self._use_rule)
+            made.add_rule.connect(self._add_rule)
+            self._inspector = made
+            self._row.addWidget(made)
+            self._show_sides()
+        return self._inspector
+
+    @property
+    def is_inspecting(self) -> bool:
+        """Whether the inspector is open."""
+        return self._inspector is not None and not self._inspector.isHidden()
+
     @Slot(bool)
     def show_inspector(self, is_wanted: bool) -> None:
         """Show what is known of the selected token, of the newest one if none is; or hide it."""
         runs = self._session.sides.runs
         if is_wanted and self._session.selection.place is None and runs and runs[-1].token_count:
             self._session.selection.select(len(runs) - 1, runs[-1].token_count - 1)
-        self.inspector.setVisible(is_wanted)
+        if is_wanted or self._inspector is not None:
+            self.inspector.setVisible(is_wanted)
         self._settings_give_way = True
         self.inspection.watch(is_wanted)
         self._give_room()
@@ -394,12 +417,13 @@ class ComparePage(Place):
     def _give_room(self) -> None:
         """Let the inspector and the settings leave room to the answers, and the settings fold where
         these would have too little."""
-        is_open = not self.inspector.isHidden()
         most = round(self.width() * _MOST_OF_WIDTH)
-        for panel in (self.inspector, self.settings_panel):
-            panel.setFixedWidth(min(panel.sizeHint().width(), most))
-        taken = self.settings_panel.sizeHint().width() + is_open * self.inspector.width()
-        least = _LEAST_INSPECTED if is_open else _LEAST_LETTERS
+        taken, least = self.settings_panel.sizeHint().width(), _LEAST_LETTERS
+        self.settings_panel.setFixedWidth(min(taken, most))
+        if self.is_inspecting:
+            width = min(self.inspector.sizeHint().width(), most)
+            self.inspector.setFixedWidth(width)
+            taken, least = taken + width, _LEAST_INSPECTED
         self._is_narrow = self.width() - taken < least * self.fontMetrics().averageCharWidth()
         self._settings_give_way |= not self._is_narrow
         is_shown = self.wants_settings and not (self._is_narrow and self._settings_give_way)
@@ -431,8 +455,9 @@ class ComparePage(Place):
 
     @Slot()
     def _show_sides(self) -> None:
-        sides = self.settings_panel.side_list.sides
-        self.inspector.what_if.show_sides(len(sides))
+        if self._inspector is not None:
+            sides = self.settings_panel.side_list.sides
+            self._inspector.what_if.show_sides(len(sides))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         # While there is something to stop, the key is the menu's.
@@ -501,7 +526,7 @@ class ComparePage(Place):
         self.answers.refresh_numbers()
         self.differences.refresh()
         self.charts.refresh()
-        if not self.inspector.isHidden():
+        if self.is_inspecting:
             self.inspector.refresh()
 
     @Slot()

@@ -21,17 +21,18 @@ def _source(name: str) -> str:
 def icon(name: str, color: QColor, disabled: QColor | None = None) -> QIcon:
     """The icon `name`, its lines in `color`, and in `disabled` where the control is disabled."""
     result = QIcon()
-    for mode, tone in ((QIcon.Mode.Normal, color), (QIcon.Mode.Disabled, disabled or color)):
-        renderer = QSvgRenderer(
-            QByteArray(_source(name).replace("currentColor", tone.name()).encode())
-        )
+    tones = {color.name(): [QIcon.Mode.Normal]}
+    tones.setdefault((disabled or color).name(), []).append(QIcon.Mode.Disabled)
+    for tone, modes in tones.items():
+        renderer = QSvgRenderer(QByteArray(_source(name).replace("currentColor", tone).encode()))
         for size in _SIZES:
             pixmap = QPixmap(size, size)
             pixmap.fill(Qt.GlobalColor.transparent)
             painter = QPainter(pixmap)
             renderer.render(painter, QRectF(0, 0, size, size))
             painter.end()
-            result.addPixmap(pixmap, mode)
+            for mode in modes:
+                result.addPixmap(pixmap, mode)
     return result
 
 
