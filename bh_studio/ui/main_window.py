@@ -25,7 +25,6 @@ from bh_studio.ui.actions import Actions
 from bh_studio.ui.compare.page import BALANCED, CHARTS, READING, ComparePage
 from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
-from bh_studio.ui.history.rows import cut_off_words, surplus_words
 from bh_studio.ui.models.model_commands import ModelCommands
 from bh_studio.ui.place import Place
 from bh_studio.ui.rail import Rail
@@ -284,6 +283,8 @@ class MainWindow(QMainWindow):
 
     @Slot(object)
     def _offer_cut_off(self, runs: tuple[KeptRun, ...]) -> None:
+        from bh_studio.ui.history.rows import cut_off_words
+
         show = partial(self.files.open_path, runs[0].path)
         self.kept_strip.show_failure(
             Failed(cut_off_words(runs), "What had been answered by then is kept.", ""),
@@ -292,6 +293,8 @@ class MainWindow(QMainWindow):
 
     @Slot()
     def _offer_room(self) -> None:
+        from bh_studio.ui.history.rows import surplus_words
+
         # What was cut off goes first, and who looks at the runs is told there.
         if self.kept_strip.failure is None and self.place is not self.history:
             self.kept_strip.show_failure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, Qt, Signal, Slot
 
@@ -19,9 +20,11 @@ from bh_studio.engine.protocol.requests import (
     MeasureHistory,
     RemoveOldestRuns,
 )
-from bh_studio.engine.records.runs.kept import KeptRun
-from bh_studio.engine.records.runs.size import HistorySize
 from bh_studio.ui.state.jobs_model import JobsModel
+
+if TYPE_CHECKING:
+    from bh_studio.engine.records.runs.kept import KeptRun
+    from bh_studio.engine.records.runs.size import HistorySize
 
 
 class KeptRuns(QObject):

@@ -9,7 +9,7 @@ import logging
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 from PySide6.QtCore import QObject, Signal, Slot
@@ -31,8 +31,6 @@ from bh_studio.engine.protocol.events import (
 from bh_studio.engine.protocol.experiments import Comparison, SameText, conversation_of
 from bh_studio.engine.protocol.requests import Body, LoadModel, RunKept
 from bh_studio.engine.protocol.texts import Text
-from bh_studio.engine.records.journal import Journal
-from bh_studio.engine.records.result_document import result_document
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
@@ -41,6 +39,9 @@ from bh_studio.engine.rules.sides import Sides
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.run_sides import RunSides, check_session, check_text
 from bh_studio.ui.state.selection import Selection
+
+if TYPE_CHECKING:
+    from bh_studio.engine.records.journal import Journal
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class SessionModel(QObject):
         self.selection = Selection(self)
         # The run in flight and its job, and whether the engine has accepted its prompt.
         self._run: Comparison | SameText | None = None
-        self._journal = Journal(None)
+        self._journal: Journal | None = None
         self._job = 0
         self._is_accepted = False
         self.folder: Path | None = None
@@ -225,6 +226,9 @@ class SessionModel(QObject):
         self._set_state(RunState.RUNNING if self._load is None else RunState.WAITING)
         body: Body = run
         if isinstance(run, SameText):
+            # Not at the top: the window's first frame reads no text.
+            from bh_studio.engine.records.journal import Journal
+
             # Kept nowhere; its header says how the rows of a file are made.
             self._journal = Journal(None)
             body = RunKept(run, self._journal)
@@ -271,6 +275,9 @@ class SessionModel(QObject):
             case SideFinished():
                 self.sides.finish(event)
             case Finished(SameTextResult() as result):
+                from bh_studio.engine.records.result_document import result_document
+
+                assert self._journal is not None, "a text was read that nobody asked for"
                 self.sides.show_text(result, self.sides.notices)
                 self._end()
                 self._set_session(None, result_document(self._journal, result))
