@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import random
@@ -131,10 +132,18 @@ def same(left: object, right: object) -> None:
         assert left == right
 
 
+def as_written(result: Any) -> Any:
+    """A result without what no file holds: the decisions of what was read."""
+    if not isinstance(result, SameTextResult):
+        return result
+    readings = tuple(dataclasses.replace(one, decision=None) for one in result.readings)
+    return dataclasses.replace(result, readings=readings)
+
+
 @pytest.mark.parametrize("kind", ["sweep", "batch", "same-text", "evaluation", "budget"])
 def test_a_result_is_what_the_engine_made(kind: str, saved: Saved) -> None:
     found, document = saved.result(kind), saved.document(kind)
-    same(found.record, saved.made[kind])
+    same(found.record, as_written(saved.made[kind]))
     assert found.settings == document["settings"]
     assert found.environment == document["environment"]
     assert (found.started_at, found.finished_at) == (

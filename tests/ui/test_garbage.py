@@ -10,7 +10,6 @@ import pytest
 from PySide6.QtCore import QObject
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.execution.imports import without_collection
 from bh_studio.ui.garbage import GarbageCollection
 
 
@@ -66,10 +65,3 @@ def test_it_waits_while_modules_are_imported(parent: QObject, qtbot: QtBot) -> N
     is_waiting = False
     qtbot.waitUntil(lambda: len(gone) == 5000)
     garbage.give_back()
-
-
-def test_what_was_imported_is_not_looked_through_again() -> None:
-    before = gc.get_freeze_count()
-    with without_collection():
-        kept: list[list[int]] = [[] for _ in range(1000)]
-    assert gc.get_freeze_count() >= before + len(kept)

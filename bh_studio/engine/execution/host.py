@@ -80,7 +80,7 @@ class Host:
 
     def _load(self, request: LoadModel, cancel: CancelToken) -> Events:
         yield LoadProgress("Starting PyTorch")
-        with without_collection():
+        with without_collection(is_first=self.loaded is None):
             from bh_studio.engine.decoding.detokenizer import vocabulary_of
             from bh_studio.engine.loading import load_prepared, prepare_load
             from bh_studio.engine.models.memory import release_memory
@@ -117,7 +117,7 @@ class Host:
         yield ModelUnloaded()
 
     def _inspect(self, request: InspectModel) -> ModelInspected:
-        with without_collection():
+        with without_collection(is_first=self.loaded is None):
             from bh_studio.engine.models.plan import inspect_model
 
         return inspect_model(request, self._reusable())

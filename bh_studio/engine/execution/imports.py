@@ -8,14 +8,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def without_collection() -> Iterator[None]:
-    """Look for no garbage while modules are imported, nor ever in what they made, which stays: the
-    first look through that would hold up every thread for half a second."""
+def without_collection(*, is_first: bool) -> Iterator[None]:
+    """Look for no garbage while modules are imported.
+
+    is_first: nor ever again in what there is afterwards, which stays: the first look through that
+    would hold up every thread for half a second. Not while there is a model, which would stay too.
+    """
     is_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if is_first:
+            gc.freeze()
         if is_on:
             gc.enable()
