@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QFileDialog, QWidget
 
 from bh_studio import paths
 from bh_studio.engine.errors import as_sentence
-from bh_studio.engine.protocol.events import Failed, ResultRead, SessionRead
+from bh_studio.engine.protocol.events import Failed, JobCancelled, ResultRead, SessionRead
 from bh_studio.engine.protocol.requests import WriteResult, WriteSession
 from bh_studio.engine.records.session import SUFFIX
 from bh_studio.settings import Settings
@@ -229,7 +229,9 @@ class SessionFiles(QObject):
         # The menu's item decides what is written; the name of the file is the user's affair.
         self._write(path, form, partial(self._take_exported, path))
 
-    def _take_read(self, path: Path, event: SessionRead | ResultRead | Failed) -> None:
+    def _take_read(
+        self, path: Path, event: SessionRead | ResultRead | Failed | JobCancelled
+    ) -> None:
         match event:
             case SessionRead(session):
                 self._show(path, partial(self._session.show_session, session))
@@ -240,7 +242,9 @@ class SessionFiles(QObject):
                 if _is_missing(path):
                     self._drop_recent(path)
 
-    def _take_broken_off(self, folder: Path, event: SessionRead | ResultRead | Failed) -> None:
+    def _take_broken_off(
+        self, folder: Path, event: SessionRead | ResultRead | Failed | JobCancelled
+    ) -> None:
         # What went wrong is told already.
         if isinstance(event, SessionRead) and not self._session.is_busy:
             self._session.show_session(event.session)

@@ -49,7 +49,7 @@ class RunStrip(QWidget):
     @Slot()
     def refresh(self) -> None:
         """Show the runs as they are now."""
-        runs, current = self._runs.runs, self._runs.current
+        runs, chosen = self._runs.runs, self._runs.chosen
         with QSignalBlocker(self.tabs):
             while self.tabs.count() > len(runs):
                 self.tabs.removeTab(self.tabs.count() - 1)
@@ -60,8 +60,8 @@ class RunStrip(QWidget):
                 self.tabs.setTabText(place, cut)
                 self.tabs.setTabToolTip(place, plain_tooltip(f"{name}\n{run_meaning(run)}"))
                 self.tabs.setAccessibleTabName(place, name)
-            if current is not None:
-                self.tabs.setCurrentIndex(runs.index(current))
+            if chosen is not None:
+                self.tabs.setCurrentIndex(runs.index(chosen))
         self.tabs.setEnabled(self._runs.can_change)
         self.setVisible(len(runs) > 1)
 

@@ -21,7 +21,7 @@ from bh_studio.engine.protocol.events import (
 from bh_studio.engine.protocol.requests import ReadSession, WriteResult, WriteSession
 from bh_studio.ui.state.jobs_model import JobsModel
 
-TakeRead = Callable[[SessionRead | ResultRead | Failed], None]
+TakeRead = Callable[[SessionRead | ResultRead | Failed | JobCancelled], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -61,21 +61,22 @@ class FileJobs(QObject):
         return self._reading is not None or self.is_writing
 
     def read(self, path: Path, take: TakeRead) -> None:
-        """Read `path` in place of what is being read; `take` gets the outcome.
+        """Read `path` in place of what is being read; `take` gets the outcome, JobCancelled if it
+        is given up.
 
         Without an engine it is read as soon as there is one.
         """
-        self._drop_reading()
-        self._reading = _Reading(path, take)
+        former, self._reading = self._reading, _Reading(path, take)
+        self._cancel(former)
         if self._jobs.has_engine:
             self._ask_to_read()
 
     def give_up_reading(self) -> Path | None:
         """Forget what is being read, if anything is: its path."""
-        reading = self._reading
+        reading, self._reading = self._reading, None
         if reading is None:
             return None
-        self._drop_reading()
+        self._cancel(reading)
         self._settle()
         return reading.path
 
@@ -110,10 +111,12 @@ class FileJobs(QObject):
             done()
         self._settle()
 
-    def _drop_reading(self) -> None:
-        reading, self._reading = self._reading, None
-        if reading is not None and reading.job is not None:
+    def _cancel(self, reading: _Reading | None) -> None:
+        if reading is None:
+            return
+        if reading.job is not None:
             self._jobs.cancel(reading.job)
+        reading.take(JobCancelled())
 
     def _settle(self) -> None:
         if not self.is_under_way:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules import RuleParameters
 from bh_studio.ui.state.prompt_runs import PromptRun, run_meaning, run_names
+from tests.fake_engine import MODEL
 from tests.ui.conftest import Desk
 
 pytestmark = pytest.mark.usefixtures("collected")
@@ -35,6 +37,11 @@ def names(desk: Desk) -> list[str]:
 def press(desk: Desk, key: Qt.Key) -> None:
     desk.qtbot.keyClick(desk.window, key, Qt.KeyboardModifier.AltModifier)
     desk.settle()
+
+
+def click(desk: Desk, place: int) -> None:
+    tabs = desk.page.runs.tabs
+    desk.qtbot.mouseClick(tabs, Qt.MouseButton.LeftButton, pos=tabs.tabRect(place).center())
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
@@ -60,8 +67,7 @@ def test_an_earlier_run_comes_back_by_key_and_by_click(
     press(desk, Qt.Key.Key_Left)
     assert "first" in desk.second.text.toPlainText()
 
-    tabs = desk.page.runs.tabs
-    desk.qtbot.mouseClick(tabs, Qt.MouseButton.LeftButton, pos=tabs.tabRect(1).center())
+    click(desk, 1)
     desk.settle()
     assert "second" in desk.second.text.toPlainText()
 
@@ -92,17 +98,138 @@ def test_another_prompt_begins_anew_and_a_run_in_flight_is_not_left(desk: Desk) 
     assert desk.page.runs.isHidden()
 
 
-def test_a_run_that_failed_leaves_the_others(desk: Desk) -> None:
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_run_that_failed_leaves_the_others(desk: Desk, place: int) -> None:
     a_run(desk, LOOSE, "first")
     a_run(desk, STRICT, "second")
     desk.start("Once", RuleParameters(level=0.2))
+    desk.say([" third"])
+    desk.engine.report(Failed("It broke.", "Try again.", ""))
+    desk.settle()
+    # It has a tab while it is on screen: no other one is pressed, so each can be gone to.
+    tabs = desk.page.runs.tabs
+    assert names(desk) == ["#1 bh:0.1", "#2 bh:0.01", "#3 bh:0.2"]
+    assert tabs.currentIndex() == 2
+    click(desk, place)
+    desk.settle()
+    assert ("first", "second")[place] in desk.second.text.toPlainText()
+    assert names(desk) == ["#1 bh:0.1", "#2 bh:0.01"]
+    assert tabs.currentIndex() == place
+
+
+def test_from_a_run_that_failed_a_key_goes_to_the_one_before(desk: Desk) -> None:
+    a_run(desk, LOOSE, "first")
+    desk.start("Once", STRICT)
+    desk.engine.report(Failed("It broke.", "Try again.", ""))
+    desk.settle()
+    press(desk, Qt.Key.Key_Left)
+    assert "first" in desk.second.text.toPlainText()
+    assert desk.page.runs.isHidden()
+
+
+def test_what_a_failed_run_had_said_is_shown_under_its_own_tab(desk: Desk, tmp_path: Path) -> None:
+    desk.engine.history = tmp_path
+    a_run(desk, LOOSE, "first")
+    desk.start("Once", STRICT)
+    desk.say([" second"])
     desk.engine.report(Failed("It broke.", "Try again.", ""))
     desk.settle()
     assert names(desk) == ["#1 bh:0.1", "#2 bh:0.01"]
-    tabs = desk.page.runs.tabs
-    desk.qtbot.mouseClick(tabs, Qt.MouseButton.LeftButton, pos=tabs.tabRect(0).center())
+    press(desk, Qt.Key.Key_Left)
+    press(desk, Qt.Key.Key_Right)
+    assert "second" in desk.second.text.toPlainText()
+
+
+def test_who_goes_back_before_another_run_is_read_stays(desk: Desk, tmp_path: Path) -> None:
+    desk.engine.history = tmp_path
+    a_run(desk, LOOSE, "first")
+    a_run(desk, STRICT, "second")
+    click(desk, 0)
+    click(desk, 1)
+    desk.settle()
+    assert "second" in desk.second.text.toPlainText()
+    assert desk.page.runs.tabs.currentIndex() == 1
+
+
+def test_of_several_runs_asked_for_the_last_is_shown(desk: Desk, tmp_path: Path) -> None:
+    desk.engine.history = tmp_path
+    a_run(desk, LOOSE, "first")
+    desk.engine.history = None
+    a_run(desk, STRICT, "second")
+    a_run(desk, STRICT, "third")
+    # The first one has to be read, the second one is held.
+    click(desk, 0)
+    click(desk, 1)
+    desk.settle()
+    assert "second" in desk.second.text.toPlainText()
+    assert desk.page.runs.tabs.currentIndex() == 1
+
+
+def test_keys_go_on_from_the_run_that_is_being_read(desk: Desk, tmp_path: Path) -> None:
+    desk.engine.history = tmp_path
+    for rule, word in ((LOOSE, "first"), (STRICT, "second"), (STRICT, "third")):
+        a_run(desk, rule, word)
+    for _ in range(2):
+        desk.qtbot.keyClick(desk.window, Qt.Key.Key_Left, Qt.KeyboardModifier.AltModifier)
     desk.settle()
     assert "first" in desk.second.text.toPlainText()
+
+
+def test_what_is_left_while_a_run_is_read_stays_left(desk: Desk, tmp_path: Path) -> None:
+    desk.engine.history = tmp_path
+    a_run(desk, LOOSE, "first")
+    a_run(desk, STRICT, "second")
+    click(desk, 0)
+    desk.session.clear()
+    desk.settle()
+    assert desk.session.session is None
+    assert desk.page.runs.isHidden()
+
+
+def test_a_file_that_is_asked_for_meanwhile_and_cannot_be_opened_leaves_the_tab_of_the_screen(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.engine.history = tmp_path
+    a_run(desk, LOOSE, "first")
+    a_run(desk, STRICT, "second")
+    click(desk, 0)
+    desk.window.files.open_path(tmp_path / "none.bhsession")
+    desk.settle()
+    assert "second" in desk.second.text.toPlainText()
+    assert desk.page.runs.tabs.currentIndex() == 1
+
+
+def test_a_run_whose_file_was_saved_over_is_not_saved_nor_taken_for_the_other(
+    desk: Desk, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.bhsession"
+    a_run(desk, LOOSE, "first")
+    assert desk.save(path)
+    a_run(desk, STRICT, "second")
+    assert desk.save(path)
+    press(desk, Qt.Key.Key_Left)
+    assert "second" in desk.second.text.toPlainText()
+    assert desk.window.errors.failure is not None
+    assert desk.window.errors.failure.message == "Run 1 of this prompt could not be shown."
+    assert desk.window.errors.failure.advice == "Its file holds something else now."
+    assert names(desk) == ["#2 bh:0.01"]
+
+
+def test_a_kept_run_whose_file_was_saved_over_is_unsaved_again(desk: Desk, tmp_path: Path) -> None:
+    desk.engine.history = tmp_path / "history"
+    path = tmp_path / "run.bhsession"
+    a_run(desk, LOOSE, "first")
+    assert desk.save(path)
+    a_run(desk, STRICT, "second")
+    assert desk.save(path)
+    press(desk, Qt.Key.Key_Left)
+    assert "first" in desk.second.text.toPlainText()
+    assert desk.window.windowTitle().startswith("Unsaved run")
+    assert desk.window.actions_.save.isEnabled()
+    # What the file holds now is the other one, so that is what it is opened as.
+    assert desk.open(path)
+    assert desk.page.runs.tabs.currentIndex() == 1
+    assert names(desk) == ["#1 bh:0.1", "#2 bh:0.01"]
 
 
 def test_a_run_whose_folder_is_gone_says_so_and_what_is_on_screen_stays(
@@ -153,14 +280,23 @@ def test_only_a_few_runs_are_held_that_lie_nowhere(desk: Desk) -> None:
     assert None not in held
 
 
+def test_runs_of_two_models_are_told_apart(desk: Desk) -> None:
+    a_run(desk, LOOSE, "first")
+    desk.engine.model = dataclasses.replace(MODEL, name="olmoe-other", fingerprint="e" * 64)
+    desk.load()
+    a_run(desk, LOOSE, "second")
+    assert names(desk) == ["#1 bh:0.1 · olmoe-nano", "#2 bh:0.1 · olmoe-other"]
+    assert "olmoe-nano" in desk.page.runs.tabs.tabToolTip(0)
+
+
 def test_names_say_in_which_settings_runs_differ() -> None:
     sampled, greedy = GenerationParameters(), GenerationParameters(sampling=False)
-    runs = [PromptRun(1, (None, LOOSE), sampled), PromptRun(2, (None,), greedy)]
+    runs = [PromptRun(1, MODEL, (None, LOOSE), sampled), PromptRun(2, MODEL, (None,), greedy)]
     assert run_names(runs) == [
         "#1 bh:0.1 · temperature 0.8 · top-p 0.95 · seed 0",
         "#2 own · greedy",
     ]
-    assert run_names([runs[0], PromptRun(2, (LOOSE, STRICT), sampled)]) == [
+    assert run_names([runs[0], PromptRun(2, MODEL, (LOOSE, STRICT), sampled)]) == [
         "#1 bh:0.1",
         "#2 bh:0.1, bh:0.01",
     ]
