@@ -335,6 +335,8 @@ class MainWindow(QMainWindow):
             self.status.notify("Ending the run, then closing…")
             event.ignore()
             return
+        # Files that cannot be written keep it open, until it is asked again.
+        self._closing = False
         event.setAccepted(not self.files.delay_closing())
 
     # --- keeping in step ---
