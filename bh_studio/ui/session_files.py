@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from PySide6.QtCore import QObject, Signal, Slot
 from PySide6.QtWidgets import QFileDialog, QWidget
@@ -19,7 +20,8 @@ from bh_studio import paths
 from bh_studio.engine.errors import as_sentence
 from bh_studio.engine.protocol.events import Failed, JobCancelled, ResultRead, SessionRead
 from bh_studio.engine.protocol.requests import WriteResult, WriteSession
-from bh_studio.engine.records.session import SUFFIX
+from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.records.session import SUFFIX, Session
 from bh_studio.settings import Settings
 from bh_studio.ui.state.file_jobs import FileJobs
 from bh_studio.ui.state.prompt_runs import PromptRuns
@@ -33,6 +35,15 @@ _SESSIONS = f"BH Studio sessions (*{SUFFIX})"
 _RESULT_SUFFIX = ".json"
 _RESULTS = f"BH Studio results (*{_RESULT_SUFFIX})"
 _OPENED = f"Sessions and texts that were read (*{SUFFIX} *{_RESULT_SUFFIX})"
+
+
+class _Seen(NamedTuple):
+    """What was on screen when somebody asked to save it: while a dialog is open, a run that has
+    waited may begin. As SessionModel has it."""
+
+    session: Session | None
+    text: SameTextResult | None
+    document: dict[str, Any] | None
 
 
 class SessionFiles(QObject):
@@ -120,21 +131,27 @@ class SessionFiles(QObject):
             dialog = self._new_dialog("Save text", _RESULTS, _RESULT_SUFFIX)
         else:
             dialog = self._new_dialog("Save session", _SESSIONS, SUFFIX)
-        dialog.fileSelected.connect(self._save_chosen)
+        dialog.fileSelected.connect(partial(self._save_chosen, self._seen()))
         dialog.open()
 
     def save_to(self, path: Path) -> None:
         """Save what is on screen now to `path`."""
-        session, document = self._session.session, self._session.document
-        form = _RESULT_SUFFIX if session is None else SUFFIX
-        self._write(path, form, partial(self._take_saved, session or document, path))
+        self._save(self._seen(), path)
 
-    def _write(self, path: Path, form: str, done: Callable[[], None]) -> None:
-        """Have what is on screen written in one of its forms; `done` is called once it is there."""
+    def _seen(self) -> _Seen:
         screen = self._session
-        text, document = screen.sides.same_text, screen.document
-        if screen.session is not None:
-            self._jobs.write(WriteSession(screen.session, path, form), done)
+        return _Seen(screen.session, screen.sides.same_text, screen.document)
+
+    def _save(self, seen: _Seen, path: Path) -> None:
+        form = _RESULT_SUFFIX if seen.session is None else SUFFIX
+        saved = seen.session or seen.document
+        self._write(seen, path, form, partial(self._take_saved, saved, path))
+
+    def _write(self, seen: _Seen, path: Path, form: str, done: Callable[[], None]) -> None:
+        """Have `seen` written in one of its forms; `done` is called once it is there."""
+        session, text, document = seen
+        if session is not None:
+            self._jobs.write(WriteSession(session, path, form), done)
         elif text is not None and document is not None and text.is_complete:
             self._jobs.write(WriteResult(text, document, path, form), done)
 
@@ -151,10 +168,13 @@ class SessionFiles(QObject):
         """Show what is in `path`, a file or the folder of a run, once it is read, as soon as there
         is an engine that can.
 
-        A bad file changes nothing. Of several files asked for, the last is shown; none is when a
-        run begins before it is read.
+        A bad file changes nothing. Of several files asked for, the last is shown; none is while a
+        run is in flight, or when one begins before it is read.
         """
-        if not self._session.is_busy:
+        if self._session.is_busy:
+            advice = "A run is in flight; open it again after the run."
+            self.failed.emit(Failed(f"{path.name} was not opened.", advice, ""))
+        else:
             self._jobs.read(path, partial(self._take_read, path))
 
     @Slot(object)
@@ -173,31 +193,25 @@ class SessionFiles(QObject):
     @Slot()
     def export_json(self) -> None:
         """Ask for a file and write the statistics to it as JSON."""
-        dialog = self._new_export_dialog("JSON (*.json)", ".json")
-        if dialog is not None:
-            dialog.fileSelected.connect(self._export_chosen)
-            dialog.open()
+        self._ask_to_export("JSON (*.json)", ".json")
 
     @Slot()
     def export_csv(self) -> None:
         """Ask for a file and write every expert count to it as CSV."""
-        dialog = self._new_export_dialog("CSV (*.csv)", ".csv")
-        if dialog is not None:
-            dialog.fileSelected.connect(self._export_chosen)
-            dialog.open()
+        self._ask_to_export("CSV (*.csv)", ".csv")
 
     @Slot()
     def export_experts(self) -> None:
         """Ask for a file and write which experts ran to it, as arrays."""
-        dialog = self._new_export_dialog("NumPy (*.npz)", ".npz")
-        if dialog is not None:
-            dialog.fileSelected.connect(self._export_chosen)
-            dialog.open()
+        self._ask_to_export("NumPy (*.npz)", ".npz")
 
-    def _new_export_dialog(self, words: str, suffix: str) -> QFileDialog | None:
+    def _ask_to_export(self, words: str, form: str) -> None:
         if not self.can_export:
-            return None
-        return self._new_dialog("Export statistics", words, suffix)
+            return
+        dialog = self._new_dialog("Export statistics", words, form)
+        # The menu's item decides what is written; the name of the file is the user's affair.
+        dialog.fileSelected.connect(partial(self._export_chosen, self._seen(), form))
+        dialog.open()
 
     def _new_dialog(self, title: str, words: str, suffix: str) -> QFileDialog:
         if self.dialog is not None:
@@ -212,22 +226,15 @@ class SessionFiles(QObject):
         self.dialog = dialog
         return dialog
 
-    @Slot(str)
-    def _save_chosen(self, name: str) -> None:
-        self.save_to(Path(name))
+    def _save_chosen(self, seen: _Seen, name: str) -> None:
+        self._save(seen, Path(name))
 
     @Slot(str)
     def _open_chosen(self, name: str) -> None:
         self.open_path(Path(name))
 
-    @Slot(str)
-    def _export_chosen(self, name: str) -> None:
-        assert self.dialog is not None
-        self._export_to(Path(name), f".{self.dialog.defaultSuffix()}")
-
-    def _export_to(self, path: Path, form: str) -> None:
-        # The menu's item decides what is written; the name of the file is the user's affair.
-        self._write(path, form, partial(self._take_exported, path))
+    def _export_chosen(self, seen: _Seen, form: str, name: str) -> None:
+        self._write(seen, Path(name), form, partial(self._take_exported, Path(name)))
 
     def _take_read(
         self, path: Path, event: SessionRead | ResultRead | Failed | JobCancelled

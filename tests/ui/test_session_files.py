@@ -179,6 +179,56 @@ def test_a_window_stays_if_a_file_cannot_be_written(desk: Desk, tmp_path: Path) 
     assert not desk.window.isVisible()
 
 
+def test_a_window_that_waited_for_a_run_stays_too_if_a_file_cannot_be_written(
+    desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    desk.finished_run(5)
+    desk.window.files.save_to(tmp_path / "file" / "run.bhsession")
+    desk.start("Twice")
+    desk.window.close()
+    desk.engine.finish()
+    desk.settle()
+    assert desk.window.errors.failure is not None
+    assert desk.window.isVisible()
+
+
+@pytest.mark.parametrize("form", ["save_as", "export_json", "export_csv"])
+def test_what_is_written_is_what_was_on_screen_when_the_dialog_came(
+    make_desk: Callable[..., Desk], tmp_path: Path, form: str
+) -> None:
+    desk = make_desk(show=True)
+    desk.load()
+    session = desk.finished_run(5)
+    desk.model.load("embedded")
+    desk.page.prompt.set_prompt("Twice")
+    desk.window.actions_.run.trigger()
+    getattr(desk.window.actions_, form).trigger()
+    # Where the person decides, the run that has waited begins.
+    desk.engine.finish_load()
+    desk.engine.begin()
+    answer_dialog(desk, tmp_path / "run")
+    expected = tmp_path / "expected"
+    suffix = {"save_as": ".bhsession", "export_json": ".json", "export_csv": ".csv"}[form]
+    SESSION_WRITERS[suffix](session, expected)
+    assert (tmp_path / "run").read_bytes() == expected.read_bytes()
+    assert not desk.window.files.is_saved
+    desk.engine.finish()
+    desk.settle()
+
+
+def test_a_file_that_is_asked_for_during_a_run_is_told_to_wait(desk: Desk, tmp_path: Path) -> None:
+    desk.finished_run(5)
+    desk.save(tmp_path / "run.bhsession")
+    desk.start("Twice")
+    desk.window.files.open_path(tmp_path / "run.bhsession")
+    assert desk.window.errors.failure is not None
+    assert desk.window.errors.failure.message == "run.bhsession was not opened."
+    assert "after the run" in desk.window.errors.failure.advice
+    desk.engine.finish()
+    desk.settle()
+
+
 def test_files_keep_no_question_about_a_model_waiting(desk: Desk, tmp_path: Path) -> None:
     desk.finished_run(5)
     desk.window.files.save_to(tmp_path / "run.bhsession")
