@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from pytestqt.qtbot import QtBot
 
-from bh_studio.engine.protocol.requests import InspectToken, ReplaySide
+from bh_studio.engine.protocol.requests import InspectToken, LoadModel, ReplaySide
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules import RuleParameters, parse_rule
@@ -29,6 +29,7 @@ GENERATION = GenerationParameters(max_new_tokens=64)
 class Bench:
     """The models of an inspection and the fake engine behind them."""
 
+    model: EngineModel
     session: SessionModel
     inspection: InspectionModel
     engine: FakeEngine
@@ -46,6 +47,11 @@ class Bench:
     def asked(self) -> list[InspectToken | ReplaySide]:
         """What was asked for, the first first."""
         return [b for b in self.engine.files if isinstance(b, InspectToken | ReplaySide)]
+
+    def load(self, request: LoadModel) -> None:
+        """Have a model loaded."""
+        self.model.load_with(request)
+        self.engine.finish_load()
 
     def start(self, sides: Sequence[RuleParameters | None] = (None, CUT)) -> None:
         """Begin a run."""
@@ -79,7 +85,7 @@ def bench(qtbot: QtBot) -> Iterator[Bench]:
     engine.finish_load()
     inspection = InspectionModel(model, session.sides, session.selection)
     inspection.watch(True)
-    yield Bench(session, inspection, engine, qtbot)
+    yield Bench(model, session, inspection, engine, qtbot)
     model.jobs.attach(None)
     engine.shutdown()
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from bh_studio.engine.errors import InputError
+from bh_studio.engine.execution import recorded_routing
 from bh_studio.engine.protocol.events import Failed
-from bh_studio.engine.protocol.requests import InspectToken, ReplaySide
+from bh_studio.engine.protocol.requests import InspectToken, LoadModel, ReplaySide
 from bh_studio.engine.records.decisions.token_inspection import InspectedToken
-from bh_studio.engine.rules import parse_rule
+from bh_studio.engine.records.recording import RecordedLogits
+from bh_studio.engine.rules import RuleParameters, parse_rule
 from bh_studio.ui.state.inspection.inspection_model import REST_MS
+from tests.ui.charts.null_fits import recording
 from tests.ui.inspector.conftest import CUT, Bench
 
 WORDS = [f" word{number}" for number in range(6)]
@@ -194,6 +200,30 @@ def test_a_level_that_cannot_be_tried_says_why(bench: Bench) -> None:
     bench.inspection.try_level(6.0)
     bench.settle()
     assert bench.inspection.what_if_problem == ""
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_what_could_not_be_known_is_asked_again_when_a_model_is_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_answered: bool
+) -> None:
+    def found(_: object, calibration: Path | None) -> RecordedLogits:
+        if calibration is None:
+            raise InputError("The null is not here.", "Load that model once.")
+        return recording().arrays
+
+    monkeypatch.setattr(recorded_routing, "session_recording", found)
+    bench.start((None, RuleParameters()))
+    bench.say(WORDS)
+    bench.finish()
+    bench.selection.select(1, 0)
+    if is_answered:
+        bench.settle()
+        assert bench.inspection.problem == "The null is not here. Load that model once."
+    # The model that brings the null comes after the answer, or before it.
+    bench.load(LoadModel(calibration=Path("null.npz")))
+    bench.settle()
+    assert bench.inspection.problem == ""
+    assert bench.inspection.token is not None
 
 
 def test_a_new_run_and_a_lost_one_leave_nothing_behind(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pytestqt.qtbot import QtBot
 
+from bh_studio.engine.errors import InputError
 from bh_studio.engine.execution import recorded_routing
 from bh_studio.engine.protocol.requests import JudgeSessionNull, LoadModel
 from bh_studio.engine.records.diagnostics import NullFit
@@ -145,3 +146,24 @@ def test_the_window_asks_while_such_a_chart_is_shown(desk: Desk) -> None:
     desk.settle()
     desk.qtbot.wait(20)
     assert len(asked(desk.engine)) == 2
+
+
+def test_what_a_model_could_tell_that_came_meanwhile_is_asked_again(
+    nulls: NullFits, model: EngineModel, engine: FakeEngine, qtbot: QtBot,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    nulls.of(MODEL, BH)
+    # Asked, and not yet answered, when the model comes that brings the null.
+    nulls._go_on()
+    assert len(asked(engine)) == 1
+    model.load_with(LoadModel(calibration=Path("null.npz")))
+    engine.finish_load()
+
+    def found(_: object, calibration: Path | None) -> RecordedLogits:
+        if calibration is None:
+            raise InputError("The null is not here.", "Load that model once.")
+        return recording().arrays
+
+    monkeypatch.setattr(recorded_routing, "session_recording", found)
+    qtbot.waitUntil(lambda: nulls.of(MODEL, BH) != WAITING)
+    assert isinstance(nulls.of(MODEL, BH), NullFit)

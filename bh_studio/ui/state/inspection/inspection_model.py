@@ -66,7 +66,7 @@ class InspectionModel(QObject):
         self.what_if_problem = ""
         self.run_mean: float | None = None
         self._subject: _Subject | None = None
-        self._is_watched = self._is_asked = False
+        self._is_watched = self._is_asked = self._is_overtaken = False
         self._wants_token = self._wants_what_if = self._wants_run = False
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
@@ -75,7 +75,7 @@ class InspectionModel(QObject):
         selection.changed.connect(self._follow)
         sides.changed.connect(self._follow)
         engine.jobs.attached.connect(self._begin_anew)
-        engine.model_changed.connect(self.changed)
+        engine.model_changed.connect(self._take_model)
 
     def watch(self, is_watched: bool) -> None:
         """Ask from now on, or no more."""
@@ -172,8 +172,25 @@ class InspectionModel(QObject):
 
     @Slot()
     def _begin_anew(self) -> None:
-        self._is_asked = False
+        self._is_asked = self._is_overtaken = False
         self._go_on()
+
+    @Slot()
+    def _take_model(self) -> None:
+        # What is on its way was asked without it.
+        self._is_overtaken = self._is_asked
+        self._want_again()
+        self.changed.emit()
+        self._go_on()
+
+    def _want_again(self) -> None:
+        """Ask for what the engine could not tell."""
+        if self._subject is None or self._subject.absence:
+            return
+        if self.problem:
+            self.problem, self._wants_token = "", True
+        if self.what_if_problem:
+            self.what_if_problem, self._wants_what_if = "", True
 
     @Slot()
     def _want_run(self) -> None:
@@ -242,9 +259,11 @@ class InspectionModel(QObject):
         jobs.ask(body, partial(self._take, subject, take))
 
     def _take(self, subject: _Subject, take: Callable[[Event], None], event: Event) -> None:
-        self._is_asked = False
+        is_overtaken, self._is_asked, self._is_overtaken = self._is_overtaken, False, False
         if subject == self._subject:
             take(event)
+            if is_overtaken:
+                self._want_again()
             self.changed.emit()
         self._go_on()
 

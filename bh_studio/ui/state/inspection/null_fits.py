@@ -34,13 +34,14 @@ class NullFits(QObject):
         self._known: dict[_Key, NullFit | str] = {}
         self._wanted: dict[_Key, ModelInfo] = {}
         self._asked: _Key | None = None
+        self._is_overtaken = False
         # What is wanted while something is drawn is asked for afterwards.
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
         self._soon.timeout.connect(self._go_on)
         engine.jobs.attached.connect(self._begin_anew)
-        engine.model_changed.connect(self._forget_problems)
+        engine.model_changed.connect(self._take_model)
 
     def of(self, model: ModelInfo, rule: RuleParameters) -> NullFit | str:
         """How well the null of `rule`, which tests, fits in a session with `model`; a sentence if
@@ -53,10 +54,15 @@ class NullFits(QObject):
 
     @Slot()
     def _begin_anew(self) -> None:
-        self._asked = None
+        self._asked, self._is_overtaken = None, False
         self._forget_problems()
 
     @Slot()
+    def _take_model(self) -> None:
+        # What is on its way was asked without it.
+        self._is_overtaken = self._asked is not None
+        self._forget_problems()
+
     def _forget_problems(self) -> None:
         self._known = {key: fit for key, fit in self._known.items() if isinstance(fit, NullFit)}
         self.changed.emit()
@@ -70,14 +76,16 @@ class NullFits(QObject):
         model = self._wanted.pop(key)
         self._asked = key
         body = JudgeSessionNull(model, key[-1], self._engine.calibration_of(model))
-        jobs.ask(body, partial(self._take, key))
+        jobs.ask(body, partial(self._take, key, model))
 
-    def _take(self, key: _Key, event: Event) -> None:
-        self._asked = None
+    def _take(self, key: _Key, model: ModelInfo, event: Event) -> None:
+        is_overtaken, self._asked, self._is_overtaken = self._is_overtaken, None, False
         match event:
             case SessionNullJudged(fit):
                 self._known[key] = fit
                 self.changed.emit()
+            case Failed() if is_overtaken:
+                self._wanted[key] = model
             case Failed():
                 self._known[key] = f"{event.message} {event.advice}".strip()
                 self.changed.emit()
