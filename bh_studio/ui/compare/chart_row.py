@@ -140,8 +140,9 @@ class ChartRow(QObject):
             slot.show()
             slot.chart.plot.setFocus()
         else:
+            has_keys = _has_keys(slot)
             self._pages.removeWidget(slot)
-            self._return(slot)
+            self._return(slot, has_keys)
 
     def _pop_out(self, slot: ChartSlot, is_wanted: bool) -> None:
         window = self._windows[self.slots.index(slot)]
@@ -150,24 +151,34 @@ class ChartRow(QObject):
             self._leave(slot)
             window.take(slot, self._pages.window())
         else:
+            has_keys = _has_keys(window) or _has_keys(self.stand_ins[self.slots.index(slot)])
             window.hide()
-            self._return(slot)
+            self._return(slot, has_keys)
 
     def _leave(self, slot: ChartSlot) -> None:
         """Put the stand-in in its place, so that the others keep theirs."""
         number = self.slots.index(slot)
         self._put(number, self.stand_ins[number])
 
-    def _return(self, slot: ChartSlot) -> None:
+    def _return(self, slot: ChartSlot, has_keys: bool) -> None:
         number = self.slots.index(slot)
         self._put(number, slot)
         self.stand_ins[number].setParent(self._pages)
+        # Qt would hand the keys on to whatever is next in the window.
+        if has_keys:
+            slot.chart.plot.setFocus()
 
     def _put(self, number: int, widget: QWidget) -> None:
         sizes = self.splitter.sizes()
         self.splitter.replaceWidget(number, widget)
         widget.show()
         self.splitter.setSizes(sizes)
+
+
+def _has_keys(part: QWidget) -> bool:
+    """Whether keys go to `part` of its window, or will when that is in front."""
+    focused = part.window().focusWidget()
+    return focused is not None and (part is focused or part.isAncestorOf(focused))
 
 
 class _StandIn(QWidget):

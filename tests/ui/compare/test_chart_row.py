@@ -61,6 +61,30 @@ def test_a_chart_fills_the_page_by_a_key(page: ComparePage, qtbot: QtBot) -> Non
     assert not page.charts.is_maximised
 
 
+def test_a_chart_that_comes_back_keeps_the_keys(page: ComparePage, qtbot: QtBot) -> None:
+    slot, _ = page.charts.slots
+    page.window().activateWindow()
+    slot.picker.setFocus()
+    press(page, qtbot, Qt.Key.Key_F11)
+    press(page, qtbot, Qt.Key.Key_F11)
+    assert page.window().focusWidget() is slot.chart.plot
+    press(page, qtbot, Qt.Key.Key_F11)
+    press(page, qtbot, Qt.Key.Key_Escape)
+    assert page.window().focusWidget() is slot.chart.plot
+    slot.pop_out.trigger()
+    page.charts.stand_ins[0].button.setFocus()
+    page.charts.stand_ins[0].button.click()
+    assert page.window().focusWidget() is slot.chart.plot
+    slot.pop_out.trigger()
+    slot.window().close()
+    assert page.window().focusWidget() is slot.chart.plot
+    # Who is elsewhere stays there.
+    slot.maximise.trigger()
+    page.prompt.editor.setFocus()
+    page.charts.bring_back()
+    assert page.window().focusWidget() is page.prompt.editor
+
+
 def test_the_layout_that_is_remembered_is_that_without_a_large_chart(page: ComparePage) -> None:
     sizes = {name: splitter.sizes() for name, splitter in page.splitters.items()}
     page.charts.slots[0].maximise.trigger()
