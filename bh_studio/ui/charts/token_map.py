@@ -40,6 +40,7 @@ class TokenMap(CellMap):
         self._bar.valueChanged.connect(self._show_window)
         self.column.addWidget(self._bar)
         self.plot.viewport().installEventFilter(self)
+        self.selection.changed.connect(self._reveal_selected)
 
     def tokens(self) -> int:
         """Tokens that are drawn."""
@@ -121,6 +122,13 @@ class TokenMap(CellMap):
             return total
         fitting = math.floor((self.plot.width() - _AXES_PIXELS) / _LEAST_CELL_PIXELS)
         return min(total, max(fitting, _LEAST_TOKENS))
+
+    @Slot()
+    def _reveal_selected(self) -> None:
+        place = self.selection.place
+        is_drawn = self.is_live and not self.problem
+        if place is not None and is_drawn and 0 <= place.token < self.tokens():
+            self.reveal(place.token)
 
     @Slot()
     def _sync_scroll(self) -> None:

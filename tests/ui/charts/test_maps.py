@@ -110,6 +110,25 @@ def test_a_long_run_is_followed_and_can_be_seen_whole(run: Run, draw: Draw) -> N
     assert chart.shown_tokens[0] == 3
 
 
+def test_a_token_that_is_selected_elsewhere_comes_into_view(run: Run, draw: Draw) -> None:
+    run.begin(tokens=600)
+    for _ in range(600):
+        run.say(1, " word")
+    chart = draw(HeatMap)
+    first, _ = chart.shown_tokens
+    assert first > 3
+    run.selection.select(1, 3)
+    assert chart.shown_tokens[0] == 3
+    run.selection.select(0, 599, 2)
+    assert chart.shown_tokens == (first, 600)
+    # What is in view already moves nothing; nor does a selection a picture of a former run.
+    run.selection.select(0, 580)
+    assert chart.shown_tokens == (first, 600)
+    chart.is_live = False
+    run.selection.select(0, 3)
+    assert chart.shown_tokens == (first, 600)
+
+
 def test_a_run_that_is_taken_away_leaves_nothing_to_scroll(run: Run, draw: Draw) -> None:
     run.begin(tokens=600)
     for _ in range(600):
