@@ -61,6 +61,9 @@ class TokenInspector(QFrame):
         self._theme = theme
         self._tabled: tuple[object, ...] = ()
         self._chosen: tuple[object, ...] = ()
+        # Where a person was in what is found, for when there is something found again.
+        self._left_at = 0
+        self._left: QWidget | None = None
         # Of its own: a token that was just clicked waits for no frame of the charts.
         self.clock = FrameClock(self)
         # What stands there stays for the moment that an answer takes, so that nothing flickers.
@@ -160,6 +163,9 @@ class TokenInspector(QFrame):
     @Slot()
     def _show_parts(self) -> None:
         place, token = self._selection.place, self.shown_token
+        was_found = not self._found.isHidden()
+        if was_found and token is None:
+            self._leave()
         self._found.setVisible(token is not None)
         self.message.setText(self._words(place, token))
         self.message.setVisible(bool(self.message.text()))
@@ -169,6 +175,25 @@ class TokenInspector(QFrame):
         if place is not None:
             self.what_if.refresh(place)
             self._show_experts(place, token, layer)
+        if token is not None and not was_found:
+            self._come_back()
+
+    def _leave(self) -> None:
+        self._left_at = self._area.verticalScrollBar().value()
+        focused = self.window().focusWidget()
+        if focused is not None and self._found.isAncestorOf(focused):
+            # Qt would hand the keys on to whatever is next in the window.
+            self._left = focused
+            self._area.setFocus()
+
+    def _come_back(self) -> None:
+        bar = self._area.verticalScrollBar()
+        # What is found is laid out later, and the range with it.
+        bar.setMaximum(max(bar.maximum(), self._left_at))
+        bar.setValue(self._left_at)
+        if self._left is not None and self._area.hasFocus():
+            self._left.setFocus()
+        self._left = None
 
     @Slot()
     def _refresh_if_open(self) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QGuiApplication, QTextCursor
-from PySide6.QtWidgets import QAbstractScrollArea, QApplication, QWidget
+from PySide6.QtWidgets import QAbstractScrollArea, QApplication, QScrollArea, QWidget
 
 from bh_studio.engine.protocol.events import ModelLoaded
 from bh_studio.engine.protocol.requests import InspectToken, LoadModel
@@ -481,6 +481,32 @@ def test_a_token_stays_inspected_while_the_prompt_is_run_again(desk: Desk) -> No
         # It is marked where it stands; what is written goes on being followed.
         assert panel.text.is_following
         assert bar.value() == bar.maximum() > 0
+
+
+def test_what_was_looked_at_is_there_again_once_the_token_is(desk: Desk) -> None:
+    inspector = opened(desk)
+    QApplication.processEvents()
+    bar = inspector.findChild(QScrollArea).verticalScrollBar()
+    bar.setValue(bar.maximum() // 2)
+    left = bar.value()
+    assert left > 0
+    inspector.what_if.box.setFocus()
+    desk.window.actions_.run.trigger()
+    desk.engine.begin()
+    desk.page.clock.flush()
+    settle(desk)
+    QApplication.processEvents()
+    assert inspector.shown_token is None
+    assert inspector.isAncestorOf(desk.window.focusWidget())
+    for number in range(12):
+        for side in (0, 1):
+            desk.engine.token(side, f" word{number}", 5 if side else 8)
+    desk.page.clock.flush()
+    settle(desk)
+    QApplication.processEvents()
+    assert inspector.shown_token is not None
+    assert bar.value() == left
+    assert desk.window.focusWidget() is inspector.what_if.box
 
 
 def test_texts_that_nobody_said_are_known_while_the_model_is_loaded(desk: Desk) -> None:
