@@ -88,8 +88,8 @@ class Actions(QObject):
         self.next_difference = new(
             "&Next difference", "F3", "Go on to where another side parts from side A"
         )
-        self.former_difference = new(
-            "Former &difference", "Shift+F3", "Go back to where another side parts from side A"
+        self.previous_difference = new(
+            "Previous &difference", "Shift+F3", "Go back to where another side parts from side A"
         )
         self.load_embedded = new(
             "&Embedded model", None, "Load the small model that comes with the program"
@@ -136,7 +136,7 @@ class Actions(QObject):
         self.of_compare = (
             self.reseed, self.former_run, self.later_run, self.scroll_together, self.add_side,
             self.remove_side, self.new_conversation, self.same_text, *self.sides,
-            self.find, self.next_difference, self.former_difference, self.settings, self.charts,
+            self.find, self.next_difference, self.previous_difference, self.settings, self.charts,
             self.inspector, self.layout_reading, self.layout_balanced, self.layout_charts,
             self.layout_reset,
         )  # fmt: skip
@@ -195,7 +195,7 @@ class Actions(QObject):
         edit = self._menu("&Edit")
         edit.addActions([self.find])
         edit.addSeparator()
-        edit.addActions([self.next_difference, self.former_difference])
+        edit.addActions([self.next_difference, self.previous_difference])
         run = self._menu("&Run")
         run.addActions([self.run, self.stop, self.reseed, self.new_conversation, self.same_text])
         run.addSeparator()

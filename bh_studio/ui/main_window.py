@@ -174,7 +174,7 @@ class MainWindow(QMainWindow):
             (actions.quit, self.close),
             (actions.find, self.compare.open_find_bar),
             (actions.next_difference, self.compare.show_next_difference),
-            (actions.former_difference, self.compare.show_former_difference),
+            (actions.previous_difference, self.compare.show_previous_difference),
             (actions.load_embedded, self.models.load_embedded),
             (actions.load_folder, self.models.ask_for_folder),
             (actions.unload, self.engine.unload),

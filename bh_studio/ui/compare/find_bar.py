@@ -24,8 +24,8 @@ _ENTER = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 class FindBar(QFrame):
     """Asks and tells; finds nothing by itself.
 
-    asked: for something else than before. stepped: to the next match with 1, to the former with -1.
-    closed: nothing is to be found any more.
+    asked: for something else than before. stepped: to the next match with 1, to the previous one
+    with -1. closed: nothing is to be found any more.
     """
 
     asked = Signal()
@@ -38,15 +38,17 @@ class FindBar(QFrame):
         self.setProperty("role", "card")
         self.field = QLineEdit()
         self.field.setPlaceholderText("Find in the answers of all sides")
-        self.field.setToolTip("What to find. Enter goes on to the next, Shift+Enter to the former.")
+        self.field.setToolTip(
+            "What to find. Enter goes on to the next, Shift+Enter back to the previous one."
+        )
         self.field.setAccessibleName("Find in the answers")
         self.field.textChanged.connect(self.asked)
         self.count = QLabel()
         self.count.setProperty("role", "muted")
         self.count.setAccessibleName("What was found")
-        self.former_button = self._button("Former", "Go to the former match (Shift+Enter)")
+        self.previous_button = self._button("Previous", "Go to the previous match (Shift+Enter)")
         self.next_button = self._button("Next", "Go to the next match (Enter)")
-        self.former_button.clicked.connect(self._step_back)
+        self.previous_button.clicked.connect(self._step_back)
         self.next_button.clicked.connect(self._step_on)
         self.match_case = QCheckBox("Match case")
         self.match_case.setToolTip("Take capital and small letters for different ones")
@@ -61,7 +63,7 @@ class FindBar(QFrame):
         row.setSpacing(GAP_SMALL)
         row.addWidget(self.field, 1)
         for widget in (
-            self.count, self.former_button, self.next_button, self.match_case, self.close_button
+            self.count, self.previous_button, self.next_button, self.match_case, self.close_button
         ):  # fmt: skip
             row.addWidget(widget)
         theme.changed.connect(self._take_theme)
@@ -89,7 +91,7 @@ class FindBar(QFrame):
     def show_count(self, words: str, *, has_any: bool) -> None:
         """Say how much was found."""
         self.count.setText(words)
-        self.former_button.setEnabled(has_any)
+        self.previous_button.setEnabled(has_any)
         self.next_button.setEnabled(has_any)
 
     def event(self, event: QEvent) -> bool:

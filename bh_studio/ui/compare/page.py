@@ -494,9 +494,9 @@ class ComparePage(Place):
         self._step_to_difference(backwards=False)
 
     @Slot()
-    def show_former_difference(self) -> None:
-        """Mark the former token in which a side parts from the first; in a text that all have read,
-        that with the next larger KL."""
+    def show_previous_difference(self) -> None:
+        """Mark the previous token in which a side parts from the first; in a text that all have
+        read, that with the next larger KL."""
         self._step_to_difference(backwards=True)
 
     def _step_to_difference(self, *, backwards: bool) -> None:

@@ -51,7 +51,7 @@ class TokenHeader(QWidget):
         self.identity = QLabel()
         self.identity.setProperty("role", "muted")
         self.identity.setToolTip("Its number in the vocabulary")
-        self.former = _tool("Former token", Qt.ArrowType.LeftArrow)
+        self.previous = _tool("Previous token", Qt.ArrowType.LeftArrow)
         self.next = _tool("Next token", Qt.ArrowType.RightArrow)
         self.close_button = _tool("Close the inspector", Qt.ArrowType.NoArrow)
         self.side_buttons = tuple(QToolButton() for _ in range(MOST_SIDES))
@@ -59,7 +59,7 @@ class TokenHeader(QWidget):
         self.parting.setProperty("role", "muted")
         self.parting.setWordWrap(True)
         self._build_layout()
-        self.former.clicked.connect(self.go_back)
+        self.previous.clicked.connect(self.go_back)
         self.next.clicked.connect(self.go_on)
         self.close_button.clicked.connect(self.closed)
         theme.changed.connect(self._take_theme)
@@ -71,7 +71,7 @@ class TokenHeader(QWidget):
         top.addWidget(self.title, 1)
         top.addWidget(self.identity)
         top.addSpacing(GAP_SMALL)
-        for button in (self.former, self.next, self.close_button):
+        for button in (self.previous, self.next, self.close_button):
             top.addWidget(button)
         sides = QHBoxLayout()
         sides.setSpacing(GAP_TINY)
@@ -99,7 +99,7 @@ class TokenHeader(QWidget):
             self.title.setText("Token inspector")
             self.identity.setText("")
             self.parting.hide()
-            for control in (self.former, self.next):
+            for control in (self.previous, self.next):
                 control.setEnabled(False)
             for button in self.side_buttons:
                 button.hide()
@@ -110,7 +110,7 @@ class TokenHeader(QWidget):
         self.title.setToolTip(plain_tooltip(title))
         is_said = 0 <= token < run.token_count
         self.identity.setText(f"id {run.token_ids[token]}" if is_said else "")
-        self.former.setEnabled(token > -len(run.prompt_counts))
+        self.previous.setEnabled(token > -len(run.prompt_counts))
         self.next.setEnabled(token < run.token_count - 1)
         for side, button in enumerate(self.side_buttons):
             button.setVisible(side < len(sides.runs))

@@ -71,7 +71,7 @@ def test_enter_goes_on_and_round(desk: Desk, qtbot: QtBot) -> None:
     qtbot.keyClick(bar.field, Qt.Key.Key_Return, SHIFT)
     assert bar.count.text() == "3 of 3 in A and B"
     assert marked(desk, desk.second.text) == (["tea"], "tea")
-    qtbot.mouseClick(bar.former_button, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(bar.previous_button, Qt.MouseButton.LeftButton)
     assert marked(desk, desk.first.text) == (["tea", "TEA"], "TEA")
     qtbot.mouseClick(bar.next_button, Qt.MouseButton.LeftButton)
     assert bar.count.text() == "3 of 3 in A and B"

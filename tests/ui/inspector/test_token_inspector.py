@@ -146,14 +146,14 @@ def test_escape_and_the_button_close_it(desk: Desk) -> None:
 def test_the_header_leads_into_the_prompt_and_to_the_other_side(desk: Desk) -> None:
     inspector = opened(desk)
     select(desk, 1, 0)
-    inspector.header.former.click()
+    inspector.header.previous.click()
     settle(desk)
     assert inspector.header.title.text() == "Prompt token 1"
     assert inspector.header.identity.text() == ""
-    inspector.header.former.click()
+    inspector.header.previous.click()
     assert desk.session.selection.place == Place(1, -2, None)
     settle(desk)
-    assert not inspector.header.former.isEnabled()
+    assert not inspector.header.previous.isEnabled()
     inspector.header.side_buttons[0].click()
     settle(desk)
     assert desk.session.selection.place == Place(0, -2, None)
@@ -517,7 +517,7 @@ def test_texts_that_nobody_said_are_known_while_the_model_is_loaded(desk: Desk) 
     select(desk, 1, 0)
     texts = [candidate.text for candidate in inspector.choices.candidates]
     assert None not in texts
-    inspector.header.former.click()
+    inspector.header.previous.click()
     settle(desk)
     assert inspector.header.title.text() == "Prompt token 1 “<2>”"
     desk.model.unload()
