@@ -277,6 +277,9 @@ class AnswerPanel(QFrame):
             text = f"As A for {parting.compared} tokens"
         else:
             text = ""
+        cut = Qt.TextElideMode
+        # The number of the token is what a person looks for.
+        self.difference.elide_mode = cut.ElideRight if parting.token is None else cut.ElideMiddle
         self.difference.setText(text)
         self.difference.setAccessibleName(text or "First difference")
         self.difference.setToolTip(

@@ -20,10 +20,11 @@ _LEAST_LETTERS = 4
 
 
 class ElidedButton(QPushButton):
-    """A button that can be narrower than its text."""
+    """A button that can be narrower than its text. elide_mode: where that is cut then."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.elide_mode = Qt.TextElideMode.ElideRight
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
 
     def minimumSizeHint(self) -> QSize:
@@ -38,7 +39,7 @@ class ElidedButton(QPushButton):
         # What the style sheet puts around the text.
         around = self.sizeHint().width() - self.fontMetrics().horizontalAdvance(self.text())
         room = max(0, self.width() - around)
-        option.text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, room)
+        option.text = self.fontMetrics().elidedText(self.text(), self.elide_mode, room)
         painter.drawControl(QStyle.ControlElement.CE_PushButton, option)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QComboBox, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
@@ -54,6 +55,19 @@ def test_words_are_cut_with_dots(
     same = [text for text in texts if picture(plain, text) == seen]
     assert len(same) == 1
     assert same[0].endswith("…") is (width == 90)
+
+
+def test_a_button_can_be_cut_in_the_middle(qtbot: QtBot, theme: Theme) -> None:
+    def picture(text: str) -> QImage:
+        control = button(ElidedButton, text)
+        control.elide_mode = Qt.TextElideMode.ElideMiddle
+        qtbot.addWidget(control)
+        control.setFixedSize(110, 30)
+        control.show()
+        return control.grab().toImage()
+
+    # The end stands there as far as there is room for it, and so does the number.
+    assert picture(WORDS) != picture(WORDS[:-1] + "6")
 
 
 def test_an_elided_button_is_wide_where_there_is_room(qtbot: QtBot, theme: Theme) -> None:
