@@ -24,7 +24,7 @@ _UNBROKEN = re.compile(rf"\S{{{_MOST_UNBROKEN + 1}}}")
 class TextOpening(QObject):
     """read: here is the Text that was asked for last. failed: why it is not, with a Failed.
 
-    folder: where to begin to look.
+    folder: where to begin to look; later texts are looked for where the last one was chosen.
     """
 
     read = Signal(object)
@@ -34,6 +34,7 @@ class TextOpening(QObject):
         super().__init__(parent)
         self._jobs = jobs
         self._folder = folder
+        self._chosen_in: Path | None = None
         self._parent = parent
         self._job = 0
         self.dialog: QFileDialog | None = None
@@ -43,7 +44,8 @@ class TextOpening(QObject):
         """Ask for a file and have it read."""
         if self.dialog is not None:
             self.dialog.deleteLater()
-        self.dialog = QFileDialog(self._parent, "Open a text", str(self._folder()), _WORDS)
+        folder = self._chosen_in or self._folder()
+        self.dialog = QFileDialog(self._parent, "Open a text", str(folder), _WORDS)
         self.dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
         self.dialog.fileSelected.connect(self._open_chosen)
         self.dialog.open()
@@ -56,6 +58,7 @@ class TextOpening(QObject):
 
     @Slot(str)
     def _open_chosen(self, name: str) -> None:
+        self._chosen_in = Path(name).parent
         self.open_path(Path(name))
 
     def _take(self, event: Event) -> None:
