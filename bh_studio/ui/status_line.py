@@ -115,10 +115,10 @@ class StatusLine(QStatusBar):
             lines = [
                 words,
                 model.id,
-                f"{model.architecture}, context of {model.context_length} tokens",
+                f"{model.architecture}, context of {model.context_length:,} tokens",
                 f"Experts computed by: {model.expert_path}",
                 f"Tokens after the prompt by: {model.decode_path}" if model.decode_path else "",
-                f"Null: {model.null_samples} scores a layer, "
+                f"Null: {model.null_samples:,} scores a layer, "
                 f"smallest p-value {1 / (model.null_samples + 1):.2g}",
             ]
             self._model.setToolTip(plain_tooltip("\n".join(filter(None, lines))))

@@ -21,6 +21,7 @@ def test_the_tooltip_says_what_computes_experts_and_tokens(decode_path: str, qtb
     line.show_model(model)
     (label,) = (each for each in line.findChildren(QLabel) if each.text() == describe_model(model))
     assert f"Experts computed by: {MODEL.expert_path}" in label.toolTip()
+    assert "context of 1,024 tokens" in label.toolTip()
     # Nothing is said where nothing is known.
     assert (f"Tokens after the prompt by: {decode_path}" in label.toolTip()) is bool(decode_path)
     assert ("after the prompt" in label.toolTip()) is bool(decode_path)

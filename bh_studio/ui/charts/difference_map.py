@@ -93,7 +93,7 @@ class DifferenceMap(TokenMap):
         elif same < self.tokens():
             words = f"from token {same} on not the same text any more: shaded"
         else:
-            words = f"the same text for {same} tokens so far"
+            words = f"the same text for {same:,} tokens so far"
         return f"{side.title} less {self.first.title}: {words}"
 
     def describe(self, column: int, row: int) -> str:

@@ -93,7 +93,7 @@ class LimitChart(Chart):
         assert rule is not None
         return (
             f"Layer {column}: min_k {rule.min_k} decided {100 * least[column]:.1f} %, "
-            f"max_k {rule.max_k} {100 * most[column]:.1f} % of {self.side.tokens} tokens"
+            f"max_k {rule.max_k} {100 * most[column]:.1f} % of {self.side.tokens:,} tokens"
         )
 
     def choose(self, column: int, row: int) -> None:

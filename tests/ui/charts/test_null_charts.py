@@ -64,7 +64,7 @@ def test_a_bin_tells_its_numbers_and_those_of_its_layer(run: Run, new_slot: NewS
     chart = chart_of(new_slot(NullMap))
     layer = fit_of(BH).layers[2]
     assert chart.describe(1, 2) == (
-        f"Layer 2, p 0.05 to 0.10: {100 * layer.null_histogram[1]:.2f} % of 6720 (5 if it fits)  "
+        f"Layer 2, p 0.05 to 0.10: {100 * layer.null_histogram[1]:.2f} % of 6,720 (5 if it fits)  "
         f"·  smallest p 7.4e-05, one expert needs 7.8e-04  ·  KS distance {layer.ks_distance:.3f}  "
         f"·  p ≤ alpha 0.05: {100 * layer.null_share_at_alpha:.2f} %"
     )
@@ -95,7 +95,7 @@ def test_the_lines_are_the_quantiles(run: Run, new_slot: NewSlot) -> None:
     assert numbers.label(0) == (0.000158,)
     assert numbers.label(len(levels) - 1) == (0.99,)
     assert chart.describe(len(levels) - 50, 2).startswith(
-        f"Layer 2: 50 % of 6720 have p ≤ {fit.quantiles[2, -50]:.2g} (0.5 if it fits)  ·  small"
+        f"Layer 2: 50 % of 6,720 have p ≤ {fit.quantiles[2, -50]:.2g} (0.5 if it fits)  ·  small"
     )
 
 

@@ -52,7 +52,7 @@ class NullChart(Chart):
         words = (
             f"{self.side.title}: worst layer {worst}, KS distance {distances[worst]:.3f}  ·  p ≤ "
             f"{self._level_words()}: {min(shares):.1f} to {max(shares):.1f} %  ·  {about} of "
-            f"{fit.held_out_tokens} held-out tokens"
+            f"{fit.held_out_tokens:,} held-out tokens"
         )
         alarm = self._alarm_words()
         return f"{alarm}  ·  {words}" if alarm else words

@@ -79,7 +79,7 @@ class NullMap(NullChart, CellMap):
         share = self.fit.layers[row].null_histogram[column]
         return (
             f"Layer {row}, p {column / BINS:.2f} to {(column + 1) / BINS:.2f}: "
-            f"{100 * share:.2f} % of {self.fit.held_out_scores} ({100 / BINS:g} if it fits)  ·  "
+            f"{100 * share:.2f} % of {self.fit.held_out_scores:,} ({100 / BINS:g} if it fits)  ·  "
             f"{self.layer_words(row)}"
         )
 

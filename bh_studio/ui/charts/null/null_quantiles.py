@@ -82,7 +82,7 @@ class NullQuantiles(NullChart):
         """The numbers of one quantile, and of its layer."""
         level = self._columns[column]
         return (
-            f"Layer {row}: {100 * _LEVELS[level]:.3g} % of {self.fit.held_out_scores} have p ≤ "
+            f"Layer {row}: {100 * _LEVELS[level]:.3g} % of {self.fit.held_out_scores:,} have p ≤ "
             f"{self.fit.quantiles[row, level]:.2g} ({_LEVELS[level]:.2g} if it fits)  ·  "
             f"{self.layer_words(row)}"
         )
