@@ -123,12 +123,18 @@ class TokenMap(CellMap):
         fitting = math.floor((self.plot.width() - _AXES_PIXELS) / _LEAST_CELL_PIXELS)
         return min(total, max(fitting, _LEAST_TOKENS))
 
-    @Slot()
-    def _reveal_selected(self) -> None:
+    @property
+    def _selected(self) -> int | None:
+        """The token that all views look at, if it is here."""
         place = self.selection.place
         is_drawn = self.is_live and not self.problem
-        if place is not None and is_drawn and 0 <= place.token < self.tokens():
-            self.reveal(place.token)
+        is_here = place is not None and is_drawn and 0 <= place.token < self.tokens()
+        return place.token if place is not None and is_here else None
+
+    @Slot()
+    def _reveal_selected(self) -> None:
+        if (token := self._selected) is not None:
+            self.reveal(token)
 
     @Slot()
     def _sync_scroll(self) -> None:
@@ -136,6 +142,10 @@ class TokenMap(CellMap):
             return
         window = self._window()
         last = max(0, self.tokens() - window)
+        selected, (first, after) = self._selected, self.shown_tokens
+        # Where there is less room than before, what is looked at is not what gives way.
+        is_smaller = window < self._bar.pageStep()
+        is_to_stay = is_smaller and selected is not None and first <= selected < after
         at_end = self._bar.value() >= self._bar.maximum()
         self._bar.blockSignals(True)
         self._bar.setPageStep(window)
@@ -145,6 +155,8 @@ class TokenMap(CellMap):
         self._bar.blockSignals(False)
         self._bar.setVisible(last > 0)
         self._show_window()
+        if is_to_stay:
+            self._reveal_selected()
 
     @Slot()
     def _show_window(self) -> None:

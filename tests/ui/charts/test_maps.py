@@ -129,6 +129,25 @@ def test_a_token_that_is_selected_elsewhere_comes_into_view(run: Run, draw: Draw
     assert chart.shown_tokens == (first, 600)
 
 
+@pytest.mark.parametrize("token", [0, 50, 99])
+def test_a_selected_token_stays_in_view_where_the_chart_gets_less_room(
+    token: int, run: Run, draw: Draw
+) -> None:
+    run.begin(tokens=100)
+    for _ in range(100):
+        run.say(1, " word")
+    chart = draw(HeatMap)
+    chart.resize(800, 300)
+    QApplication.processEvents()
+    assert chart.shown_tokens == (0, 100)
+    run.selection.select(1, token)
+    chart.resize(250, 300)
+    QApplication.processEvents()
+    first, after = chart.shown_tokens
+    assert after - first < 100
+    assert first <= token < after
+
+
 def test_a_run_that_is_taken_away_leaves_nothing_to_scroll(run: Run, draw: Draw) -> None:
     run.begin(tokens=600)
     for _ in range(600):
