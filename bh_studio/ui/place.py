@@ -27,5 +27,6 @@ class Place(QWidget):
         """Take those of `remembered` that fit its splitters."""
         for name, splitter in self.splitters.items():
             sizes = remembered.get(name, [])
-            if len(sizes) == splitter.count() and sum(sizes) > 0:
+            # Nothing can be made so small: a part without a size was folded away then.
+            if len(sizes) == splitter.count() and min(sizes) > 0:
                 splitter.setSizes(sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from PySide6.QtWidgets import QApplication
 
 from bh_studio.settings import Settings
@@ -112,6 +113,39 @@ def test_the_charts_that_were_chosen_are_there_at_the_next_start(
     assert remember(again.window).charts == settings.charts
     again.window.actions_.layout_reset.trigger()
     assert [type(slot.chart) for slot in again.slots] == [LayerChart, HeatMap]
+
+
+@pytest.mark.parametrize("by", ["a key", "too little room"])
+def test_charts_that_are_folded_at_the_end_have_their_height_at_the_next_start(
+    by: str, make_desk: Callable[..., Desk]
+) -> None:
+    desk = make_desk(show=True)
+    desk.window.resize(1280, 900)
+    events()
+    desk.page.splitters["rows"].setSizes([400, 300])
+    events()
+    above, below = desk.page.sizes()["rows"]
+    if by == "a key":
+        desk.window.actions_.charts.trigger()
+    else:
+        desk.window.resize(1280, 640)
+    assert heights(desk)[1] == 0
+    kept = remember(desk.window)
+    another = make_desk(kept, show=True)
+    another.window.resize(1280, 900)
+    another.page.show_charts(True)
+    events()
+    assert another.page.sizes()["rows"] == pytest.approx([above, below], abs=5)
+
+
+def test_charts_without_a_height_have_that_of_the_first_start(
+    make_desk: Callable[..., Desk],
+) -> None:
+    first, desk = (
+        make_desk(Settings(splitters=splitters), show=True)
+        for splitters in ({}, {"rows": [508, 0]})
+    )
+    assert heights(desk) == heights(first)
 
 
 def test_charts_that_are_not_known_fall_back(make_desk: Callable[..., Desk]) -> None:

@@ -109,6 +109,7 @@ class ComparePage(Place):
         self._settings_give_way = True
         self._is_narrow = False
         self.wants_charts: bool | None = None
+        self._unfolded: list[int] = []
         self._lay_out()
         self._connect()
         theme.changed.connect(self._give_room)
@@ -294,6 +295,16 @@ class ComparePage(Place):
         """Paint what changed, if anything did, without waiting for the next frame."""
         self.clock.flush()
 
+    def sizes(self) -> dict[str, list[int]]:
+        """The sizes of its splitters; while the charts are folded, the rows' as they were before,
+        if they were on screen then."""
+        sizes = super().sizes()
+        if self.charts.splitter.isHidden():
+            del sizes["rows"]
+            if self._unfolded:
+                sizes["rows"] = self._unfolded
+        return sizes
+
     def take_focus(self) -> None:
         """Let typing begin where it begins here."""
         self.prompt.editor.setFocus()
@@ -371,6 +382,8 @@ class ComparePage(Place):
         has_room = self._lines() >= _FOLDED_LINES
         is_shown = has_room if self.wants_charts is None else self.wants_charts
         if is_shown == self.charts.splitter.isHidden():
+            if not is_shown and self._rows.isVisible():
+                self._unfolded = self._rows.sizes()
             self.charts.splitter.setVisible(is_shown)
             if is_shown:
                 self.charts.refresh()
