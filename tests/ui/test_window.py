@@ -164,6 +164,19 @@ def test_a_system_prompt_reaches_the_engine_as_it_is(chat_desk: Desk) -> None:
     assert conversation.system == _ODD_TEXT
 
 
+def test_half_a_character_is_refused_before_it_is_asked_for(chat_desk: Desk) -> None:
+    page = chat_desk.page
+    page.prompt.set_prompt("a \ud800 b")
+    assert page.obstacle().startswith("The message has half a character in it")
+    page.prompt.set_prompt("Where?")
+    assert page.obstacle() == ""
+    page.settings_panel.conversation.show_system("\udc00")
+    assert page.obstacle().startswith("The system prompt has half a character in it")
+    assert not chat_desk.window.actions_.run.isEnabled()
+    page.settings_panel.conversation.show_choice(is_chat=False)
+    assert page.obstacle() == ""
+
+
 @pytest.mark.parametrize("weights", list(MixingWeights))
 def test_every_way_of_mixing_can_be_chosen(desk: Desk, weights: MixingWeights) -> None:
     sides = (None, RuleParameters(weights=weights))

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bh_studio.engine.errors import EngineError, reason
 from bh_studio.engine.loading import LoadedModel
-from bh_studio.engine.moe.vocabulary import check_token_ids
+from bh_studio.engine.moe.vocabulary import check_characters, check_token_ids
 from bh_studio.engine.records.terms import Conversation
 
 
@@ -27,12 +27,14 @@ def encode_prompt(
     conversation only the chat template writes special tokens; their names in what a person or the
     model wrote are words like others. So are names of other added tokens in what a person wrote;
     runs of spaces, which tokenizers add too, are no names.
-    Raises EngineError if the prompt is empty, if it is too long for the model or has tokens that
-    the model lacks, and if that has no chat template for a conversation or one that refuses it.
+    Raises EngineError if the prompt is empty, if it is too long for the model or has characters or
+    tokens that the model lacks, and if that has no chat template for a conversation or one that
+    refuses it.
     """
     if not prompt.strip():
         advice = "Type the beginning of a text." if conversation is None else "Type a message."
         raise EngineError("The prompt is empty.", advice)
+    check_characters(prompt, "The prompt")
     if conversation is None:
         token_ids: list[int] = loaded.tokenizer(prompt, verbose=False).input_ids
     else:
@@ -53,6 +55,7 @@ def _encode_chat(
     loaded: LoadedModel, prompt: str, conversation: Conversation, side: int
 ) -> list[int]:
     loaded.info.check_chat_template()
+    check_characters(conversation.system, "The system prompt")
     try:
         token_ids = _apply_template(loaded.tokenizer, _messages(prompt, conversation, side))
         if not token_ids:

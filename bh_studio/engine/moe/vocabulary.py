@@ -1,4 +1,4 @@
-"""Whether a model has an embedding for every token that it is to read."""
+"""Whether a model can read a text: its characters have bytes, its tokens embeddings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine.errors import EngineError
+
+
+def check_characters(text: str, what: str) -> None:
+    """Raise EngineError if `text` has half a surrogate pair, which no tokenizer takes.
+
+    what: the text, as a sentence begins with it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise EngineError(
+            f"{what} has half a character in it, which no model can read.", "Take it out."
+        ) from None
 
 
 def check_token_ids(

@@ -248,13 +248,18 @@ class ComparePage(Place):
             case EngineState.UNLOADING:
                 return "The model is being unloaded."
         is_same_text = self.prompt.mode.is_same_text
+        what = "text" if is_same_text else "message" if self.settings_panel.is_chat else "prompt"
         if not self.prompt.prompt.strip():
             if is_same_text:
                 return "Type or open a text first."
-            what = "message" if self.settings_panel.is_chat else "prompt"
             return f"Type a {what} first."
-        if is_same_text and not _is_whole(self.prompt.prompt):
-            return "The text has half a character in it, which no model can read; take it out."
+        precedes = self.settings_panel.precedes(())
+        system = precedes.system if precedes is not None and not is_same_text else ""
+        for name, text in ((what, self.prompt.prompt), ("system prompt", system)):
+            if not _is_whole(text):
+                return (
+                    f"The {name} has half a character in it, which no model can read; take it out."
+                )
         return self.settings_panel.problem
 
     @Slot()

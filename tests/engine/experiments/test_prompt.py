@@ -14,6 +14,7 @@ import torch
 from tokenizers import processors
 
 from bh_studio.engine.errors import CancelToken, EngineError
+from bh_studio.engine.experiments.evaluation.teacher_forcing import encode
 from bh_studio.engine.experiments.prompt import encode_prompt
 from bh_studio.engine.experiments.runner import run
 from bh_studio.engine.loading import LoadedModel, load_model
@@ -461,3 +462,17 @@ def test_sweeps_and_many_prompts_hold_the_same_conversation(loaded: LoadedModel)
     # Each prompt begins a conversation of its own.
     pairs = [[answer.token_ids for answer in row.answers] for row in batch.answered]
     assert pairs == [expected] * 2
+
+
+def test_half_a_character_is_refused_wherever_it_is(loaded: LoadedModel) -> None:
+    half = "a \ud800"
+    readings: list[tuple[str, Callable[[], object]]] = [
+        ("The prompt", lambda: encode_prompt(loaded, half)),
+        ("The prompt", lambda: encode_prompt(loaded, half, Conversation())),
+        ("The system prompt", lambda: encode_prompt(loaded, "Hi", Conversation(half))),
+        ("tale", lambda: encode(loaded, [Text("tale", half)])),
+    ]
+    for what, read in readings:
+        assert refused(read) == (
+            f"{what} has half a character in it, which no model can read. Take it out."
+        )

@@ -17,7 +17,7 @@ from bh_studio.engine.experiments.evaluation.windows import Window
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.expert_rows import ExpertRows
 from bh_studio.engine.moe.integration import RoutingIntegration
-from bh_studio.engine.moe.vocabulary import check_token_ids
+from bh_studio.engine.moe.vocabulary import check_characters, check_token_ids
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import WindowSums
 from bh_studio.engine.rules.parameters import RouterShape
@@ -29,6 +29,7 @@ def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
         raise EngineError("There is no text to read.", "Name a text file or a folder.")
     documents = []
     for text in texts:
+        check_characters(text.content, text.name)
         ids = loaded.tokenizer(text.content, verbose=False).input_ids
         if len(ids) < 2:
             raise EngineError(
