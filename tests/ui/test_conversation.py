@@ -62,6 +62,41 @@ def test_each_turn_follows_the_side_s_own_answers(chat_desk: Desk) -> None:
     assert desk.page.conversation.turns == (*turns, Turn("Why?", (" So", " No")))
 
 
+def test_other_sides_cannot_go_on_and_are_told_so(chat_desk: Desk) -> None:
+    desk = chat_desk
+    turn(desk, "Who?", [" A"], [" B"])
+    desk.page.prompt.set_prompt("Why?")
+    desk.window.actions_.add_side.trigger()
+    words = (
+        "The turns so far were answered by 2 sides, and now there are 3; set as many, or begin a "
+        "new conversation."
+    )
+    assert desk.page.obstacle() == words
+    assert not desk.window.actions_.run.isEnabled()
+    desk.window.actions_.remove_side.trigger()
+    assert desk.page.obstacle() == ""
+    desk.window.actions_.add_side.trigger()
+    desk.page.start_over()
+    assert desk.page.obstacle() == ""
+
+
+def test_other_sides_that_waited_for_an_instruct_model_are_told_so(chat_desk: Desk) -> None:
+    desk = chat_desk
+    turn(desk, "Who?", [" A"], [" B"])
+    desk.model.load("embedded")
+    desk.engine.unload()
+    desk.page.prompt.set_prompt("Why?")
+    desk.window.actions_.add_side.trigger()
+    desk.window.actions_.run.trigger()
+    assert desk.session.is_busy
+    desk.engine.finish_load()
+    assert not desk.session.is_busy
+    failure = desk.window.errors.failure
+    assert failure is not None
+    assert failure.message == "The message was not sent."
+    assert "answered by 2 sides, and now there are 3" in failure.advice
+
+
 def look_of(view: TokenText, word: str) -> tuple[str, bool, bool]:
     """Colour, whether bold, whether tinted, of the first letter of `word`."""
     cursor = QTextCursor(view.document())

@@ -38,7 +38,7 @@ from bh_studio.ui.state.inspection.null_fits import NullFits
 from bh_studio.ui.state.reading.kl_stops import next_kl_stop, no_kl_words
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.tints.tinting import Tinting
-from bh_studio.ui.state.words import waiting_words
+from bh_studio.ui.state.words import misfit_words, waiting_words
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
 
 if TYPE_CHECKING:
@@ -253,14 +253,15 @@ class ComparePage(Place):
             if is_same_text:
                 return "Type or open a text first."
             return f"Type a {what} first."
-        precedes = self.settings_panel.precedes(())
-        system = precedes.system if precedes is not None and not is_same_text else ""
+        precedes = self.settings_panel.precedes(self.conversation.turns)
+        system = precedes.system if precedes is not None else ""
         for name, text in ((what, self.prompt.prompt), ("system prompt", system)):
             if not _is_whole(text):
                 return (
                     f"The {name} has half a character in it, which no model can read; take it out."
                 )
-        return self.settings_panel.problem
+        turns = precedes.turns if precedes is not None else ()
+        return misfit_words(turns, len(self.settings_panel.sides())) or self.settings_panel.problem
 
     @Slot()
     def start(self) -> None:

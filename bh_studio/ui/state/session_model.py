@@ -39,6 +39,7 @@ from bh_studio.engine.rules.sides import Sides
 from bh_studio.ui.state.engine_model import EngineModel
 from bh_studio.ui.state.run_sides import RunSides, check_session, check_text
 from bh_studio.ui.state.selection import Selection
+from bh_studio.ui.state.words import misfit_words
 
 if TYPE_CHECKING:
     from bh_studio.engine.records.journal import Journal
@@ -153,10 +154,14 @@ class SessionModel(QObject):
         """Let a run that was asked for as plain text be a message behind `conversation`.
 
         Only while its prompt is not accepted: before its model was there, nobody knew that it can
-        chat.
+        chat. It ends where other sides have answered the turns.
         """
         run = self._run
         if isinstance(run, Comparison) and not self._is_accepted and run.conversation is None:
+            if words := misfit_words(conversation.turns, len(run.sides)):
+                self._withdraw()
+                self.failed.emit(Failed("The message was not sent.", words, ""))
+                return
             self._run = None
             self._jobs.cancel(self._job)
             self._ask(structs.replace(run, conversation=conversation))

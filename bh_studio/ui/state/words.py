@@ -13,8 +13,9 @@ from bh_studio.engine.protocol.requests import (
     RunKept,
     SaveCalibration,
 )
-from bh_studio.engine.records.terms import ModelInfo
+from bh_studio.engine.records.terms import ModelInfo, Turn
 from bh_studio.engine.rules import RuleName, RuleParameters
+from bh_studio.engine.units import counted
 
 # Of Benjamini and Hochberg, Benjamini and Yekutieli, higher criticism.
 _ABBREVIATIONS = (RuleName.BH, RuleName.BY, RuleName.HIGHER_CRITICISM)
@@ -96,3 +97,14 @@ def format_parameters(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {letter}"
     return str(count)
+
+
+def misfit_words(turns: Sequence[Turn], sides: int) -> str:
+    """Why so many sides cannot answer what follows `turns`, a sentence; empty if they can."""
+    answered = len(turns[0].answers) if turns else sides
+    if answered == sides:
+        return ""
+    return (
+        f"The turns so far were answered by {counted(answered, 'side')}, and now there "
+        f"{'is' if sides == 1 else 'are'} {sides}; set as many, or begin a new conversation."
+    )
