@@ -338,9 +338,14 @@ class Chart(QWidget):
     @Slot()
     def _frame_selection(self) -> None:
         place = self.selection.place
-        is_there = self.is_live and not self.problem
-        outline = self.selected_outline(place) if place is not None and is_there else None
-        self._frame.surround(outline)
+        # What was chosen in a chart that had not followed yet may be of a model with more layers.
+        is_there = (
+            place is not None
+            and self.is_live
+            and not self.problem
+            and (place.layer is None or place.layer < self.shown.layers)
+        )
+        self._frame.surround(self.selected_outline(place) if place and is_there else None)
 
     @property
     def _has_room(self) -> bool:

@@ -340,3 +340,15 @@ def test_a_limit_that_is_clicked_selects_its_layer(
     point = plot.mapFromScene(box.mapViewToScene(QPointF(11, 60)))
     qtbot.mouseClick(plot.viewport(), Qt.MouseButton.LeftButton, pos=point)
     assert run.selection.place == (1, 5, 11)
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_a_layer_that_the_run_lacks_is_framed_nowhere(
+    run: Run, new_slot: NewSlot, kind: type[Chart]
+) -> None:
+    run.begin()
+    run.write()
+    run.selection.select(0, 0, 1000)
+    slot = new_slot(kind)
+    slot.refresh()
+    assert not slot.chart._frame.isVisible()
