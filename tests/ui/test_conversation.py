@@ -18,6 +18,7 @@ from bh_studio.settings import Settings, load_settings, save_settings
 from bh_studio.ui.compare.prompt_bar import CHAT_EXAMPLES, EXAMPLES
 from bh_studio.ui.compare.token_text import TokenText
 from bh_studio.ui.remembered import remember
+from bh_studio.ui.state.session_model import RunState
 from tests.fake_engine import CHAT_MODEL, MODEL
 from tests.ui.conftest import Desk
 
@@ -88,7 +89,7 @@ def test_other_sides_that_waited_for_an_instruct_model_are_told_so(chat_desk: De
     desk.page.prompt.set_prompt("Why?")
     desk.window.actions_.add_side.trigger()
     desk.window.actions_.run.trigger()
-    assert desk.session.is_busy
+    assert desk.session.state is RunState.WAITING
     desk.engine.finish_load()
     assert not desk.session.is_busy
     failure = desk.window.errors.failure
