@@ -171,6 +171,8 @@ class ChartRow(QObject):
     def _put(self, number: int, widget: QWidget) -> None:
         sizes = self.splitter.sizes()
         self.splitter.replaceWidget(number, widget)
+        # The share in what is gained or lost belongs to the widget, not to its place.
+        self.splitter.setStretchFactor(number, 1)
         widget.show()
         self.splitter.setSizes(sizes)
 

@@ -97,6 +97,21 @@ def test_the_layout_that_is_remembered_is_that_without_a_large_chart(page: Compa
     assert {name: splitter.sizes() for name, splitter in page.splitters.items()} == sizes
 
 
+@pytest.mark.parametrize("place", ["maximise", "pop_out"])
+def test_both_charts_stay_as_wide_while_the_page_gets_another_width(
+    place: str, page: ComparePage
+) -> None:
+    command = getattr(page.charts.slots[0], place)
+    command.trigger()
+    QApplication.processEvents()
+    page.show_settings(False)
+    QApplication.processEvents()
+    command.trigger()
+    QApplication.processEvents()
+    one, other = page.charts.splitter.sizes()
+    assert abs(one - other) <= 1
+
+
 def test_a_chart_in_a_window_returns_when_that_is_closed(page: ComparePage) -> None:
     slot, other = page.charts.slots
     place = slot.geometry()
