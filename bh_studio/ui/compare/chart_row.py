@@ -180,7 +180,7 @@ class ChartRow(QObject):
 def _has_keys(part: QWidget) -> bool:
     """Whether keys go to `part` of its window, or will when that is in front."""
     focused = part.window().focusWidget()
-    return focused is not None and (part is focused or part.isAncestorOf(focused))
+    return part is focused or part.isAncestorOf(focused)
 
 
 class _StandIn(QWidget):

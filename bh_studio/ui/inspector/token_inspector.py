@@ -181,7 +181,7 @@ class TokenInspector(QFrame):
     def _leave(self) -> None:
         self._left_at = self._area.verticalScrollBar().value()
         focused = self.window().focusWidget()
-        if focused is not None and self._found.isAncestorOf(focused):
+        if self._found.isAncestorOf(focused):
             # Qt would hand the keys on to whatever is next in the window.
             self._left = focused
             self._area.setFocus()

@@ -59,7 +59,8 @@ def test_words_are_cut_with_dots(
 
 def test_a_button_can_be_cut_in_the_middle(qtbot: QtBot, theme: Theme) -> None:
     def picture(text: str) -> QImage:
-        control = button(ElidedButton, text)
+        control = ElidedButton()
+        control.setText(text)
         control.elide_mode = Qt.TextElideMode.ElideMiddle
         qtbot.addWidget(control)
         control.setFixedSize(110, 30)
