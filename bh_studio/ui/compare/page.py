@@ -425,6 +425,10 @@ class ComparePage(Place):
         if is_wanted and self._session.selection.place is None and runs and runs[-1].token_count:
             self._session.selection.select(len(runs) - 1, runs[-1].token_count - 1)
         if is_wanted or self._inspector is not None:
+            place, focused = self._session.selection.place, self.window().focusWidget()
+            if not is_wanted and place is not None and self.inspector.isAncestorOf(focused):
+                # Qt would hand the keys on to whatever is next in the window.
+                self.answers.focus_side(place.side)
             self.inspector.setVisible(is_wanted)
         self._settings_give_way = True
         self.inspection.watch(is_wanted)

@@ -143,6 +143,20 @@ def test_escape_and_the_button_close_it(desk: Desk) -> None:
     assert not desk.window.actions_.inspector.isChecked()
 
 
+def test_closing_it_gives_the_keys_back_to_the_answer(desk: Desk) -> None:
+    inspector = opened(desk)
+    select(desk, 1, 2)
+    inspector.what_if.box.setFocus()
+    inspector.header.close_button.click()
+    assert not inspector.isVisible()
+    assert desk.window.focusWidget() is desk.second.text
+    # Who is elsewhere stays there.
+    desk.window.actions_.inspector.trigger()
+    desk.page.prompt.editor.setFocus()
+    desk.window.actions_.inspector.trigger()
+    assert desk.window.focusWidget() is desk.page.prompt.editor
+
+
 def test_the_header_leads_into_the_prompt_and_to_the_other_side(desk: Desk) -> None:
     inspector = opened(desk)
     select(desk, 1, 0)
