@@ -598,7 +598,7 @@ def test_a_text_is_no_run_of_the_prompt_before_it(desk: Desk) -> None:
     desk.finished_run()
     assert runs_of(desk) == 1
     read_text(desk)
-    assert runs_of(desk) == 0
+    assert runs_of(desk) == 1
     assert desk.window.files.prompt_runs.current is None
 
 

@@ -63,7 +63,7 @@ class RunStrip(QWidget):
             if chosen is not None:
                 self.tabs.setCurrentIndex(runs.index(chosen))
         self.tabs.setEnabled(self._runs.can_change)
-        self.setVisible(len(runs) > 1)
+        self.setVisible(len(runs) > 1 and chosen is not None)
 
     @Slot(int)
     def _take_choice(self, place: int) -> None:

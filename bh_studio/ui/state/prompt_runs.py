@@ -84,7 +84,7 @@ class PromptRuns(QObject):
     @property
     def can_change(self) -> bool:
         """Whether another run can be put on screen."""
-        return len(self.runs) > 1 and not self._session.is_busy
+        return len(self.runs) > 1 and self.chosen is not None and not self._session.is_busy
 
     @property
     def chosen(self) -> PromptRun | None:
@@ -140,7 +140,7 @@ class PromptRuns(QObject):
     @Slot(object)
     def _begin(self, asked: Comparison | SameText) -> None:
         if isinstance(asked, SameText):
-            self._forget()
+            self._leave()
             return
         model = self._session.engine.model
         assert model is not None, "a run was accepted without a model"
@@ -171,8 +171,16 @@ class PromptRuns(QObject):
 
     @Slot()
     def _follow(self) -> None:
-        if self._session.session is None and not self._session.is_busy:
+        session = self._session
+        if session.sides.same_text is not None:
+            self._leave()
+        elif session.session is None and not session.is_busy:
             self._forget()
+
+    def _leave(self) -> None:
+        """A text is on screen in their place; they are there again with the next run."""
+        self._awaited = None
+        self._set_current(None)
 
     def _forget(self) -> None:
         self._asked, self._awaited, self.runs = None, None, ()

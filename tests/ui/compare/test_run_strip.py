@@ -301,3 +301,20 @@ def test_names_say_in_which_settings_runs_differ() -> None:
         "#2 bh:0.1, bh:0.01",
     ]
     assert run_meaning(runs[0]).splitlines()[0] == "A: own routing"
+
+
+def test_a_text_that_is_read_between_leaves_the_runs_for_the_next_one(desk: Desk) -> None:
+    a_run(desk, LOOSE, "first")
+    a_run(desk, STRICT, "second")
+    desk.page.prompt.mode.choose(True)
+    desk.page.prompt.set_prompt("A text that all sides read.")
+    desk.window.actions_.run.trigger()
+    desk.engine.finish_text()
+    desk.settle()
+    assert desk.page.runs.isHidden()
+    assert not desk.window.actions_.former_run.isEnabled()
+    desk.page.prompt.mode.choose(False)
+    a_run(desk, RuleParameters(level=0.2), "third")
+    assert names(desk) == ["#1 bh:0.1", "#2 bh:0.01", "#3 bh:0.2"]
+    press(desk, Qt.Key.Key_Left)
+    assert "second" in desk.second.text.toPlainText()
