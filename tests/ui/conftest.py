@@ -148,6 +148,8 @@ class Desk:
 @pytest.fixture(autouse=True)
 def _garbage_waits() -> Iterator[None]:
     """Between tests alone, as in the program between events: see bh_studio.ui.garbage."""
+    # The window of the test before, which was referred to until now; they would pile up.
+    gc.collect(1)
     gc.disable()
     yield
     gc.enable()
