@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from bh_studio.cli.terminal.streams import EXIT_USAGE, CommandError, say
+from bh_studio.engine.files.text import is_text
 from bh_studio.engine.protocol.experiments import Batch, Comparison, Sweep, conversation_of
 from bh_studio.engine.records.terms import Conversation, ModelInfo
 
@@ -49,10 +50,8 @@ def check_conversation_options(arguments: argparse.Namespace) -> None:
 def system_prompt(arguments: argparse.Namespace) -> str:
     """The system prompt; empty for none. Raises CommandError if it is not valid text."""
     system: str = arguments.system or ""
-    try:
-        system.encode()
-    except UnicodeEncodeError:
-        raise CommandError("The system prompt is not valid UTF-8 text.", EXIT_USAGE) from None
+    if not is_text(system):
+        raise CommandError("The system prompt is not valid UTF-8 text.", EXIT_USAGE)
     return system if system.strip() else ""
 
 

@@ -15,6 +15,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bh_studio.engine.files.text import is_text
+
 if TYPE_CHECKING:
     import msgspec
 
@@ -76,21 +78,14 @@ def check_encodable(values: Any, name: str = "it") -> None:
                 inside.append(iter(value))
                 break
             is_number = isinstance(value, float)
-            if (is_number and not isfinite(value)) or (isinstance(value, str) and _is_half(value)):
+            if (is_number and not isfinite(value)) or (
+                isinstance(value, str) and not is_text(value)
+            ):
                 raise JsonError(f"{name} has a number or a character that is no JSON.")
         else:
             inside.pop()
         if len(inside) > _DEEPEST:
             raise JsonError(f"{name} is nested too deep.")
-
-
-def _is_half(text: str) -> bool:
-    """Whether there is a character in `text` that no file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def decode(kind: type[_T], data: bytes | str) -> _T:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine.errors import EngineError
+from bh_studio.engine.files.text import is_text
 
 
 def check_characters(text: str, what: str) -> None:
@@ -14,12 +15,10 @@ def check_characters(text: str, what: str) -> None:
 
     what: the text, as a sentence begins with it.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+    if not is_text(text):
         raise EngineError(
             f"{what} has half a character in it, which no model can read.", "Take it out."
-        ) from None
+        )
 
 
 def check_token_ids(

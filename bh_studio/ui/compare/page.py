@@ -13,6 +13,7 @@ from PySide6.QtCore import QSize, Qt, Signal, Slot
 from PySide6.QtGui import QKeyEvent, QResizeEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
+from bh_studio.engine.files.text import is_text
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.same_text.result import SameTextResult
@@ -256,7 +257,7 @@ class ComparePage(Place):
         precedes = self.settings_panel.precedes(self.conversation.turns)
         system = precedes.system if precedes is not None else ""
         for name, text in ((what, self.prompt.prompt), ("system prompt", system)):
-            if not _is_whole(text):
+            if not is_text(text):
                 return (
                     f"The {name} has half a character in it, which no model can read; take it out."
                 )
@@ -621,11 +622,3 @@ class ComparePage(Place):
         difference = panel.difference(result.sides)
         if difference:
             self.failed.emit(Failed(difference, "The numbers on screen are those of the file.", ""))
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
