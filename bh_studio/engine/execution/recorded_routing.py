@@ -5,6 +5,9 @@ Knows no thread and no job.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from bh_studio.engine.calibration.diagnostics import null_fit
@@ -34,6 +37,8 @@ _MOST_RECORDINGS = 2
 _MOST_FITS = 16
 
 _Asked = InspectToken | ReplaySide | JudgeSessionNull
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 class RecordedRouting:
@@ -98,18 +103,15 @@ class RecordedRouting:
                 "Choose a side with a rule that does, such as bh.",
             )
         key = model.fingerprint, model.null_sha256, rule
-        found = self._fits.pop(key, None)
-        if found is None:
-            try:
-                found = null_fit(self._prepared(asked, _shape(model)))
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"The null of {_name(rule)} cannot be judged: {as_sentence(error)}"
-                ) from error
-        self._fits[key] = found
-        while len(self._fits) > _MOST_FITS:
-            del self._fits[next(iter(self._fits))]
-        return found
+        return _newest(self._fits, key, lambda: self._fit(asked, rule), _MOST_FITS)
+
+    def _fit(self, asked: JudgeSessionNull, rule: RuleParameters) -> NullFit:
+        try:
+            return null_fit(self._prepared(asked, _shape(asked.model)))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The null of {_name(rule)} cannot be judged: {as_sentence(error)}"
+            ) from error
 
     def _prepared(self, asked: _Asked, shape: RouterShape) -> RoutingRule:
         """The rule that is asked for. Raises InputError, ValueError."""
@@ -125,15 +127,24 @@ class RecordedRouting:
 
     def _recording(self, asked: _Asked) -> Recording:
         model = asked.model
+
+        def read() -> Recording:
+            return Recording.of(session_recording(model, asked.calibration))
+
         key = model.fingerprint, model.null_sha256
-        found = self._recordings.pop(key, None)
-        if found is None:
-            found = Recording.of(session_recording(model, asked.calibration))
-        # The last one is the newest.
-        self._recordings[key] = found
-        while len(self._recordings) > _MOST_RECORDINGS:
-            del self._recordings[next(iter(self._recordings))]
-        return found
+        return _newest(self._recordings, key, read, _MOST_RECORDINGS)
+
+
+def _newest(kept: dict[_K, _V], key: _K, make: Callable[[], _V], most: int) -> _V:
+    """What is kept under `key`, made where it is not; of the others those needed last stay."""
+    found = kept.pop(key, None)
+    if found is None:
+        found = make()
+    # The last one is the newest.
+    kept[key] = found
+    while len(kept) > most:
+        del kept[next(iter(kept))]
+    return found
 
 
 def _kept_logits(logits: RouterRows | None, model: ModelInfo) -> RouterRows:
