@@ -44,7 +44,7 @@ class GarbageCollection(QObject):
 
     @Slot()
     def _collect(self) -> None:
-        """Collect what Python would by now, and no generation before it would."""
+        """Collect the oldest generation that Python's thresholds say is due."""
         if self._is_waiting():
             return
         due = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import threading
@@ -59,12 +58,7 @@ def _restore_look(qapp: QApplication) -> object:
 
 
 def window() -> MainWindow:
-    # A widget of an earlier test that is collected while the list is made would be in it.
-    gc.disable()
-    try:
-        widgets = QApplication.topLevelWidgets()
-    finally:
-        gc.enable()
+    widgets = QApplication.topLevelWidgets()
     return next(widget for widget in widgets if isinstance(widget, MainWindow))
 
 
