@@ -46,7 +46,7 @@ class Actions(QObject):
         self.reseed = new(
             "Run with a new see&d", "Ctrl+R", "Draw another seed and answer the prompt with it"
         )
-        self.former_run = new(
+        self.earlier_run = new(
             "&Earlier run of this prompt", "Alt+Left", "Show the run of this prompt before this one"
         )
         self.later_run = new(
@@ -134,7 +134,7 @@ class Actions(QObject):
         self.reading = new("&How to read the numbers", "F1", "What every number means")
         self.about = new("&About BH Studio", None, "Versions and licence")
         self.of_compare = (
-            self.reseed, self.former_run, self.later_run, self.scroll_together, self.add_side,
+            self.reseed, self.earlier_run, self.later_run, self.scroll_together, self.add_side,
             self.remove_side, self.new_conversation, self.same_text, *self.sides,
             self.find, self.next_difference, self.previous_difference, self.settings, self.charts,
             self.inspector, self.layout_reading, self.layout_balanced, self.layout_charts,
@@ -199,7 +199,7 @@ class Actions(QObject):
         run = self._menu("&Run")
         run.addActions([self.run, self.stop, self.reseed, self.new_conversation, self.same_text])
         run.addSeparator()
-        run.addActions([self.former_run, self.later_run])
+        run.addActions([self.earlier_run, self.later_run])
         run.addSeparator()
         run.addActions([self.add_side, self.remove_side])
         model = self._menu("&Model")

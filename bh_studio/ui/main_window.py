@@ -160,7 +160,7 @@ class MainWindow(QMainWindow):
             (actions.stop, self.compare.stop),
             (actions.new_conversation, self.compare.start_over),
             (actions.reseed, self.compare.start_reseeded),
-            (actions.former_run, self.compare.show_former_run),
+            (actions.earlier_run, self.compare.show_earlier_run),
             (actions.later_run, self.compare.show_later_run),
             (actions.add_side, self.compare.settings_panel.side_list.add),
             (actions.remove_side, self.compare.settings_panel.side_list.remove_current),
@@ -356,7 +356,7 @@ class MainWindow(QMainWindow):
         for action in actions.of_compare:
             action.setEnabled(is_seen)
         actions.reseed.setEnabled(is_seen and can_run and page.settings_panel.is_sampling)
-        for action in (actions.former_run, actions.later_run):
+        for action in (actions.earlier_run, actions.later_run):
             action.setEnabled(is_seen and self.files.prompt_runs.can_change)
         actions.add_side.setEnabled(is_seen and sides < MOST_SIDES)
         actions.remove_side.setEnabled(is_seen and sides > 1)

@@ -596,7 +596,7 @@ class ComparePage(Place):
             )
 
     @Slot()
-    def show_former_run(self) -> None:
+    def show_earlier_run(self) -> None:
         """Show the run of this prompt before the one on screen."""
         self._step_to_run(-1, "There is no earlier run of this prompt.")
 

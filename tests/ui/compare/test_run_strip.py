@@ -87,7 +87,7 @@ def test_another_prompt_begins_anew_and_a_run_in_flight_is_not_left(desk: Desk) 
     desk.start("Once", STRICT)
     assert names(desk) == ["#1 bh:0.1", "#2 bh:0.01"]
     assert not desk.page.runs.tabs.isEnabled()
-    assert not desk.window.actions_.former_run.isEnabled()
+    assert not desk.window.actions_.earlier_run.isEnabled()
     desk.say([" second"])
     press(desk, Qt.Key.Key_Left)
     assert "second" in desk.second.text.toPlainText()
@@ -312,7 +312,7 @@ def test_a_text_that_is_read_between_leaves_the_runs_for_the_next_one(desk: Desk
     desk.engine.finish_text()
     desk.settle()
     assert desk.page.runs.isHidden()
-    assert not desk.window.actions_.former_run.isEnabled()
+    assert not desk.window.actions_.earlier_run.isEnabled()
     desk.page.prompt.mode.choose(False)
     a_run(desk, RuleParameters(level=0.2), "third")
     assert names(desk) == ["#1 bh:0.1", "#2 bh:0.01", "#3 bh:0.2"]
