@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtGui import QFont, QFontMetricsF
+from PySide6.QtGui import QFont, QFontMetricsF, QTextDocument
 
 from bh_studio.ui.charts.drawing.decimal_axis import DecimalAxis
 from bh_studio.ui.charts.drawing.whole_axis import WholeAxis
@@ -51,3 +51,16 @@ def test_they_are_round(theme: Theme) -> None:
     axis = DecimalAxis("left")
     ((spacing, marks),) = axis.tickValues(0.0, 0.4, 100)
     assert axis.tickStrings(marks, 1.0, spacing) == ["0.0", "0.1", "0.2", "0.3", "0.4"]
+
+
+@pytest.mark.parametrize(("kind", "side"), [(WholeAxis, "bottom"), (DecimalAxis, "left")])
+@pytest.mark.parametrize("end", [1e-3, 0.09, 5000])
+def test_its_name_speaks_of_no_factor_that_its_marks_lack(
+    theme: Theme, kind: type[WholeAxis], side: str, end: float
+) -> None:
+    axis = kind(side)
+    axis.setLabel("Token")
+    axis.setRange(0, end)
+    words = QTextDocument()
+    words.setHtml(axis.labelString())
+    assert words.toPlainText().strip() == "Token"

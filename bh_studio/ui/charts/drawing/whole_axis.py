@@ -17,6 +17,11 @@ UPRIGHT = 1.3
 class WholeAxis(pg.AxisItem):
     """Takes its marks from the room that the letters of its marks need."""
 
+    def __init__(self, orientation: str) -> None:
+        super().__init__(orientation)
+        # The marks are the values themselves; a name that speaks of thousandths would be wrong.
+        self.enableAutoSIPrefix(False)
+
     def tickValues(self, minVal: float, maxVal: float, size: float) -> list[tuple[int, list[int]]]:  # noqa: N803
         low, high = sorted((minVal, maxVal))
         step = self.step(low, high, size)
