@@ -13,34 +13,28 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, Qt
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication
 
 from bh_studio.engine.protocol.texts import shipped_text
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules import parse_rule
-from bh_studio.settings import Settings
-from bh_studio.ui.engine_thread import Engine
 from bh_studio.ui.main_window import MainWindow
-from bh_studio.ui.remembered import restore
-from bh_studio.ui.state.engine_model import EngineModel
-from bh_studio.ui.state.jobs_model import JobsModel
-from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.theme import Theme
+from tools.embedded_window import embedded_window, until
 
 _PROMPT = "The old fisherman rowed out to the island, and there he found"
 _TOKENS = 128
 _TOKEN, _LAYER = 30, 7
 _SIZES = ("1024x640", "1280x800", "1920x1080")
 _SCHEMES = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
-_PATIENCE_S = 120.0
 # Characters of the text that sides read.
 _TEXT = 950
 
@@ -97,34 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(app: QApplication, theme: Theme, scheme: str, asked: argparse.Namespace) -> None:
-    jobs = JobsModel()
-    engine_model = EngineModel(jobs)
-    session = SessionModel(engine_model)
-    with theme.put_on_at_end():
-        window = MainWindow(engine_model, session, theme, Settings())
-    restore(window, Settings())
-    window.show()
-    engine = Engine(None)
-    engine.reported.connect(jobs.apply)
-    engine.start()
-    jobs.attach(engine)
-    engine_model.load("embedded")
-    _until(app, lambda: engine_model.is_ready)
-    for state in asked.only:
-        if state in _PLACES:
-            window.actions_.places[state].trigger()
-        else:
-            _compare(app, window, state)
-        for size in asked.sizes:
-            width, height = map(int, size.split("x"))
-            window.resize(width, height)
-            _rest(app, 0.6)
-            window.grab().save(str(asked.out / f"{state}-{size}-{scheme}.png"))
-    jobs.attach(None)
-    engine.shutdown()
-    window.close()
-    window.deleteLater()
-    app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    with embedded_window(app, theme) as window:
+        for state in asked.only:
+            if state in _PLACES:
+                window.actions_.places[state].trigger()
+            else:
+                _compare(app, window, state)
+            for size in asked.sizes:
+                width, height = map(int, size.split("x"))
+                window.resize(width, height)
+                _rest(app, 0.6)
+                window.grab().save(str(asked.out / f"{state}-{size}-{scheme}.png"))
 
 
 def _compare(app: QApplication, window: MainWindow, state: str) -> None:
@@ -139,19 +116,11 @@ def _compare(app: QApplication, window: MainWindow, state: str) -> None:
         page.settings_panel.show_sides((None, *map(parse_rule, rules)))
         if state != "start":
             window.actions_.run.trigger()
-            _until(app, lambda: not session.is_busy and session.sides.runs[0].token_count > 0)
+            until(app, lambda: not session.is_busy and session.sides.runs[0].token_count > 0)
     window.actions_.inspector.setChecked(wanted.is_inspected)
     if wanted.is_inspected:
         session.selection.select(1, _TOKEN, _LAYER)
-        _until(app, lambda: page.inspection.token is not None)
-
-
-def _until(app: QApplication, is_done: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE_S
-    while not is_done():
-        if time.monotonic() > end:
-            raise TimeoutError("The window did not come to that.")
-        _rest(app, 0.01)
+        until(app, lambda: page.inspection.token is not None)
 
 
 def _rest(app: QApplication, seconds: float) -> None:
