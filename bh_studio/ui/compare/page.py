@@ -33,7 +33,7 @@ from bh_studio.ui.session_files import SessionFiles
 from bh_studio.ui.state.conversation_model import ConversationModel
 from bh_studio.ui.state.difference_stops import next_difference, no_difference_words
 from bh_studio.ui.state.engine_model import EngineModel, EngineState
-from bh_studio.ui.state.frame_clock import TEXT_MS, FrameClock
+from bh_studio.ui.state.frame_clock import FIGURES_MS, TEXT_MS, FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.inspection.null_fits import NullFits
 from bh_studio.ui.state.reading.kl_stops import next_kl_stop, no_kl_words
@@ -91,7 +91,7 @@ class ComparePage(Place):
         self._session = session
         self._files = files
         self._theme = theme
-        self.clock = FrameClock(self, TEXT_MS)
+        self.clock = FrameClock(self, TEXT_MS, FIGURES_MS)
         self.conversation = ConversationModel(session, self)
         self.prompt = PromptBar(theme)
         self.texts = TextOpening(engine.jobs, files.folder, self)

@@ -14,7 +14,7 @@ FIGURES_MS = 200
 
 class FrameClock(QObject):
     """Emits `frame` at most once every `frame_ms`, and only after `mark` was called; and `figures`
-    with every frame that is `FIGURES_MS` after the one before, and with the last.
+    with every frame that is `figures_ms` after the one before, and with the last.
 
     The first change after a pause is shown at once; the timer runs only while a frame is owed.
     """
@@ -22,9 +22,11 @@ class FrameClock(QObject):
     frame = Signal()
     figures = Signal()
 
-    def __init__(self, parent: QObject | None = None, frame_ms: int = FRAME_MS) -> None:
+    def __init__(
+        self, parent: QObject | None = None, frame_ms: int = FRAME_MS, figures_ms: int = 0
+    ) -> None:
         super().__init__(parent)
-        self._frame_ms = frame_ms
+        self._frame_ms, self._figures_ms = frame_ms, figures_ms
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
@@ -52,9 +54,9 @@ class FrameClock(QObject):
 
     @Slot()
     def _tick(self) -> None:
-        self._paint(with_figures=_left(self._since_figures, FIGURES_MS) == 0)
+        self._paint(with_figures=_left(self._since_figures, self._figures_ms) == 0)
         if self._owes_figures and not self._timer.isActive():
-            self._timer.start(_left(self._since_figures, FIGURES_MS))
+            self._timer.start(_left(self._since_figures, self._figures_ms))
 
     def _paint(self, *, with_figures: bool) -> None:
         if self._owes_frame:

@@ -53,7 +53,7 @@ def test_flush_owes_nothing_afterwards(qtbot: QtBot) -> None:
 
 
 def test_figures_follow_more_slowly_and_come_with_the_last_change(qtbot: QtBot) -> None:
-    clock = FrameClock()
+    clock = FrameClock(None, FRAME_MS, FIGURES_MS)
     painted: list[str] = []
     clock.frame.connect(lambda: painted.append("frame"))
     clock.figures.connect(lambda: painted.append("figures"))
@@ -71,7 +71,7 @@ def test_figures_follow_more_slowly_and_come_with_the_last_change(qtbot: QtBot) 
 
 
 def test_a_frame_that_is_owed_does_not_wait_for_figures(qtbot: QtBot) -> None:
-    clock = FrameClock()
+    clock = FrameClock(None, FRAME_MS, FIGURES_MS)
     clock.mark()
     clock.flush()
     with qtbot.waitSignal(clock.frame):
