@@ -30,5 +30,6 @@ static:
 	"$(VENV)/bin/lint-imports"
 	"$(VENV)/bin/mypy"
 
+# Some machines forbid bytecode; the many processes that the tests start would all compile again.
 suite:
-	"$(VENV)/bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= "$(VENV)/bin/python" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
