@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 
 from PySide6.QtCore import QByteArray, QRectF, Qt
 from PySide6.QtGui import QColor, QIcon, QPainter, QPixmap
@@ -11,6 +12,7 @@ from PySide6.QtSvg import QSvgRenderer
 from bh_studio.paths import resource
 
 _SIZES = (16, 24, 32, 48)
+_WINDOW_SIZES = (16, 32, 48, 64, 128, 256)
 
 
 @cache
@@ -20,31 +22,39 @@ def _source(name: str) -> str:
 
 def icon(name: str, color: QColor, disabled: QColor | None = None) -> QIcon:
     """The icon `name`, its lines in `color`, and in `disabled` where the control is disabled."""
+    return _icon(name, color.name(), (disabled or color).name())
+
+
+# Many controls have the same one, and the window is built in one theme at a time.
+@lru_cache(maxsize=64)
+def _icon(name: str, color: str, disabled: str) -> QIcon:
     result = QIcon()
-    tones = {color.name(): [QIcon.Mode.Normal]}
-    tones.setdefault((disabled or color).name(), []).append(QIcon.Mode.Disabled)
-    for tone, modes in tones.items():
-        renderer = QSvgRenderer(QByteArray(_source(name).replace("currentColor", tone).encode()))
-        for size in _SIZES:
-            pixmap = QPixmap(size, size)
-            pixmap.fill(Qt.GlobalColor.transparent)
-            painter = QPainter(pixmap)
-            renderer.render(painter, QRectF(0, 0, size, size))
-            painter.end()
-            for mode in modes:
-                result.addPixmap(pixmap, mode)
+    for pixmap in _pixmaps(_source(name).replace("currentColor", color), _SIZES):
+        result.addPixmap(pixmap, QIcon.Mode.Normal)
+        if disabled == color:
+            result.addPixmap(pixmap, QIcon.Mode.Disabled)
+    if disabled != color:
+        for pixmap in _pixmaps(_source(name).replace("currentColor", disabled), _SIZES):
+            result.addPixmap(pixmap, QIcon.Mode.Disabled)
     return result
 
 
 def window_icon() -> QIcon:
     """The program's icon."""
     result = QIcon()
-    renderer = QSvgRenderer(QByteArray(_source("bh-studio").encode()))
-    for size in (16, 32, 48, 64, 128, 256):
+    for pixmap in _pixmaps(_source("bh-studio"), _WINDOW_SIZES):
+        result.addPixmap(pixmap)
+    return result
+
+
+def _pixmaps(source: str, sizes: Iterable[int]) -> list[QPixmap]:
+    renderer = QSvgRenderer(QByteArray(source.encode()))
+    pixmaps = []
+    for size in sizes:
         pixmap = QPixmap(size, size)
         pixmap.fill(Qt.GlobalColor.transparent)
         painter = QPainter(pixmap)
         renderer.render(painter, QRectF(0, 0, size, size))
         painter.end()
-        result.addPixmap(pixmap)
-    return result
+        pixmaps.append(pixmap)
+    return pixmaps
