@@ -6,10 +6,10 @@ import itertools
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from PySide6.QtCore import QObject, Slot
 from pytestqt.qtbot import QtBot
 

@@ -6,9 +6,10 @@ Each goes to whoever asked in a Report, with the number of the job that it is ab
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
 
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.requests import InspectModel, LoadModel
@@ -31,29 +32,25 @@ if TYPE_CHECKING:
     from bh_studio.engine.records.session import Session, SideRecord
 
 
-@dataclass(frozen=True, slots=True)
-class LoadProgress:
+class LoadProgress(Struct, frozen=True):
     """A step of loading. fraction: 0 to 1, or None where the length is not known."""
 
     stage: str
     fraction: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLoaded:
+class ModelLoaded(Struct, frozen=True):
     """The model answers requests from now on. vocabulary: (token id,) the text of each token."""
 
     model: ModelInfo
     vocabulary: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ModelUnloaded:
+class ModelUnloaded(Struct, frozen=True):
     """No model is loaded any more; also sent before another one is read."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInspected:
+class ModelInspected(Struct, frozen=True):
     """The answer to InspectModel.
 
     device, dtype: what "auto" became. needs: one entry a device that would hold a part of the
@@ -70,8 +67,7 @@ class ModelInspected:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadRefused:
+class LoadRefused(Struct, frozen=True):
     """The model was not loaded for want of memory; the former one, if any, still is.
 
     request: to be sent again with load_anyway=True if the person insists.
@@ -84,30 +80,26 @@ class LoadRefused:
     needs: tuple[MemoryNeed, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationSaved:
+class CalibrationSaved(Struct, frozen=True):
     """The file that SaveCalibration asked for is written."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NullJudged:
+class NullJudged(Struct, frozen=True, eq=False):
     """The answer to JudgeNull. recording: what the null was fitted on."""
 
     diagnostics: NullDiagnostics
     recording: RecordedLogits
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRead:
+class SessionRead(Struct, frozen=True):
     """The answer to ReadSession."""
 
     session: Session
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ResultRead:
+class ResultRead(Struct, frozen=True, eq=False):
     """The answer to ReadSession where the file holds what the sides made of a text.
 
     document: the file as it is.
@@ -117,85 +109,73 @@ class ResultRead:
     document: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class TextRead:
+class TextRead(Struct, frozen=True):
     """The answer to ReadText."""
 
     text: Text
 
 
-@dataclass(frozen=True, slots=True)
-class ResultWritten:
+class ResultWritten(Struct, frozen=True):
     """The file is there that WriteResult asked for."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class SessionWritten:
+class SessionWritten(Struct, frozen=True):
     """The file is there that WriteSession asked for."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class RunsListed:
+class RunsListed(Struct, frozen=True):
     """The answer to ListRuns: the newest first."""
 
     runs: tuple[KeptRun, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CutOffFound:
+class CutOffFound(Struct, frozen=True):
     """The answer to FindCutOff: the newest first."""
 
     runs: tuple[KeptRun, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryMeasured:
+class HistoryMeasured(Struct, frozen=True):
     """The answer to MeasureHistory."""
 
     size: HistorySize
 
 
-@dataclass(frozen=True, slots=True)
-class RunsRemoved:
+class RunsRemoved(Struct, frozen=True):
     """The answer to RemoveOldestRuns. runs: how many are gone."""
 
     runs: int
 
 
-@dataclass(frozen=True, slots=True)
-class TokenInspected:
+class TokenInspected(Struct, frozen=True):
     """The answer to InspectToken."""
 
     token: InspectedToken
 
 
-@dataclass(frozen=True, slots=True)
-class SideReplayed:
+class SideReplayed(Struct, frozen=True):
     """The answer to ReplaySide."""
 
     replayed: ReplayedSide
 
 
-@dataclass(frozen=True, slots=True)
-class SessionNullJudged:
+class SessionNullJudged(Struct, frozen=True):
     """The answer to JudgeSessionNull."""
 
     fit: NullFit
 
 
-@dataclass(frozen=True, slots=True)
-class RunBegan:
+class RunBegan(Struct, frozen=True):
     """A comparison fits the model, and its sides answer from now on."""
 
     header: RunHeader
 
 
-@dataclass(frozen=True, slots=True)
-class PromptRead:
+class PromptRead(Struct, frozen=True):
     """One side has read its prompt; its first token comes next.
 
     expert_counts, raw_counts: (prompt token, layer) uint8, as SideRecord has them of the prompt.
@@ -208,15 +188,13 @@ class PromptRead:
     decision: Decision | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeptIn:
+class KeptIn(Struct, frozen=True):
     """What a comparison says is written into `folder` from now on."""
 
     folder: Path
 
 
-@dataclass(frozen=True, slots=True)
-class TokenGenerated:
+class TokenGenerated(Struct, frozen=True):
     """One new token of one side.
 
     side: its number, from 0.
@@ -239,8 +217,7 @@ class TokenGenerated:
     choice: TokenChoice | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SideFinished:
+class SideFinished(Struct, frozen=True):
     """A side produced its last token. text_tail: characters still held back, often empty."""
 
     side: int
@@ -248,15 +225,13 @@ class SideFinished:
     record: SideRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """A job is not worked on yet. behind: the job that is."""
 
     behind: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A request ended with an error.
 
     message: what went wrong, one sentence. advice: what to do about it, may be empty.
@@ -268,16 +243,14 @@ class Failed:
     details: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobCancelled:
+class JobCancelled(Struct, frozen=True):
     """A job ended because it was asked to, before it had a result.
 
     After a load the former model is still there unless ModelUnloaded came.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far an experiment is; the first one says that it fits the model.
 
     stage: what is being done. done, total: of its steps; the total is an estimate where what comes
@@ -289,30 +262,26 @@ class Progress:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(Struct, frozen=True):
     """What is going on in a unit of an experiment from now on, in a few words for people."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RowReady:
+class RowReady(Struct, frozen=True):
     """A unit of an experiment is done. key: its name. row: what it gave, as plain values."""
 
     key: str
     row: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """A fact of the result that a person should know, as a sentence: a null is too small."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """An experiment ended.
 
     document: its record, such as a Session; if it was cancelled, with what was known by then.

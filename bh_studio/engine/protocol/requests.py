@@ -1,13 +1,16 @@
 """What the engine is asked for: to load a model, to run an experiment, to read or write a session.
 
 Frozen values, and the number formats that weights can be loaded in. Knows neither Qt nor torch.
+They are msgspec's, for a dataclass takes half a millisecond to make and the window, which imports
+these before its first frame, would wait for fifty.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
 
 from bh_studio.engine.protocol.experiments import Experiment, ModelExperiment, Replay
 
@@ -27,8 +30,7 @@ if TYPE_CHECKING:
 DTYPES = {"auto": None, "bfloat16": 2, "float16": 2, "float32": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class LoadModel:
+class LoadModel(Struct, frozen=True):
     """Load a model and the recording of its routers, in place of the one that is loaded.
 
     That one stays until the new one has passed every check that needs no weights.
@@ -48,13 +50,11 @@ class LoadModel:
     calibration: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UnloadModel:
+class UnloadModel(Struct, frozen=True):
     """Give the memory of the loaded model back; without one, nothing happens."""
 
 
-@dataclass(frozen=True, slots=True)
-class InspectModel:
+class InspectModel(Struct, frozen=True):
     """Say what the model in `source` is and what memory it would take, without loading it."""
 
     source: str
@@ -62,15 +62,13 @@ class InspectModel:
     dtype: str = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class SaveCalibration:
+class SaveCalibration(Struct, frozen=True):
     """Write the recording that the loaded model's nulls are fitted on to a file for others."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JudgeNull:
+class JudgeNull(Struct, frozen=True, eq=False):
     """Say how well a null that is fitted on one half of a recording describes the other half.
 
     alpha: level to judge for. recording: None for that of the loaded model.
@@ -82,24 +80,21 @@ class JudgeNull:
     recording: RecordedLogits | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RunKept:
+class RunKept(Struct, frozen=True, eq=False):
     """Run `experiment` from where `journal` is, which keeps each row before its event comes."""
 
     experiment: Experiment
     journal: Journal
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSession:
+class ReadSession(Struct, frozen=True):
     """Read the session in a `.bhsession` file or in the folder of a run, or the result of a text
     that all sides read."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class WriteSession:
+class WriteSession(Struct, frozen=True):
     """Write a session to a file, into a folder that is made if there is none.
 
     form: one of session_file.SESSION_WRITERS; the name of the file may have any ending.
@@ -110,16 +105,14 @@ class WriteSession:
     form: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadText:
+class ReadText(Struct, frozen=True):
     """Read the text in a file of at most `most_bytes`."""
 
     path: Path
     most_bytes: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WriteResult:
+class WriteResult(Struct, frozen=True, eq=False):
     """Write what the sides made of a text to a file, into a folder that is made if there is none.
 
     document: the whole of `result`, as result_document has it. form: ".json" for that, ".csv" for a
@@ -132,39 +125,34 @@ class WriteResult:
     form: str
 
 
-@dataclass(frozen=True, slots=True)
-class ListRuns:
+class ListRuns(Struct, frozen=True):
     """Say which runs are kept in `history`, and as session files in `former`."""
 
     history: Path
     former: Path
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureHistory:
+class MeasureHistory(Struct, frozen=True):
     """Say what the runs in `history` take, of which `most_bytes` are wanted."""
 
     history: Path
     most_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveOldestRuns:
+class RemoveOldestRuns(Struct, frozen=True):
     """Remove the oldest `runs` in `history`, but for what is being written."""
 
     history: Path
     runs: int
 
 
-@dataclass(frozen=True, slots=True)
-class FindCutOff:
+class FindCutOff(Struct, frozen=True):
     """Say which runs in `history` were cut off; from then on their folders say so themselves."""
 
     history: Path
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class InspectToken:
+class InspectToken(Struct, frozen=True, eq=False):
     """Say what `rule` sees and does in every layer, at one position that a side of a session read.
 
     model: of the session. logits: of the side. position: from 0, the prompt's first; token i of the
@@ -180,8 +168,7 @@ class InspectToken:
     calibration: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReplaySide:
+class ReplaySide(Struct, frozen=True, eq=False):
     """Say what `rule` selects at every position that a side of a session read.
 
     model: of the session. record: of the side. rule, calibration: as InspectToken has them.
@@ -193,8 +180,7 @@ class ReplaySide:
     calibration: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JudgeSessionNull:
+class JudgeSessionNull(Struct, frozen=True, eq=False):
     """Say how well the null of `rule` fits, which a session with `model` has.
 
     rule, calibration: as InspectToken has them; a rule without a null is refused.

@@ -5,12 +5,12 @@ Knows no run: what else was asked for, and needs the model to stay, JobsModel sa
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 
+from msgspec import structs
 from PySide6.QtCore import QObject, Signal, Slot
 
 from bh_studio.engine.protocol.events import (
@@ -123,7 +123,7 @@ class EngineModel(QObject):
 
     def load_anyway(self, refused: LoadRefused) -> None:
         """Load what was refused for want of memory."""
-        self.load_with(dataclasses.replace(refused.request, load_anyway=True))
+        self.load_with(structs.replace(refused.request, load_anyway=True))
 
     @Slot()
     def cancel_load(self) -> None:
