@@ -11,7 +11,6 @@ start that is not counted writes ours.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import subprocess
@@ -19,7 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
+from types import ModuleType, SimpleNamespace
+from typing import NoReturn, cast
 
 import numpy as np
 
@@ -125,10 +125,12 @@ def bare_window() -> None:
 
 def studio_window() -> None:
     """The program as `bh-studio` starts it. It makes its engine once its window was painted."""
+    # Nothing else of the program may be imported here: it says itself what it imports, and how.
+    sys.modules["bh_studio.ui.engine_thread"] = cast(
+        "ModuleType", SimpleNamespace(Engine=lambda _history: report_and_exit())
+    )
     from bh_studio import __main__ as program
-    from bh_studio import app
 
-    app.run_window = functools.partial(app.run_window, make_engine=report_and_exit)
     program.main([])
 
 
