@@ -68,6 +68,7 @@ class AnswerPanel(QFrame):
         self._note = QLabel()
         self._note.setProperty("role", "note")
         self._note.setWordWrap(True)
+        self._note.hide()
         self.text = TokenText(run, tinting, theme)
         self.text.setAccessibleName(f"Answer of side {run.name}")
         self.text.setAccessibleDescription("What was said before, then the tokens of the answer")
@@ -99,10 +100,12 @@ class AnswerPanel(QFrame):
         run = self._run
         self._pages.setCurrentWidget(self._text_page if run.is_started else self._empty)
         routing = run.about.routing if run.about else ""
-        self._routing.setText(routing)
-        self._routing.setToolTip(plain_tooltip(routing))
-        self._note.setText(run.note)
-        self._note.setVisible(bool(run.note))
+        if routing != self._routing.text():
+            self._routing.setText(routing)
+            self._routing.setToolTip(plain_tooltip(routing))
+        if run.note != self._note.text():
+            self._note.setText(run.note)
+            self._note.setVisible(bool(run.note))
         self.text.refresh()
         self._sync_latest()
 

@@ -6,10 +6,10 @@ from PySide6.QtCore import QElapsedTimer, QObject, Qt, QTimer, Signal, Slot
 
 FRAME_MS = 33
 # Of a text that is read while it grows.
-TEXT_MS = 50
+TEXT_MS = 66
 # Digits that change faster cannot be read, and what is drawn takes its time from the engine: at
 # every frame, it took a third of its speed.
-FIGURES_MS = 200
+FIGURES_MS = 250
 
 
 class FrameClock(QObject):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QEvent, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
@@ -19,6 +19,7 @@ class ElidedLabel(QLabel):
     ) -> None:
         super().__init__(parent)
         self._takes_room = takes_room
+        self._line_height: int | None = None
         self.setProperty("role", role)
         self.setTextFormat(Qt.TextFormat.PlainText)
         wide = QSizePolicy.Policy.Preferred if takes_room else QSizePolicy.Policy.Expanding
@@ -28,8 +29,17 @@ class ElidedLabel(QLabel):
         return QSize(0, super().minimumSizeHint().height())
 
     def sizeHint(self) -> QSize:
-        hint = super().sizeHint()
-        return hint if self._takes_room else QSize(0, hint.height())
+        if self._takes_room or self.wordWrap():
+            return super().sizeHint()
+        # Of a line it stays; to measure it anew with every number took a millisecond.
+        if self._line_height is None:
+            self._line_height = super().sizeHint().height()
+        return QSize(0, self._line_height)
+
+    def changeEvent(self, event: QEvent) -> None:
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._line_height = None
+        super().changeEvent(event)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         if self.wordWrap() or self.fontMetrics().horizontalAdvance(self.text()) <= self.width():
