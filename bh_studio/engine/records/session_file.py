@@ -37,7 +37,7 @@ from bh_studio.engine.records.session import (
     SessionError,
     SideRecord,
 )
-from bh_studio.engine.records.session_checks import (
+from bh_studio.engine.records.sessions.checks import (
     check_answered,
     check_layers,
     check_length,
@@ -46,13 +46,13 @@ from bh_studio.engine.records.session_checks import (
     prompt_rows,
     read_positions,
 )
-from bh_studio.engine.records.session_versions import array_name, upgraded
 from bh_studio.engine.records.sessions.exports import (
     document_text,
     export_csv,
     export_json,
     export_routed_experts,
 )
+from bh_studio.engine.records.sessions.versions import array_name, upgraded
 from bh_studio.engine.records.terms import (
     Conversation,
     FinishReason,

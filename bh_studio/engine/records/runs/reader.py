@@ -32,13 +32,13 @@ from bh_studio.engine.records.runs.lines import (
     TokenLine,
 )
 from bh_studio.engine.records.session import Session, SessionError, SideRecord
-from bh_studio.engine.records.session_checks import (
+from bh_studio.engine.records.session_file import load_session
+from bh_studio.engine.records.sessions.checks import (
     check_answered,
     check_ranges,
     check_record,
     read_positions,
 )
-from bh_studio.engine.records.session_file import load_session
 from bh_studio.engine.records.terms import FinishReason, ModelInfo
 from bh_studio.engine.rules.sides import side_letter
 
