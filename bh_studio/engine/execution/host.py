@@ -15,6 +15,7 @@ from bh_studio.engine.execution.imports import without_collection
 from bh_studio.engine.execution.run_keeping import Events, kept
 from bh_studio.engine.protocol.events import (
     CalibrationSaved,
+    KlMeasured,
     LoadProgress,
     LoadRefused,
     ModelInspected,
@@ -27,6 +28,7 @@ from bh_studio.engine.protocol.requests import (
     InspectModel,
     JudgeNull,
     LoadModel,
+    MeasureKl,
     ModelBound,
     RunKept,
     SaveCalibration,
@@ -66,6 +68,10 @@ class Host:
                 yield self._save_calibration(body)
             case JudgeNull():
                 yield self._judge(body)
+            case MeasureKl():
+                from bh_studio.engine.experiments.written_kl import kl_to_first
+
+                yield KlMeasured(kl_to_first(self._model(), body, cancel))
             case RunKept(experiment, journal):
                 from bh_studio.engine.experiments.kept import run_kept
 

@@ -21,6 +21,7 @@ from bh_studio.engine.protocol.requests import (
     InspectModel,
     JudgeNull,
     LoadModel,
+    MeasureKl,
     ModelFree,
     Request,
     RunKept,
@@ -31,7 +32,7 @@ from bh_studio.engine.protocol.requests import (
 )
 
 # Short, and asked by a person who waits.
-_OVERTAKING = Comparison | SameText | InspectModel | SaveCalibration | JudgeNull
+_OVERTAKING = Comparison | SameText | InspectModel | SaveCalibration | JudgeNull | MeasureKl
 # While the model is exchanged there is none.
 _UNDIVIDED = LoadModel | UnloadModel
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from bh_studio.engine.decoding.pass_recorder import PassRecorder
 from bh_studio.engine.decoding.side import most_slots
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.experiments.environment import describe_environment
-from bh_studio.engine.experiments.evaluation.teacher_forcing import encode, judged, pass_counts
+from bh_studio.engine.experiments.evaluation.one_pass import last_states, predictions
+from bh_studio.engine.experiments.evaluation.teacher_forcing import encode, pass_counts
 from bh_studio.engine.experiments.sides import routings_of, shortages
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
@@ -30,9 +30,6 @@ from bh_studio.engine.records.same_text.result import SameTextResult, side_key
 from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.engine.rules.parameters import RuleParameters
 
-# Numbers of one array over positions and vocabulary, 32 MiB in float32; a few are held at once. It
-# decides how sums are rounded, so it may not depend on the machine.
-_MOST_LOGITS = 2**23
 # Router logits of one side that are kept, in bytes: of 8,192 tokens of OLMoE.
 _MOST_KEPT = 2**25
 
@@ -112,7 +109,7 @@ class SameTextLaboratory:
         elif self._first_states is None:
             # The reading of side A was taken over from an earlier run.
             self._first_states, _ = self._states(0, records=False)
-        judgements, ranks = self._predictions(states, self._first_states)
+        judgements, ranks = predictions(self._loaded, states, self._first_states, self._ids[1:])
         return SideReading(
             rule=self._definition.sides[side],
             log_probabilities=-judgements[0],
@@ -132,31 +129,11 @@ class SameTextLaboratory:
     def _states(self, side: int, *, records: bool) -> tuple[Tensor, Decision | None]:
         """What the last layer makes of each token but the last, (position, hidden), and what the
         routers decided there if it `records` that."""
-        model, routing = self._loaded.model, self._routings[side]
-        inputs = self._ids[None, :-1].to(model.device)
+        routing = self._routings[side]
         slots = most_slots(self._loaded.shape, routing)
-        recorder = PassRecorder(model, slots) if records else None
-        with routing or nullcontext(), recorder or nullcontext():
-            states: Tensor = model.base_model(inputs, use_cache=False).last_hidden_state[0]
+        recorder = PassRecorder(self._loaded.model, slots) if records else None
+        states = last_states(self._loaded, self._ids[:-1], routing, recorder)
         if recorder is None:
             return states, None
         router_logits, experts = recorder.decision()
         return states, Decision(experts, router_logits)
-
-    def _predictions(self, states: Tensor, first_states: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """What `judged` says of each next token, and its rank: (3, position) and (position,)."""
-        head = self._loaded.model.get_output_embeddings()
-        judgements, ranks, start = [], [], 0
-        chunk = max(1, _MOST_LOGITS // head.out_features)
-        for of_chunk, of_first in zip(states.split(chunk), first_states.split(chunk), strict=True):
-            logits = head(of_chunk)
-            log_p = logits.log_softmax(-1, torch.float32)
-            # Side A is its own baseline, to the bit.
-            is_first = states is first_states
-            baseline = log_p if is_first else head(of_first).log_softmax(-1, torch.float32)
-            targets = self._ids[start + 1 : start + 1 + len(log_p)].to(log_p.device)
-            judgements.append(judged(log_p, baseline, targets))
-            more_probable = logits > logits.gather(-1, targets[:, None])
-            ranks.append(1 + more_probable.sum(-1).cpu().numpy())
-            start += len(log_p)
-        return np.concatenate(judgements, axis=1), np.concatenate(ranks)

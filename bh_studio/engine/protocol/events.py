@@ -93,6 +93,17 @@ class NullJudged(Struct, frozen=True, eq=False):
     recording: RecordedLogits
 
 
+class KlMeasured(Struct, frozen=True, eq=False):
+    """The answer to MeasureKl.
+
+    kl: (side, token) float64, KL(first side || side) in nats of what each of its token_ids is
+    predicted by; that of the first is 0, and one that is rounded in float32 may be below 0 by about
+    1e-7.
+    """
+
+    kl: np.ndarray
+
+
 class SessionRead(Struct, frozen=True):
     """The answer to ReadSession."""
 
@@ -303,6 +314,7 @@ Event = (
     | JobCancelled
     | CalibrationSaved
     | NullJudged
+    | KlMeasured
     | SessionRead
     | SessionWritten
     | ResultRead

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bh_studio.engine.records.terms import ModelInfo
     from bh_studio.engine.rules.names import NullName, ScoreName
     from bh_studio.engine.rules.parameters import RuleParameters
+    from bh_studio.engine.rules.sides import Sides
 
 # The number formats of weights and the bytes that one weight takes, under torch's names; "auto"
 # leaves the choice to the load, which knows the model and the device.
@@ -78,6 +79,21 @@ class JudgeNull(Struct, frozen=True, eq=False):
     score: ScoreName
     alpha: float
     recording: RecordedLogits | None = None
+
+
+class MeasureKl(Struct, frozen=True):
+    """Say how far the predictions of the sides of a session are from those of the first, where all
+    of them have read the same.
+
+    model: of the session; it has to be the loaded one. sides: their rules, None for the model's own
+    routing. prompt_token_ids, token_ids: of the first side, its prompt and as much of its answer as
+    is to be predicted. They are read as they are.
+    """
+
+    model: ModelInfo
+    sides: Sides
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
 
 
 class RunKept(Struct, frozen=True, eq=False):
@@ -207,7 +223,14 @@ ModelFree = (
     | Replay
 )
 ModelBound = (
-    LoadModel | UnloadModel | InspectModel | SaveCalibration | JudgeNull | RunKept | ModelExperiment
+    LoadModel
+    | UnloadModel
+    | InspectModel
+    | SaveCalibration
+    | JudgeNull
+    | MeasureKl
+    | RunKept
+    | ModelExperiment
 )
 Body = ModelBound | ModelFree
 

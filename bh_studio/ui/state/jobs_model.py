@@ -16,6 +16,7 @@ from bh_studio.engine.protocol.events import (
     Finished,
     HistoryMeasured,
     JobCancelled,
+    KlMeasured,
     LoadRefused,
     ModelInspected,
     ModelLoaded,
@@ -43,6 +44,7 @@ _ENDS = (
     | Finished
     | HistoryMeasured
     | JobCancelled
+    | KlMeasured
     | LoadRefused
     | ModelInspected
     | ModelLoaded

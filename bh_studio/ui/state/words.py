@@ -10,6 +10,7 @@ from bh_studio.engine.protocol.requests import (
     InspectModel,
     JudgeNull,
     LoadModel,
+    MeasureKl,
     RunKept,
     SaveCalibration,
 )
@@ -34,6 +35,8 @@ def waiting_words(awaited: Body | None) -> str:
             when = "the run before has ended"
         case JudgeNull():
             when = "the null has been judged"
+        case MeasureKl():
+            when = "the answers before have been read"
         case RunKept(SameText()):
             when = "the text before has been read"
         case RunKept(experiment):

@@ -12,6 +12,7 @@ import torch
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.errors import CancelToken, EngineError
 from bh_studio.engine.experiments import same_text
+from bh_studio.engine.experiments.evaluation import one_pass
 from bh_studio.engine.experiments.runner import RowError, run
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Finished, Notice, RowReady
@@ -145,7 +146,7 @@ def test_each_side_reads_once_and_few_words_are_judged_at_once(
     passes, rows = [], []
     own.model.model.register_forward_pre_hook(lambda *_: passes.append(1))
     own.model.lm_head.register_forward_hook(lambda _m, _i, logits: rows.append(len(logits)))
-    monkeypatch.setattr(same_text, "_MOST_LOGITS", 10 * 257 + 1)
+    monkeypatch.setattr(one_pass, "_MOST_LOGITS", 10 * 257 + 1)
     parted = read(own, None, BH)
     assert len(passes) == 2
     assert max(rows) == 10
