@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from bh_studio.engine.protocol.events import (
     Failed,
     Finished,
     JobCancelled,
+    KlMeasured,
     LoadProgress,
     LoadRefused,
     ModelInspected,
@@ -36,6 +38,7 @@ from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
     LoadModel,
+    MeasureKl,
     ModelFree,
     ReadSession,
     Request,
@@ -307,6 +310,11 @@ class FakeEngine(QObject):
         """Say that the file is written that was asked for last."""
         request = next(r for r in reversed(self.requests) if isinstance(r, SaveCalibration))
         self.report(CalibrationSaved(request.path), self.job_of(SaveCalibration))
+
+    def measure_kl(self, *others: Sequence[float]) -> None:
+        """Answer the MeasureKl that was asked for last, with what is said of each side but A."""
+        kl = np.array([[0.0] * len(others[0]), *others])
+        self.report(KlMeasured(kl), self.job_of(MeasureKl))
 
     def begin(self) -> None:
         """Say that the prompt is accepted, once."""

@@ -61,8 +61,10 @@ _READING = (
         "to the largest count possible in the run. A side with the model's own routing takes the "
         "same number everywhere and is left plain. View > Tint of tokens shows other things: the "
         "surprise, -log p in nats, or the rank of a token, both by its own side's probabilities "
-        "before temperature and top-p, or its divergence from side A where all sides read the same "
-        "text. Tokens and layers are counted from 0, as in saved files.",
+        "before temperature and top-p, or its KL to side A. Of answers that the sides wrote, that "
+        "is known up to the first token that is not A's: behind it they have not read the same. "
+        "The model of the run reads them again for it, when it is looked at. Tokens and layers are "
+        "counted from 0, as in saved files.",
     ),
     (
         "The charts",

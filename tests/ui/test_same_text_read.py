@@ -1,4 +1,4 @@
-"""A text that the embedded model reads, in the window and on disk as in a terminal."""
+"""What the embedded model reads in the window: a text, kept as by a terminal, and answers again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bh_studio.engine.protocol.texts import shipped_text
 from bh_studio.engine.reading import Result, read
 from bh_studio.engine.records.journal import Journal
 from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules import parse_rule
 from bh_studio.settings import Settings
 from bh_studio.ui.charts.utilisation_map import UtilisationMap
@@ -118,3 +119,52 @@ def test_a_text_is_read_saved_as_the_terminal_does_and_too_long_a_one_refused(
     assert "tokens; this model reads at most 1,024 at once." in message
     assert session.sides.same_text is result
     assert not session.is_busy
+
+
+def test_the_shared_beginning_of_answers_is_read_again_also_in_an_opened_session(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path
+) -> None:
+    page, session = window.compare, window.session
+    page.settings_panel.show_sides(SIDES)
+    page.settings_panel.show_generation(GenerationParameters(48, sampling=False))
+    page.prompt.set_prompt("Once upon a time there was a little girl who")
+    with qtbot.waitSignal(session.run_finished, timeout=60_000):
+        window.actions_.run.trigger()
+    sides = session.sides
+    first, second, third = sides.runs
+    assert [run.kl for run in sides.runs] == [None] * 3
+    page.tinting.choose("kl")
+    qtbot.waitUntil(lambda: second.kl is not None, timeout=60_000)
+    parted = sides.partings[1].token
+    assert parted is not None
+    kl = second.kl
+    assert kl is not None
+    assert len(kl) == parted + 1 < second.token_count
+    assert kl[parted] > 0
+    # The model's own number as a rule has answered alike, and is alike to the bit.
+    assert third.kl is not None
+    assert len(third.kl) == third.token_count
+    assert not third.kl.any()
+    page.clock.flush()
+    view, surface = page.answers.panels[1].text, window.theme.colors.surface
+    assert view.tint_of(parted) != surface
+    assert view.tint_of(parted + 1) == surface
+    assert f"KL to side A: {kl[parted]:.4f} nats" in view.describe(parted)
+
+    # A reading of the same text that the sides are given says the same of it.
+    words, answered = "".join(first.token_texts[:parted]), list(first.token_ids)
+    window.files.save_to(path := tmp_path / "tale.bhsession")
+    qtbot.waitUntil(lambda: window.files.is_saved, timeout=10_000)
+    page.prompt.mode.choose(True)
+    page.prompt.set_prompt(f"Once upon a time there was a little girl who{words}")
+    with qtbot.waitSignal(session.text_read, timeout=60_000):
+        window.actions_.run.trigger()
+    assert second.reading is not None
+    assert first.token_ids[-parted:] == answered[:parted]
+    np.testing.assert_allclose(second.reading.kl[-parted:], kl[:parted], rtol=1e-3, atol=1e-6)
+
+    with qtbot.waitSignal(window.files.opened, timeout=10_000):
+        window.files.open_path(path)
+    assert [run.kl for run in sides.runs] == [None] * 3
+    qtbot.waitUntil(lambda: second.kl is not None, timeout=60_000)
+    np.testing.assert_array_equal(second.kl, kl)

@@ -22,10 +22,12 @@ class ProbabilityChart(TokenLines):
         "temperature and top-p: 0 is certain."
     )
     left_name = "Log-probability, nats"
-    unknown = "How probable the tokens were was not kept of this run."
 
     def values_of(self, side: ShownSide) -> np.ndarray | None:
         return None if side.choices is None else side.choices.log_probabilities
+
+    def missing(self) -> str:
+        return "How probable the tokens were was not kept of this run."
 
     def span(self) -> tuple[float, float]:
         lowest = min(float(self.drawn(side).min()) for side in self.known)

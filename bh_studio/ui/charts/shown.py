@@ -11,6 +11,7 @@ import numpy as np
 from bh_studio.engine.records.counts import CountStatistics
 from bh_studio.engine.records.decisions.token_choices import TokenChoices
 from bh_studio.ui.state.inspection.null_fits import NullFits
+from bh_studio.ui.state.reading.written_kl import WrittenKl
 from bh_studio.ui.state.run_model import RunModel, RunSide
 from bh_studio.ui.state.run_sides import Parting, RunSides
 
@@ -89,13 +90,20 @@ class ShownSide:
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
     """sides: those of the run on screen that have been begun; none before the first run. nulls: who
-    knows how well their nulls fit, which no run changes; None where nobody does."""
+    knows how well their nulls fit, which no run changes; None where nobody does. written_kl: who
+    has KL measured of what the sides on screen wrote; None where nobody does."""
 
     sides: tuple[ShownSide, ...] = ()
     nulls: NullFits | None = None
+    written_kl: WrittenKl | None = None
 
     @classmethod
-    def of(cls, sides: RunSides, nulls: NullFits | None = None) -> Self:
+    def of(
+        cls,
+        sides: RunSides,
+        nulls: NullFits | None = None,
+        written_kl: WrittenKl | None = None,
+    ) -> Self:
         """All sides as they are now."""
         return cls(
             tuple(
@@ -106,6 +114,7 @@ class Shown:
                 if run.about is not None
             ),
             nulls,
+            written_kl,
         )
 
     def is_of(self, sides: RunSides) -> bool:

@@ -20,13 +20,9 @@ _LEAST_TOKENS = 16
 
 
 class TokenLines(Chart):
-    """A cell is one token of one side. A subclass fills in what the numbers are.
-
-    unknown: why there is nothing to draw where sides have tokens, a sentence.
-    """
+    """A cell is one token of one side. A subclass fills in what the numbers are."""
 
     bottom_name = "Token"
-    unknown: str
 
     def build(self) -> None:
         self._lines = tuple(pg.PlotCurveItem() for _ in range(MOST_SIDES))
@@ -39,6 +35,14 @@ class TokenLines(Chart):
     def values_of(self, side: ShownSide) -> np.ndarray | None:
         """(token,) the numbers of a side; None where they are not known."""
         raise NotImplementedError
+
+    def missing(self) -> str:
+        """Why there is nothing to draw where sides have tokens, a sentence."""
+        raise NotImplementedError
+
+    def length(self) -> int:
+        """Tokens that there is to be room for."""
+        return max(side.most_tokens for side in self.known)
 
     def span(self) -> tuple[float, float]:
         """The lower and the upper end of what is drawn."""
@@ -57,7 +61,7 @@ class TokenLines(Chart):
     def obstacle(self) -> str:
         if not self.shown.written:
             return self.meaning
-        return "" if self.known else self.unknown
+        return "" if self.known else self.missing()
 
     @property
     def known(self) -> tuple[ShownSide, ...]:
@@ -70,7 +74,7 @@ class TokenLines(Chart):
 
     def draw(self) -> None:
         known = self.known
-        tokens = max(max(side.most_tokens for side in known), _LEAST_TOKENS)
+        tokens = max(self.length(), _LEAST_TOKENS)
         self.plot.setRange(xRange=(-0.5, tokens - 0.5), yRange=self.span(), padding=0.02)
         numbers = {side.number for side in known}
         for number, line in enumerate(self._lines):
@@ -125,7 +129,7 @@ class TokenLines(Chart):
             self.selection.select(side.number, column)
 
     def selected_outline(self, place: Place) -> QRectF | None:
-        tokens = max(side.tokens for side in self.known)
+        tokens, _ = self.grid()
         return self._column(place.token) if 0 <= place.token < tokens else None
 
     def numbers(self) -> Numbers:

@@ -16,6 +16,7 @@ from bh_studio.ui.charts.slot.catalogue import CHARTS
 from bh_studio.ui.charts.slot.chart_slot import ChartSlot
 from bh_studio.ui.compare.answers import new_splitter
 from bh_studio.ui.state.inspection.null_fits import NullFits
+from bh_studio.ui.state.reading.written_kl import WrittenKl
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, Theme
@@ -37,6 +38,7 @@ class ChartRow(QObject):
         self,
         sides: RunSides,
         nulls: NullFits,
+        written_kl: WrittenKl,
         selection: Selection,
         theme: Theme,
         parent: QObject | None = None,
@@ -46,7 +48,9 @@ class ChartRow(QObject):
         # Whether a text is read, and whether the last slot shows its chart in place of another
         # until then. What a person has chosen there stays.
         self._is_same_text = self._is_lent = self._is_chosen = False
-        self.slots = tuple(ChartSlot(sides, nulls, selection, theme, first) for first in _FIRST)
+        self.slots = tuple(
+            ChartSlot(sides, nulls, written_kl, selection, theme, first) for first in _FIRST
+        )
         self.slots[-1].picker.activated.connect(self._keep_choice)
         self.splitter = new_splitter(Qt.Orientation.Horizontal, *self.slots)
         self._pages = QStackedWidget()

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QToolButton, QVBoxLayout, QWi
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.ui.compare.tint_legend import TintLegend
 from bh_studio.ui.compare.tint_menu import TintMenu
+from bh_studio.ui.state.reading.obstacle import Obstacle
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.side_difference import difference_meaning, difference_words
 from bh_studio.ui.state.tints.tinting import Tinting
@@ -102,7 +103,7 @@ class DifferenceLine(QFrame):
             self.tint_button.setToolTip(
                 plain_tooltip(f"What the background of a token says.\n{meaning}")
             )
-            self.tint_problem.setText("" if obstacle is None else f"No tint: {obstacle.words}")
+            self.tint_problem.setText("" if obstacle is None else _problem_words(obstacle))
             self.tint_problem.setToolTip(plain_tooltip(meaning))
             if scale is not None:
                 self.legend.show_tint(tint, scale)
@@ -111,3 +112,7 @@ class DifferenceLine(QFrame):
         self.tint_problem.setVisible(obstacle is not None)
         # Charts have a legend too; the words need the room more.
         self.legend.setVisible(obstacle is None and letters > _LEGEND_LETTERS)
+
+
+def _problem_words(obstacle: Obstacle) -> str:
+    return f"No tint{' yet' if obstacle.passes else ''}: {obstacle.words}"

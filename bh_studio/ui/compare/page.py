@@ -37,6 +37,7 @@ from bh_studio.ui.state.frame_clock import FIGURES_MS, TEXT_MS, FrameClock
 from bh_studio.ui.state.inspection.inspection_model import InspectionModel
 from bh_studio.ui.state.inspection.null_fits import NullFits
 from bh_studio.ui.state.reading.kl_stops import next_kl_stop, no_kl_words
+from bh_studio.ui.state.reading.written_kl import WrittenKl
 from bh_studio.ui.state.session_model import RunState, SessionModel
 from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.state.words import misfit_words, waiting_words
@@ -99,11 +100,12 @@ class ComparePage(Place):
         self.settings_panel = SettingsPanel(theme)
         self.side_strip = SideStrip(self.settings_panel.side_list, theme)
         self.side_strip.hide()
-        self.tinting = Tinting(session.sides, self)
+        self.written_kl = WrittenKl(session, self)
+        self.tinting = Tinting(session.sides, self.written_kl, self)
         self.answers = Answers(session.sides, self.tinting, theme)
         self.differences = DifferenceLine(session.sides, self.tinting, theme)
         self.nulls = NullFits(engine, self)
-        self.charts = ChartRow(session.sides, self.nulls, session.selection, theme)
+        self.charts = ChartRow(session.sides, self.nulls, self.written_kl, session.selection, theme)
         self.inspection = InspectionModel(engine, session.sides, session.selection, self)
         self._inspector: TokenInspector | None = None
         self.wants_settings = True
@@ -164,6 +166,7 @@ class ComparePage(Place):
         session.state_changed.connect(self._sync)
         session.session_changed.connect(self._sync)
         session.content_changed.connect(self.clock.mark)
+        self.written_kl.changed.connect(self.clock.mark)
         engine.state_changed.connect(self._sync)
         engine.jobs.changed.connect(self._sync)
         engine.model_changed.connect(self._take_model)

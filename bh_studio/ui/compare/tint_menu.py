@@ -11,7 +11,7 @@ from bh_studio.ui.state.tints.tinting import Tinting
 
 
 class TintMenu(QMenu):
-    """Chooses the tint; one that the runs on screen have no values of is greyed and says why."""
+    """Chooses the tint; one that the runs on screen cannot have is greyed and says why."""
 
     def __init__(self, tinting: Tinting, parent: QWidget | None = None) -> None:
         super().__init__("&Tint of tokens", parent)
@@ -33,7 +33,7 @@ class TintMenu(QMenu):
         """Show what can be chosen for the runs as they are now."""
         for tint, action in zip(TINTS, self.actions(), strict=True):
             obstacle = self._tinting.obstacle_of(tint)
-            action.setEnabled(obstacle is None)
+            action.setEnabled(obstacle is None or obstacle.passes)
             action.setToolTip(tint.meaning if obstacle is None else obstacle.sentence)
             action.setChecked(tint is self._tinting.current)
 

@@ -84,6 +84,7 @@ class RunModel(QObject):
         self._record: SideRecord | None = None
         self._statistics: CountStatistics | None = None
         self.reading: SideReading | None = None
+        self._kl: np.ndarray | None = None
 
     def begin(self, about: RunSide) -> None:
         """Forget the last run and await the tokens of a new one."""
@@ -144,7 +145,7 @@ class RunModel(QObject):
         self._prompt_counts = record.prompt_expert_counts
         self.prompt_tokens = len(record.prompt_token_ids)
         self.prompt_token_ids = record.prompt_token_ids
-        self._logits = self._experts = self._choices = None
+        self._logits = self._experts = self._choices = self._kl = None
         self._record = record
         self._statistics = None
         self.finish_reason = record.finish_reason
@@ -157,6 +158,12 @@ class RunModel(QObject):
         self._clear(about)
         self.reading = reading
         self.replace(as_answer(result, reading))
+
+    def take_kl(self, kl: np.ndarray) -> None:
+        """Take how far its predictions are from those of side A, (token,) for its first tokens, as
+        far as both have read the same."""
+        self._kl = kl
+        self.changed.emit()
 
     def stop(self) -> None:
         """It was stopped before it had anything."""
@@ -265,9 +272,10 @@ class RunModel(QObject):
 
     @property
     def kl(self) -> np.ndarray | None:
-        """(token,) floating, KL(A || this side) in nats of what each token was predicted by; None
-        where the sides did not read the same tokens."""
-        return None if self.reading is None else self.reading.kl
+        """(token,) floating, KL(A || this side) in nats of what each token was predicted by, for as
+        many of its first tokens as were predicted from what A has read; None where it is not
+        known."""
+        return self._kl if self.reading is None else self.reading.kl
 
     @property
     def statistics(self) -> CountStatistics:

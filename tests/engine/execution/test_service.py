@@ -18,6 +18,7 @@ from bh_studio.engine.protocol.events import (
     Failed,
     Finished,
     JobCancelled,
+    KlMeasured,
     LoadProgress,
     ModelInspected,
     ModelLoaded,
@@ -33,6 +34,7 @@ from bh_studio.engine.protocol.requests import (
     Body,
     InspectModel,
     LoadModel,
+    MeasureKl,
     ReadSession,
     Request,
     RunKept,
@@ -194,6 +196,28 @@ def test_a_text_that_a_person_waits_for_goes_before_an_experiment(desk: Desk) ->
     assert not any(isinstance(event, Finished) for event in of(reports, evaluation))
     assert document(reports, job).is_complete
     assert {type(event) for event in of(reports, sweep)} == {Waiting}
+
+
+def test_the_kl_of_answers_goes_before_an_experiment_and_can_be_given_up(
+    desk: Desk, alone: LoadedModel
+) -> None:
+    evaluation = desk.ask(EVALUATION)
+    reports = desk.until(evaluation, Progress)
+    question = MeasureKl(alone.info, (None, RULE), (3, 4), (5, 6, 7))
+    job = desk.ask(question)
+    reports += desk.until(job, KlMeasured)
+    assert not any(isinstance(event, Finished) for event in of(reports, evaluation))
+    kl = of(reports, job)[-1].kl
+    assert kl.shape == (2, 3)
+    assert not kl[0].any()
+    given_up = desk.ask(question)
+    desk.service.cancel(given_up)
+    run = desk.ask(comparison())
+    reports = desk.until_ended(run)
+    assert document(reports, run).records[1].token_ids
+    # It may have been done by then.
+    ends = [event for event in of(reports, given_up) if not isinstance(event, Waiting)]
+    assert [type(event) for event in ends] in ([JobCancelled], [KlMeasured])
 
 
 def test_cancelling_and_failing_leave_the_others(desk: Desk, alone: LoadedModel) -> None:

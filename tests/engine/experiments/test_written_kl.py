@@ -144,23 +144,22 @@ def test_one_token_is_enough_and_all_the_model_can_read_not_too_many(loaded: Loa
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("prompt", "answer", "sentence"),
     [
-        ({"token_ids": (3,) * CONTEXT}, "tokens with their prompt; this model reads at most 128"),
-        ({"token_ids": ()}, "no token to predict"),
-        ({"prompt_token_ids": ()}, "no token to predict"),
-        ({"token_ids": (3, 257)}, "a token that the loaded model lacks"),
-        ({"prompt_token_ids": (-1,)}, "a token that the loaded model lacks"),
+        ((3,), (3,) * CONTEXT, "129 tokens with their prompt; this model reads at most 128"),
+        ((3,), (), "no token to predict"),
+        ((), (3,), "no token to predict"),
+        ((3,), (3, 257), "a token that the loaded model lacks"),
+        ((-1,), (3,), "a token that the loaded model lacks"),
     ],
 )
 def test_what_cannot_be_read_is_refused_before_any_pass(
-    changes: dict[str, tuple[int, ...]], sentence: str, own: LoadedModel
+    prompt: tuple[int, ...], answer: tuple[int, ...], sentence: str, own: LoadedModel
 ) -> None:
     own.model.register_forward_pre_hook(lambda *_: pytest.fail("it was read"))
     own.model.model.register_forward_pre_hook(lambda *_: pytest.fail("it was read"))
-    question = dataclasses.replace(asked(own, None, BH), **changes)
     with pytest.raises(EngineError, match=sentence) as raised:
-        measured(own, question)
+        measured(own, MeasureKl(own.info, (None, BH), prompt, answer))
     assert raised.value.advice
 
 

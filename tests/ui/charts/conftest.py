@@ -21,8 +21,11 @@ from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.ui.charts.chart import Chart
 from bh_studio.ui.charts.shown import Shown
 from bh_studio.ui.charts.slot.chart_slot import ChartSlot
-from bh_studio.ui.state.run_sides import RunSides
+from bh_studio.ui.state.engine_model import EngineModel
+from bh_studio.ui.state.jobs_model import JobsModel
+from bh_studio.ui.state.reading.written_kl import WrittenKl
 from bh_studio.ui.state.selection import Selection
+from bh_studio.ui.state.session_model import SessionModel
 from bh_studio.ui.widgets.theme import Theme
 from tests.fake_engine import MODEL
 from tests.text_results import text_result
@@ -33,11 +36,13 @@ Drawn = TypeVar("Drawn", bound=Chart)
 
 
 class Run:
-    """sides, nulls, selection: what charts and slots are made with."""
+    """sides, nulls, written_kl, selection: what charts and slots are made with, without a model."""
 
     def __init__(self) -> None:
-        self.sides = RunSides()
+        self._session = SessionModel(EngineModel(JobsModel()))
+        self.sides = self._session.sides
         self.nulls = KnownNulls()
+        self.written_kl = WrittenKl(self._session)
         self.selection = Selection()
 
     def begin(
@@ -157,7 +162,7 @@ def draw(
     def make(kind: type[Drawn]) -> Drawn:
         chart = kind(run.selection, theme)
         show(chart, 600, 300)
-        chart.show_run(Shown.of(run.sides))
+        chart.show_run(Shown.of(run.sides, written_kl=run.written_kl))
         QApplication.processEvents()
         return chart
 
@@ -171,7 +176,7 @@ def new_slot(
     """Makes a slot on screen."""
 
     def make(first: type[Chart]) -> ChartSlot:
-        slot = ChartSlot(run.sides, run.nulls, run.selection, theme, first)
+        slot = ChartSlot(run.sides, run.nulls, run.written_kl, run.selection, theme, first)
         show(slot, 700, 360)
         return slot
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -39,12 +40,23 @@ def test_a_click_selects_and_what_is_selected_is_marked(run: Run, draw: Draw) ->
     assert chart.selected_outline(Place(0, 3, None)) is None
 
 
-def test_where_each_side_wrote_it_says_why_it_is_empty(run: Run, draw: Draw) -> None:
-    run.begin()
-    run.say(0, " a", log_probability=-0.5)
+def test_where_each_side_wrote_it_is_of_the_shared_beginning(run: Run, draw: Draw) -> None:
+    run.begin(None, BH, RuleParameters(level=0.01))
+    run.write(20)
+    assert draw(DivergenceChart).problem.startswith("When the run has ended,")
+    first, *others = run.sides.runs
+    first.take_kl(np.zeros(20))
+    for other, kl in zip(others, ([0.0625, 0.125, 0.1875, -1e-8], []), strict=True):
+        other.take_kl(np.array(kl))
     chart = draw(DivergenceChart)
-    assert "choose Same text beside the prompt" in chart.problem
-    assert "each side wrote its own" in chart.problem
+    assert chart.problem == ""
+    # A side that has read another prompt has no line.
+    assert chart.drawn_values == ((0.0625, 0.125, 0.1875, 0),)
+    assert chart.hint() == "Mean KL to A, nats: B 0.0938 up to token 3"
+    assert chart.grid() == (4, 1)
+    assert chart.selected_outline(Place(1, 3, None)) is not None
+    assert chart.selected_outline(Place(1, 4, None)) is None
+    assert chart.plot.getPlotItem().vb.viewRange()[0] == pytest.approx([-0.5, 15.5], abs=0.5)
 
 
 @pytest.mark.parametrize(("rules", "until"), [((None,), None), ((None, BH), 1)])

@@ -125,10 +125,9 @@ def test_what_is_not_kept_is_greyed_and_says_why(desk: Desk) -> None:
     desk.start()
     desk.say(WORDS[:3])
     line, surface = desk.page.differences, desk.theme.colors.surface
-    for name in ("surprise", "rank", "kl"):
+    for name in ("surprise", "rank"):
         assert not entry(desk, name).isEnabled()
     assert "was not kept" in entry(desk, "rank").toolTip()
-    assert "same text" in entry(desk, "kl").toolTip()
     assert entry(desk, "experts").isEnabled()
     # It may have been chosen before.
     desk.page.tinting.choose("surprise")
@@ -150,18 +149,6 @@ def test_before_anything_is_written_every_tint_can_be_chosen(desk: Desk) -> None
     assert desk.second.text.tint_of(1) == RANK.scale(RunModel("B")).tint(
         10, desk.theme.colors.surface
     )
-
-
-def test_kl_is_offered_where_a_run_has_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.start()
-    say(desk)
-    desk.page.tinting.choose("kl")
-    surface = desk.theme.colors.surface
-    assert desk.second.text.tint_of(1) == surface
-    monkeypatch.setattr(RunModel, "kl", np.array([0.0, 0.3, 0.5]))
-    assert entry(desk, "kl").isEnabled()
-    desk.page.answers.refresh()
-    assert desk.second.text.tint_of(1) == KL.scale(RunModel("B")).tint(0.3, surface)
 
 
 def test_the_choice_is_in_the_view_menu_and_remembered(

@@ -30,6 +30,7 @@ from bh_studio.ui.charts.slot.number_table import NumberModel, new_table
 from bh_studio.ui.charts.slot.side_key import SideKey
 from bh_studio.ui.charts.token_map import TokenMap
 from bh_studio.ui.state.inspection.null_fits import NullFits
+from bh_studio.ui.state.reading.written_kl import WrittenKl
 from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.selection import Selection
 from bh_studio.ui.widgets.elided_controls import ElidedComboBox
@@ -59,6 +60,7 @@ class ChartSlot(QFrame):
         self,
         sides: RunSides,
         nulls: NullFits,
+        written_kl: WrittenKl,
         selection: Selection,
         theme: Theme,
         first: type[Chart],
@@ -66,7 +68,8 @@ class ChartSlot(QFrame):
     ) -> None:
         super().__init__(parent)
         self.setProperty("role", "card")
-        self._sides, self._nulls, self._selection, self._theme = sides, nulls, selection, theme
+        self._sides, self._nulls, self._written_kl = sides, nulls, written_kl
+        self._selection, self._theme = selection, theme
         self._shown = Shown()
         self._is_owed = True
         self._built: dict[type[Chart], Chart] = {}
@@ -94,7 +97,7 @@ class ChartSlot(QFrame):
             return
         self._is_owed = False
         if not self.freeze.isChecked():
-            self._shown = Shown.of(self._sides, self._nulls)
+            self._shown = Shown.of(self._sides, self._nulls, self._written_kl)
         self._show()
 
     @property

@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from PySide6.QtGui import QColor
 
+from bh_studio.ui.state.reading.obstacle import Obstacle
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.tints.quiet_scale import QuietScale
-
-
-class Obstacle(NamedTuple):
-    """Why a tint cannot be shown. words: a few. sentence: what can be done about it, too."""
-
-    words: str
-    sentence: str
 
 
 class TintScale(Protocol):
@@ -41,8 +35,8 @@ class Tint:
     """A subclass says what a value is and where it comes from.
 
     name: under which it is remembered. title: in the menu, with its key. unit: of its values.
-    meaning: of the colours, a sentence. obstacle: why a run may have no values of it; None if
-    every run has them.
+    meaning: of the colours, a sentence. obstacle: why a run may have no values of it, and never
+    will; None if every run has them or can.
     """
 
     name: ClassVar[str]
@@ -68,7 +62,7 @@ class Tint:
         raise NotImplementedError
 
     def obstacle_of(self, runs: Sequence[RunModel]) -> Obstacle | None:
-        """Why none of `runs` can be tinted so; None if one can, or nothing is written yet."""
+        """Why none of `runs` can ever be tinted so; None if one can, or nothing is written yet."""
         written = [run for run in runs if run.token_count]
         return self.obstacle if written and not any(map(self.is_known, written)) else None
 
@@ -183,12 +177,8 @@ class Divergence(Tint):
     name, title, unit = "kl", "&KL to side A", "nats"
     meaning = (
         "KL(A || side) of the probabilities of a token, in nats: 0 where the side says what side A "
-        "says. Equal steps of colour are equal ratios."
-    )
-    obstacle = Obstacle(
-        "only where all read one text",
-        "The sides wrote texts of their own. Their probabilities can be compared only where all "
-        "sides read the same text.",
+        "says. Of answers up to the first token that is not A's: behind it the sides have not read "
+        "the same. Equal steps of colour are equal ratios."
     )
     _SCALE = QuietScale(0.001, 1.0, (0.001, 0.01, 0.1, 1), is_log=True)
 
@@ -206,14 +196,23 @@ class Divergence(Tint):
         return self._SCALE
 
     def words(self, run: RunModel, token: int) -> str:
-        if run.kl is None or token >= len(run.kl):
+        if run.kl is None:
             return ""
+        if token >= len(run.kl):
+            return _behind_words(len(run.kl))
         # What is rounded in float32 may be a little below 0.
         return f"KL to side A: {max(float(run.kl[token]), 0.0):.4f} nats"
 
 
 EXPERTS, KL = Experts(), Divergence()
 TINTS: tuple[Tint, ...] = (EXPERTS, Surprise(), Rank(), KL)
+
+
+def _behind_words(tokens: int) -> str:
+    """Why there is no KL of a token behind the first `tokens`."""
+    if not tokens:
+        return "No KL to side A: it has read another prompt."
+    return f"No KL to side A behind token {tokens - 1}: the sides have not read the same there."
 
 
 def _plain(run: RunModel, start: int) -> np.ndarray:

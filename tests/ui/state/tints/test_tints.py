@@ -82,7 +82,7 @@ def test_the_model_s_own_routing_is_left_plain() -> None:
     assert EXPERTS.values(counted).tolist() == [3, 8]
 
 
-@pytest.mark.parametrize("tint", [SURPRISE, RANK, KL], ids=lambda tint: tint.name)
+@pytest.mark.parametrize("tint", [SURPRISE, RANK], ids=lambda tint: tint.name)
 def test_what_was_not_kept_has_no_colour(tint: Tint) -> None:
     run = run_of(RuleParameters(), keeps=False)
     assert not tint.is_known(run)
@@ -101,20 +101,36 @@ def test_one_side_that_has_values_is_enough() -> None:
     assert SURPRISE.colors(unknown, 0, LIGHT.surface) == [LIGHT.surface] * 2
 
 
-def test_kl_is_shown_where_sides_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kl_is_shown_where_sides_read_the_same() -> None:
     run = run_of(RuleParameters())
     assert run.kl is None
-    monkeypatch.setattr(RunModel, "kl", np.array([0.0, 0.2]))
-    assert KL.obstacle_of([run]) is None
+    assert KL.colors(run, 0, LIGHT.surface) == [LIGHT.surface] * 2
+    assert KL.words(run, 0) == ""
+    run.take_kl(np.array([0.0, 0.2]))
     assert KL.values(run).tolist() == [0.0, 0.2]
     plain, tinted = KL.colors(run, 0, LIGHT.surface)
     assert plain == LIGHT.surface
     assert tinted == KL.scale(run).tint(0.2, LIGHT.surface) != LIGHT.surface
     assert KL.words(run, 1) == "KL to side A: 0.2000 nats"
-    # Behind what was compared there is nothing to say.
-    monkeypatch.setattr(RunModel, "kl", np.array([0.2]))
+    # Behind what was compared it says that it was not.
+    run.take_kl(np.array([0.2]))
     assert KL.colors(run, 1, LIGHT.surface) == [LIGHT.surface]
-    assert KL.words(run, 1) == ""
+    assert "behind token 0: the sides have not read the same" in KL.words(run, 1)
+    run.take_kl(np.zeros(0))
+    assert KL.words(run, 0) == "No KL to side A: it has read another prompt."
+
+
+def test_another_answer_has_no_kl_of_the_one_before() -> None:
+    run = run_of(RuleParameters())
+    run.take_kl(np.array([0.0, 0.2]))
+    assert run.about is not None
+    run.begin(run.about)
+    assert run.kl is None
+    run = run_of(RuleParameters())
+    run.take_kl(np.array([0.0, 0.2]))
+    assert run.record is not None
+    run.replace(run.record)
+    assert run.kl is None
 
 
 @pytest.mark.parametrize(
