@@ -23,7 +23,7 @@ from tests.fake_engine import MODEL
 from tests.ui.conftest import Desk
 
 BH, CUT, OTHER = RuleParameters(), parse_rule("cut:0.04"), parse_rule("top-k:3")
-READING = "No tint yet: the answers are being read"
+READING = "No tint yet: the answers are read again"
 
 
 def asked(desk: Desk) -> list[MeasureKl]:
@@ -154,7 +154,7 @@ def test_what_is_chosen_before_is_measured_when_the_run_has_ended(desk: Desk) ->
     line = desk.page.differences
     assert entry(desk).isEnabled()
     assert "When the run has ended" in entry(desk).toolTip()
-    assert line.tint_problem.text() == "No tint yet: the run has not ended"
+    assert line.tint_problem.text() == "No tint yet: the run goes on"
     assert asked(desk) == []
     desk.engine.finish()
     turn(desk)
@@ -289,7 +289,7 @@ def test_without_its_model_it_is_greyed_until_that_is_there(desk: Desk) -> None:
     desk.engine.unload()
     desk.page.tinting.choose("kl")
     words = (
-        "the model of the run is not loaded. KL to A is measured with the model of the run: load "
+        "its model is not loaded. KL to A is measured with the model of the run: load "
         "olmoe-nano in float32."
     )
     assert obstacle_of(desk) == words
@@ -318,7 +318,7 @@ def test_a_null_of_its_own_is_needed_by_a_rule_that_tests(desk: Desk) -> None:
     session = answer(desk, [" a", " b"], [" a", " x"])
     other = dataclasses.replace(MODEL, null_sha256="1" * 64)
     show(desk, dataclasses.replace(session, model=other))
-    assert obstacle_of(desk).startswith("the null of the run is not loaded. The rules of this run")
+    assert obstacle_of(desk).startswith("its null is not loaded. The rules of this run")
     show(desk, dataclasses.replace(session, model=other, sides=(None, CUT)))
     turn(desk)
     assert [question.sides for question in asked(desk)] == [(None, CUT)]
@@ -334,7 +334,7 @@ def test_sides_of_different_turns_cannot_be_compared(desk: Desk) -> None:
         prompt_raw_counts=np.full((3, 16), 5, np.uint8),
     )
     show(desk, dataclasses.replace(session, records=(first, longer)))
-    assert obstacle_of(desk).startswith("the sides have read different turns. Each side has read")
+    assert obstacle_of(desk).startswith("different earlier turns. Each side has read")
     # Those that have read the same are compared all the same.
     three = dataclasses.replace(session, sides=(None, BH, CUT), records=(first, longer, other))
     show(desk, three)
@@ -355,7 +355,7 @@ def test_a_failure_is_said_and_tried_again_with_the_next_model(desk: Desk) -> No
     desk.engine.fail("These answers have a token that the loaded model lacks.")
     turn(desk)
     problem = desk.page.differences.tint_problem
-    assert problem.text() == "No tint: the answers could not be read"
+    assert problem.text() == "No tint: could not be read"
     assert "a token that the loaded model lacks. Close other programs." in problem.toolTip()
     assert not entry(desk).isEnabled()
     # It is said where it was looked for, and not above everything else.

@@ -19,12 +19,12 @@ from bh_studio.ui.state.session_model import SessionModel
 
 _NO_OTHER = Obstacle("no other side", "No other side has answered to compare with A.")
 _OTHER_TURNS = Obstacle(
-    "the sides have read different turns",
+    "different earlier turns",
     "Each side has read earlier answers of its own, so what they predict cannot be compared. It "
     "can in the first turn of a conversation.",
 )
 _GOES_ON = Obstacle(
-    "the run has not ended",
+    "the run goes on",
     "When the run has ended, the shared beginning of the answers is read again, and KL to A is "
     "known there.",
     passes=True,
@@ -33,12 +33,12 @@ _LOADS = Obstacle(
     "a model is loading", "KL to A is measured with the model of the run, once it is there.", True
 )
 _OTHER_NULL = Obstacle(
-    "the null of the run is not loaded",
+    "its null is not loaded",
     "The rules of this run compared with another null than that of the loaded model. Load it with "
     "the calibration that the run had.",
 )
 _READING = Obstacle(
-    "the answers are being read",
+    "the answers are read again",
     "All sides are reading the shared beginning of the answers again; then KL to A is known there.",
     passes=True,
 )
@@ -109,7 +109,7 @@ class WrittenKl(QObject):
         loaded = engine.model if engine.state is EngineState.READY else None
         if loaded is None or loaded.fingerprint != model.fingerprint:
             return Obstacle(
-                "the model of the run is not loaded",
+                "its model is not loaded",
                 f"KL to A is measured with the model of the run: load {model.name} in "
                 f"{model.dtype}.",
             )
@@ -142,7 +142,7 @@ class WrittenKl(QObject):
             case Failed():
                 self._asked = None
                 sentence = f"{event.message} {event.advice}".strip()
-                self._failure = Obstacle("the answers could not be read", sentence)
+                self._failure = Obstacle("could not be read", sentence)
                 self.changed.emit()
             case JobCancelled():
                 self._asked = None
