@@ -215,6 +215,8 @@ def test_a_run_that_is_refused_lets_it_be_asked_for_again(desk: Desk) -> None:
     look(desk)
     job = desk.engine.job_of(MeasureKl)
     desk.page.start()
+    # The run need not wait until it is accepted.
+    assert job in desk.engine.cancelled
     behind = desk.engine.job_of(Comparison)
     desk.engine.report(Waiting(job), behind)
     assert desk.page.obstacle() == "The run begins when the answers before have been read."
