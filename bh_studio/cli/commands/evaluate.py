@@ -88,6 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="windows read together (as many as make 4,096 tokens); sums are rounded accordingly",
     )
     parser.add_argument(
+        "--temperatures",
+        action="store_true",
+        help="also judge each contender with its vocabulary logits divided by the number that "
+        "suits it best on the other windows, so that flatter predictions alone gain nothing",
+    )
+    parser.add_argument(
         "--out",
         type=output_file(ENDINGS),
         metavar="FILE",
@@ -117,6 +123,7 @@ def _definition(arguments: argparse.Namespace) -> Evaluation:
             stride=arguments.stride,
             tokens=arguments.tokens,
             batch=arguments.batch,
+            with_temperatures=arguments.temperatures,
         )
     except ValueError as error:
         raise CommandError(str(error), EXIT_USAGE) from error

@@ -37,7 +37,8 @@ def table(evaluation: EvaluationResult) -> str:
             decided(contender.parameters, scores.share_lowered.value),
         )
         rows.append(cells)
-    lines = [*aligned(rows, left=1), *_against_controls(evaluation)]
+    lines = [*aligned(rows, left=1), *_at_own_temperatures(evaluation)]
+    lines += _against_controls(evaluation)
     return "\n".join([*lines, "", *_notes(evaluation)])
 
 
@@ -46,15 +47,43 @@ def csv_text(evaluation: EvaluationResult) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     names = [f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high")]
-    writer.writerow(["label", "control", *names, "std_experts", "expert_rows", "perplexity"])
-    for contender, scores in zip(evaluation.contenders, evaluation.scores(), strict=True):
+    others = ["std_experts", "expert_rows", "perplexity"]
+    if (found := evaluation.scores())[0].scaled_increase is not None:
+        names += [f"scaled_increase{end}" for end in ("", "_low", "_high")]
+        others.append("temperature")
+    writer.writerow(["label", "control", *names, *others])
+    for contender, scores in zip(evaluation.contenders, found, strict=True):
         # Empty where there is no interval.
         estimates = [
             value for name in _ESTIMATES for value in getattr(scores, name).to_dict().values()
         ]
-        others = (scores.std_experts, scores.expert_rows, scores.perplexity)
-        writer.writerow([contender.label, contender.control or "", *estimates, *others])
+        if scores.scaled_increase is not None:
+            estimates += scores.scaled_increase.to_dict().values()
+        values = [getattr(scores, name) for name in others]
+        writer.writerow([contender.label, contender.control or "", *estimates, *values])
     return text.getvalue()
+
+
+def _at_own_temperatures(evaluation: EvaluationResult) -> Iterator[str]:
+    """What each contender costs once each has the temperature that suits it."""
+    rows = [
+        (
+            contender.label,
+            f"{scores.temperature:.2f}",
+            f"{scores.scaled_perplexity_change.value:+.2%}",
+            interval(scores.scaled_perplexity_change, "+.2%"),
+        )
+        for contender, scores in zip(evaluation.contenders, evaluation.scores(), strict=True)
+        if scores.temperature is not None and scores.scaled_perplexity_change is not None
+    ]
+    if rows:
+        yield ""
+        yield "With the vocabulary logits divided by the number that suits each best on the other"
+        yield "windows, so that flatter predictions alone gain nothing:"
+        yield from aligned([("", "divided by", "change", "95 % interval"), *rows], left=1)
+    elif any(sums.scaled is not None for sums in evaluation.sums):
+        yield ""
+        yield "No temperatures: each is fitted on other windows, and there is but one."
 
 
 def _against_controls(evaluation: EvaluationResult) -> Iterator[str]:

@@ -163,6 +163,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag="evaluation", ta
     window, so that each sees at least window - stride before it; None: half. tokens: about how many
     to score, in windows spread evenly over the texts; None: all. batch: windows that are read
     together, which rounds sums in its own way; None: as many as make 4,096 tokens.
+    with_temperatures: judge each contender with a temperature of its own too.
 
     Raises ValueError for values outside their ranges.
     """
@@ -174,6 +175,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag="evaluation", ta
     stride: int | None = None
     tokens: int | None = None
     batch: int | None = None
+    with_temperatures: bool = False
 
     def __post_init__(self) -> None:
         for name in ("window", "stride", "tokens", "batch"):
@@ -199,6 +201,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, tag="evaluation", ta
             "stride": self.stride,
             "tokens": self.tokens,
             "batch": self.batch,
+            # Left out where it is off: results begun before there was such a thing go on.
+            **({"with_temperatures": True} if self.with_temperatures else {}),
         }
 
 

@@ -18,6 +18,7 @@ from bh_studio.engine.architectures import MOST_EXPERTS
 from bh_studio.engine.files.lists import counted_array, finite_array
 from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.estimates import LEVEL, RESAMPLES, Estimate, PairedBootstrap, on_front
+from bh_studio.engine.records.temperature_scaling import TEMPERATURES, ScaledNats, scaled_nats
 from bh_studio.engine.records.terms import ModelInfo
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule
@@ -73,12 +74,14 @@ class WindowSums:
         selected nothing; was raised to more (min_k, on_empty); was lowered to max_k.
     rows_read: tokens times layers that ran, scored or not. expert_rows: rows that meanwhile went
         through experts, see expert_rows.
+    scaled: (window, temperature) float64, nats at TEMPERATURES; None if not asked for.
     """
 
     quality: np.ndarray
     counts: np.ndarray
     rows_read: int
     expert_rows: int
+    scaled: np.ndarray | None = None
 
     @property
     def nats(self) -> np.ndarray:
@@ -90,6 +93,10 @@ class WindowSums:
         many layers."""
         shapes = ((len(tokens), 3), (len(tokens), 5, layers))
         if (self.quality.shape, self.counts.shape) != shapes or self.rows_read < 1:
+            return False
+        if self.scaled is not None and (
+            self.scaled.shape != (len(tokens), len(TEMPERATURES)) or (self.scaled < 0).any()
+        ):
             return False
         nats, kl, agreements = self.quality.T
         of_token = np.array([MOST_EXPERTS, MOST_EXPERTS**2, 1, 1, 1])
@@ -105,11 +112,13 @@ class WindowSums:
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """The windows of all `parts`, in order."""
+        scaled = [part.scaled for part in parts if part.scaled is not None]
         return cls(
             np.concatenate([part.quality for part in parts]),
             np.concatenate([part.counts for part in parts]),
             sum(part.rows_read for part in parts),
             sum(part.expert_rows for part in parts),
+            np.concatenate(scaled) if len(scaled) == len(parts) else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -119,6 +128,7 @@ class WindowSums:
             "counts": self.counts.tolist(),
             "rows_read": self.rows_read,
             "expert_rows": self.expert_rows,
+            **({} if self.scaled is None else {"scaled": self.scaled.tolist()}),
         }
 
     @classmethod
@@ -130,7 +140,8 @@ class WindowSums:
         if not 0 <= expert_rows <= MOST_EXPERTS * rows_read <= _MOST_ROWS:
             raise ValueError(f"expert_rows is {expert_rows} of {rows_read} rows.")
         quality, counts = finite_array(values["quality"], 2), finite_array(values["counts"], 3)
-        return cls(quality, counts, rows_read, expert_rows)
+        scaled = finite_array(values["scaled"], 2) if "scaled" in values else None
+        return cls(quality, counts, rows_read, expert_rows, scaled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +151,9 @@ class Scores:
     nats: a token. nats_increase: against the baseline, paired. kl: nats a token. agreement: share
     of tokens. mean_experts: over token-layer pairs. std_experts: over the same, divisor N.
     share_empty, share_raised, share_lowered: of the pairs. expert_rows: a token and layer that was
-    read, counted in the experts.
+    read, counted in the experts. temperature: of its vocabulary logits, the one that suits them
+    best. scaled_increase: as nats_increase, once this and the baseline have each their own, see
+    temperature_scaling. None where they were not asked for or there is one window.
     """
 
     nats: Estimate
@@ -154,6 +167,8 @@ class Scores:
     share_raised: Estimate
     share_lowered: Estimate
     expert_rows: float
+    temperature: float | None = None
+    scaled_increase: Estimate | None = None
 
     @property
     def perplexity(self) -> float:
@@ -162,19 +177,27 @@ class Scores:
     @property
     def perplexity_change(self) -> Estimate:
         """Relative change of perplexity against the baseline: 0.01 is 1 % more."""
-        return Estimate(*(math.expm1(value) for value in self.nats_increase))
+        return _relative(self.nats_increase)
+
+    @property
+    def scaled_perplexity_change(self) -> Estimate | None:
+        """The same, once each has its own temperature."""
+        return None if self.scaled_increase is None else _relative(self.scaled_increase)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name, estimates as value, low and high."""
         fields = {
             name: value.to_dict() if isinstance(value, Estimate) else value
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
+            if value is not None
         }
+        scaled = self.scaled_perplexity_change
         return {
             **fields,
             "per_layer_experts": list(self.per_layer_experts),
             "perplexity": self.perplexity,
             "perplexity_change": self.perplexity_change.to_dict(),
+            **({} if scaled is None else {"scaled_perplexity_change": scaled.to_dict()}),
         }
 
     @classmethod
@@ -183,11 +206,28 @@ class Scores:
         by_layer = values["per_layer_experts"]
         found: dict[str, Any] = {
             "per_layer_experts": convert(tuple[float, ...], by_layer, "per_layer_experts"),
-            **{name: convert(float, values[name], name) for name in ("std_experts", "expert_rows")},
+            **{
+                name: convert(float, values[name], name)
+                for name in ("std_experts", "expert_rows", "temperature")
+                if name in values or name not in _SCALED
+            },
         }
-        estimates = [name for name in cls.__slots__ if name not in found]
+        estimates = [
+            name
+            for name in cls.__slots__
+            if name not in found and (name in values or name not in _SCALED)
+        ]
         found |= {name: Estimate.from_dict(values[name]) for name in estimates}
         return cls(**found)
+
+
+# What is there only if it was asked for.
+_SCALED = ("temperature", "scaled_increase")
+
+
+def _relative(nats_increase: Estimate) -> Estimate:
+    """A change of perplexity: 0.01 is 1 % more."""
+    return Estimate(*(math.expm1(value) for value in nats_increase))
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +335,7 @@ class EvaluationResult:
         experts, _, empty, raised, lowered = (
             bootstrap.mean(of_kind) for of_kind in sums.counts.mean(2).T
         )
+        scaled, baseline = _scaled(sums), _scaled(self.sums[0])
         return Scores(
             nats=bootstrap.mean(nats),
             nats_increase=bootstrap.mean(nats - self.sums[0].nats),
@@ -307,6 +348,10 @@ class EvaluationResult:
             share_raised=raised,
             share_lowered=lowered,
             expert_rows=sums.expert_rows / sums.rows_read,
+            temperature=scaled and scaled.temperature,
+            scaled_increase=(
+                bootstrap.mean(scaled.nats - baseline.nats) if scaled and baseline else None
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -345,6 +390,12 @@ class EvaluationResult:
             "window_tokens": self.tokens.tolist(),
             "environment": self.environment,
         }
+
+
+def _scaled(sums: WindowSums) -> ScaledNats | None:
+    if sums.scaled is None or len(sums.scaled) < 2:
+        return None
+    return scaled_nats(sums.scaled)
 
 
 @dataclass(frozen=True, slots=True)

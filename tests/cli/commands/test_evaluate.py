@@ -96,6 +96,28 @@ def test_csv_has_a_row_a_contender(checkpoint: str, texts: Path, tmp_path: Path)
     assert float(rows[1]["nats_low"]) <= float(rows[1]["nats"]) <= float(rows[1]["nats_high"])
 
 
+def test_temperatures_are_asked_for_and_told(
+    checkpoint: str, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "e.csv"
+    arguments = (str(texts), "--rule", "top-k:2", "--temperatures")
+    assert evaluate(checkpoint, *arguments, "--out", str(saved)) == 0
+    out = capsys.readouterr().out
+    _, told = out.split("flatter predictions alone gain nothing:\n")
+    assert [line.split()[0] for line in told.splitlines()[1:3]] == ["baseline", "top-k:2"]
+    assert all(len(line) <= 110 for line in out.splitlines())
+    with saved.open(newline="") as file:
+        own, rule = csv.DictReader(file)
+    assert [float(own[f"scaled_increase{end}"]) for end in ("", "_low", "_high")] == [0, 0, 0]
+    low, value, high = (float(rule[f"scaled_increase{end}"]) for end in ("_low", "", "_high"))
+    assert low <= value <= high
+    assert float(rule["temperature"]) > 0
+
+    (tmp_path / "short.txt").write_text("Once upon a time there was a king.")
+    assert evaluate(checkpoint, str(tmp_path / "short.txt"), "--temperatures") == 0
+    assert "each is fitted on other windows, and there is but one." in capsys.readouterr().out
+
+
 def test_a_saved_calibration_gives_the_nulls(
     checkpoint: str, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ from bh_studio.engine.moe.integration import RoutingIntegration
 from bh_studio.engine.protocol.events import Notice, UnitEvent
 from bh_studio.engine.protocol.experiments import Evaluation
 from bh_studio.engine.records.evaluation import Contender, Control, EvaluationResult, WindowSums
+from bh_studio.engine.records.temperature_scaling import TEMPERATURES
 from bh_studio.engine.routing.selection import RoutingRule, RuleFactory
 from bh_studio.engine.rules.parameters import RuleName, RuleParameters
 
@@ -97,7 +98,8 @@ class EvaluationLaboratory:
     ) -> Generator[UnitEvent | Stepped, None, BatchRow]:
         """Have every contender of the stage read one batch."""
         work: _Work = unit.work
-        reader = Reader(self._loaded, self._documents, work.windows)
+        temperatures = TEMPERATURES if self._definition.with_temperatures else None
+        reader = Reader(self._loaded, self._documents, work.windows, temperatures)
         sums = []
         for contender in work.contenders:
             if cancel.is_cancelled:
@@ -171,6 +173,7 @@ class EvaluationLaboratory:
             isinstance(row, BatchRow)
             and len(row.sums) == contenders
             and all(sums.fits(tokens, layers) for sums in row.sums)
+            and all((s.scaled is not None) == self._definition.with_temperatures for s in row.sums)
         )
 
     def _key(self, stage: str, numbers: Sequence[int]) -> str:

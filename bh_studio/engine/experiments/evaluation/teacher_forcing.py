@@ -22,6 +22,9 @@ from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import WindowSums
 from bh_studio.engine.rules.parameters import RouterShape
 
+# Rows of the vocabulary that are looked at together: a copy of all would double the memory.
+_ROWS = 512
+
 
 def encode(loaded: LoadedModel, texts: Sequence[Text]) -> list[Tensor]:
     """Token ids of each text, (token,) int64."""
@@ -60,6 +63,17 @@ def judged(log_p: Tensor, baseline: Tensor, targets: Tensor) -> np.ndarray:
     return values.numpy()
 
 
+def nats_at(temperatures: np.ndarray, log_p: Tensor, targets: Tensor) -> np.ndarray:
+    """-ln p of each true token once the vocabulary logits are divided by each of `temperatures`:
+    (temperature, position) float64. log_p and targets as for `judged`."""
+    parts = []
+    for rows, true in zip(log_p.split(_ROWS), targets.split(_ROWS), strict=True):
+        of_true = rows.gather(-1, true[:, None]).squeeze(-1)
+        at_each = [(rows / t).logsumexp(-1) - of_true / t for t in temperatures.tolist()]
+        parts.append(torch.stack(at_each))
+    return torch.cat(parts, 1).cpu().double().numpy()
+
+
 def pass_counts(
     integration: RoutingIntegration | None, rows: int, shape: RouterShape
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -77,11 +91,16 @@ class Reader:
     """One batch of windows, read by one contender after the other.
 
     documents: token ids, (token,) each. found: windows of them, with the same number of inputs;
-    the scored positions of each are its last ones.
+    the scored positions of each are its last ones. temperatures: of the vocabulary logits, to score
+    the true tokens at too.
     """
 
     def __init__(
-        self, loaded: LoadedModel, documents: Sequence[Tensor], found: Sequence[Window]
+        self,
+        loaded: LoadedModel,
+        documents: Sequence[Tensor],
+        found: Sequence[Window],
+        temperatures: np.ndarray | None = None,
     ) -> None:
         inputs = torch.stack([documents[w.document][w.start : w.end] for w in found])
         targets = [documents[w.document][w.first + 1 : w.end + 1] for w in found]
@@ -90,6 +109,7 @@ class Reader:
         self._inputs = inputs.to(loaded.model.device)
         self._sizes = [len(of_window) for of_window in targets]
         self._targets = torch.cat(targets).to(loaded.model.device)
+        self._temperatures = temperatures
         self._baseline: Tensor | None = None
 
     @torch.inference_mode()
@@ -105,6 +125,7 @@ class Reader:
             counts=np.stack([_count_sums(*pair) for pair in self._counts(integration)]),
             rows_read=self._inputs.numel() * self._shape.layers,
             expert_rows=sum(counter.rows),
+            scaled=self._scaled(log_p),
         )
 
     def _log_probabilities(self) -> Tensor:
@@ -117,6 +138,14 @@ class Reader:
         """nats, KL and agreement of each scored token, (3, token) for each window."""
         values = judged(log_p, baseline, self._targets)
         return np.split(values, np.cumsum(self._sizes)[:-1], axis=1)
+
+    def _scaled(self, log_p: Tensor) -> np.ndarray | None:
+        """Nats of each window at each temperature, (window, temperature)."""
+        if self._temperatures is None:
+            return None
+        nats = nats_at(self._temperatures, log_p, self._targets)
+        parts = np.split(nats, np.cumsum(self._sizes)[:-1], axis=1)
+        return np.stack([of_window.sum(1) for of_window in parts])
 
     def _counts(
         self, integration: RoutingIntegration | None

@@ -22,6 +22,7 @@ from bh_studio.engine.protocol.events import Finished, Progress
 from bh_studio.engine.protocol.experiments import Evaluation
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import Control, EvaluationResult, Scores
+from bh_studio.engine.records.temperature_scaling import TEMPERATURES
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import parse_rule
 from tests.engine.experiments.running import Rows, result_of, rows_of
@@ -306,3 +307,35 @@ def test_the_null_of_another_model_is_refused(
     other = make_recording(tiny_model(seed=3), tokenizer, calibration_text()[:2000])
     with pytest.raises(ValueError, match="another model"):
         run(dataclasses.replace(loaded, recording=other), BH)
+
+
+def test_temperatures_divide_the_logits(loaded: LoadedModel) -> None:
+    definition = Evaluation(texts=(TEXT, NOTE), rules=(BH,), stride=CONTEXT, with_temperatures=True)
+    evaluation = result_of(loaded, definition)
+    expected = np.zeros(len(TEMPERATURES))
+    for text in (TEXT, NOTE):
+        ids = torch.tensor(loaded.tokenizer(text.content).input_ids)
+        for _, start, end, first in windows([len(ids)], CONTEXT, CONTEXT):
+            with torch.inference_mode():
+                logits = loaded.model(ids[None, start:end]).logits[0, first - start :]
+            expected += [
+                float(
+                    torch.nn.functional.cross_entropy(
+                        logits / temperature, ids[first + 1 : end + 1], reduction="sum"
+                    )
+                )
+                for temperature in TEMPERATURES
+            ]
+    baseline = evaluation.sums[0]
+    np.testing.assert_allclose(baseline.scaled.sum(0), expected, rtol=1e-5)
+    at_one = int(np.abs(TEMPERATURES - 1).argmin())
+    np.testing.assert_allclose(baseline.scaled[:, at_one], baseline.nats, rtol=1e-5)
+    own, of_rule = evaluation.scores()
+    assert own.scaled_increase == (0, 0, 0)
+    assert of_rule.temperature > 0
+
+    # The rows say all of it.
+    rows = rows_of(loaded, definition)
+    listed = [{"key": key, **row} for key, row in rows.items()]
+    again = EvaluationResult.from_json({**evaluation.to_json(), "rows": listed})
+    assert again.scores() == evaluation.scores()
