@@ -14,10 +14,11 @@ calibrate made of other passages ("books").
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,33 +197,36 @@ class LevelSetter:
         self._documents = encode(loaded, texts)
         self._windows = thinned(windows([len(d) for d in self._documents], WINDOW, stride), tokens)
 
-    def at(self, loaded: LoadedModel, text: str, target: float) -> RuleParameters | None:
-        """The rule `text` at the level whose mean is nearest `target`; None if none is near."""
-        parameters, replay = parse_rule(text), Replay(loaded)
+    def at(
+        self, loaded: LoadedModel, rule_at: Callable[[float], RuleParameters], target: float
+    ) -> RuleParameters | None:
+        """The rule at the looseness whose mean is nearest `target`; None if none is near."""
+        replay = Replay(loaded)
         try:
             found = answered(
-                lambda x: self._mean(loaded, loosened(parameters, x)),
-                lambda x: float(replay.means(loosened(parameters, x)).mean()),
+                lambda x: float(self.means(loaded, rule_at(x)).mean()),
+                lambda x: float(replay.means(rule_at(x)).mean()),
                 target,
             )
         except EngineError as error:
-            print(f"{text} at {target:g}: {error}", flush=True)
+            print(f"{format_rule(rule_at(0.0))} at {target:g}: {error}", flush=True)
             return None
-        return loosened(parameters, found.looseness)
+        return rule_at(found.looseness)
 
     @torch.inference_mode()
-    def _mean(self, loaded: LoadedModel, parameters: RuleParameters) -> float:
-        """Mean experts over the scored tokens."""
+    def means(self, loaded: LoadedModel, parameters: RuleParameters) -> np.ndarray:
+        """Mean experts of each layer over the scored tokens, (layer,)."""
         integration = RoutingIntegration(loaded.model, parameters, recording=loaded.recording)
-        total = scored = 0
+        total, scored = np.zeros(loaded.shape.layers), 0
         for batch in batches(self._windows, 32 if loaded.model.device.type == "cuda" else 1):
             inputs = torch.stack([self._documents[w.document][w.start : w.end] for w in batch])
             with integration:
                 loaded.model.base_model(inputs.to(loaded.model.device), use_cache=False)
             counts = integration.last_counts()[0].reshape(*inputs.shape, -1)
-            total += sum(int(c[-w.scored :].sum()) for c, w in zip(counts, batch, strict=True))
+            for of_window, window in zip(counts, batch, strict=True):
+                total += of_window[-window.scored :].sum(0, dtype=np.int64)
             scored += sum(w.scored for w in batch)
-        return total / (scored * loaded.shape.layers)
+        return total / scored
 
 
 def read_folder(folder: Path) -> list[Text]:
@@ -258,7 +262,11 @@ def main() -> None:
     def at_targets(
         model: LoadedModel, name: str, texts: Sequence[str], with_controls: bool = False
     ) -> None:
-        pairs = [(setter.at(model, text, target), target) for text in texts for target in TARGETS]
+        pairs = [
+            (setter.at(model, functools.partial(loosened, parse_rule(text)), target), target)
+            for text in texts
+            for target in TARGETS
+        ]
         found = [(rule, target) for rule, target in pairs if rule is not None]
         rules, targets = [rule for rule, _ in found], [target for _, target in found]
         measurement.add(model, name, rules, targets, with_controls)
