@@ -213,9 +213,9 @@ def test_all_sides_show_the_same_tokens_with_their_own_numbers(desk: Desk) -> No
 def test_panels_say_what_was_read_and_how_well(desk: Desk) -> None:
     read_text(desk)
     first, second = desk.first.numbers.text(), desk.second.numbers.text()
-    assert first == "7 read · ppl 1.649 · KL 0.0000 · 8.00 experts"
+    assert first == "7 read · perplexity 1.649 · KL 0.0000 · 8.00 experts"
     assert second == (
-        "7 read · ppl 1.868 · KL 0.2500 · 7.00 experts · min_k decided 0.0 %, max_k 42.9 %"
+        "7 read · perplexity 1.868 · KL 0.2500 · 7.00 experts · min_k decided 0.0 %, max_k 42.9 %"
     )
     assert "Speed" not in desk.second.numbers.toolTip()
     assert desk.second.difference.isHidden()

@@ -79,7 +79,7 @@ def test_a_text_is_read_saved_as_the_terminal_does_and_too_long_a_one_refused(
     assert second.reading is not None
     perplexity = f"{second.reading.perplexity:.3f}"
     assert perplexity in table(result)
-    assert f"ppl {perplexity} " in page.answers.panels[1].numbers.text()
+    assert f"perplexity {perplexity} " in page.answers.panels[1].numbers.text()
 
     # The inspector finds the counts of the pass again, and what another level would do.
     window.actions_.inspector.setChecked(True)

@@ -12,7 +12,16 @@ from bh_studio.engine.records.estimates import Estimate
 from bh_studio.engine.records.evaluation import Control, EvaluationResult
 from bh_studio.engine.units import counted
 
-_TITLES = ("experts", "ppl", "change", "95 % interval", "KL x 1000", "agree", "min_k", "max_k")
+_TITLES = (
+    "experts",
+    "perplexity",
+    "change",
+    "95 % interval",
+    "KL x 1000",
+    "agree",
+    "min_k",
+    "max_k",
+)
 # Percentile intervals of a handful of blocks leave out more than 5 % of the cases.
 _FEW_WINDOWS = 20
 _ESTIMATES = (

@@ -14,16 +14,16 @@ from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.engine.rules import Mode, format_rule
 from bh_studio.engine.rules.sides import side_letter
 
-_TITLES = ("nats", "ppl", "KL to A", "experts", "min_k", "max_k")
+_TITLES = ("nats", "perplexity", "KL to A", "experts", "min_k", "max_k")
 _LONGEST_TITLE = 44
 _MOST_POSITIONS = 10
 _WIDTH = 100
 # Tokens before and after one, more than there is room for.
 _AROUND = 40
 _LEGEND = (
-    "nats: mean of -ln p of the token that stands there; ppl: e to the power of that. KL to A: "
-    "KL(A || side), mean nats a token. experts: over tokens and layers, while the token before is "
-    "read; min_k, max_k: share in which that limit, not the rule, decided."
+    "nats: mean of -ln p of the token that stands there; perplexity: e to the power of that. KL to "
+    "A: KL(A || side), mean nats a token. experts: over tokens and layers, while the token before "
+    "is read; min_k, max_k: share in which that limit, not the rule, decided."
 )
 _DIFFERENT = "Where KL to A is largest; tokens are counted from 0."
 _RANKS = "rank: place of the token by probability, from 1; equals share the best."

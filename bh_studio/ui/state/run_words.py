@@ -29,7 +29,7 @@ def _side_words(run: RunModel, parting: Parting) -> str:
         how = " counted" if run.is_counted_only else ""
         parts.append(f"{run.statistics.mean:.2f} experts a token and layer{how}")
     if run.reading is not None:
-        parts += [perplexity_words(run.reading, "perplexity"), kl_words(run.reading)]
+        parts += [perplexity_words(run.reading), kl_words(run.reading)]
     if parting.token is not None:
         parts.append(f"another token than A at {parting.token}")
     return f"{', '.join(parts)}."

@@ -36,7 +36,7 @@ def cost_meanings(first: str, side: str) -> list[str]:
 
 
 def _perplexity(first: SideReading, reading: SideReading) -> str:
-    words = perplexity_words(reading, "perplexity")
+    words = perplexity_words(reading)
     if reading.perplexity is None:
         return words
     change = math.expm1(reading.nats - first.nats)

@@ -6,12 +6,12 @@ from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.ui.state.run_model import RunModel
 
 
-def perplexity_words(reading: SideReading, name: str = "ppl") -> str:
-    """Its perplexity, under `name`; where that is more than a number can be, the nats a token."""
+def perplexity_words(reading: SideReading) -> str:
+    """Its perplexity; where that is more than a number can be, the nats a token."""
     perplexity = reading.perplexity
     if perplexity is None:
         return f"{reading.nats:.1f} nats a token"
-    return f"{name} {perplexity:.3f}"
+    return f"perplexity {perplexity:.3f}"
 
 
 def kl_words(reading: SideReading) -> str:
