@@ -496,7 +496,7 @@ def test_a_session_opens_at_its_beginning_and_stays_there(
     for size in ((1024, 640), (1600, 1000), (1280, 800)):
         other.window.resize(*size)
         assert is_at_start(), size
-    other.theme.enlarge_text()
+    other.theme.set_text_percent(110)
     assert is_at_start()
     monkeypatch.setattr(other.theme, "_system_colors", lambda: DARK)
     other.theme.follow_system()

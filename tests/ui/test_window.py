@@ -396,13 +396,42 @@ def test_text_size_is_changed_and_kept_in_bounds(desk: Desk) -> None:
     actions, theme = desk.window.actions_, desk.theme
     before = theme.point_size
     actions.enlarge.trigger()
+    QApplication.processEvents()
     assert theme.point_size > before
     assert desk.page.prompt.editor.font().pointSizeF() > before
     actions.reset_text.trigger()
+    QApplication.processEvents()
     assert theme.point_size == before
+    assert desk.page.prompt.editor.font().pointSizeF() < 1.2 * before
     for _ in range(50):
         actions.shrink.trigger()
     assert theme.text_percent == 70
+
+
+def test_steps_of_the_text_size_that_come_together_are_taken_at_once(desk: Desk) -> None:
+    actions, theme = desk.window.actions_, desk.theme
+    changes: list[int] = []
+    theme.changed.connect(lambda: changes.append(theme.text_percent))
+    for _ in range(4):
+        actions.enlarge.trigger()
+    actions.shrink.trigger()
+    assert changes == []
+    # What is remembered is what was asked for, on screen or not.
+    assert remember(desk.window).text_percent == 130
+    QApplication.processEvents()
+    assert changes == [130]
+    editor = desk.page.prompt.editor
+    large = editor.font().pointSizeF()
+    actions.enlarge.trigger()
+    actions.shrink.trigger()
+    QApplication.processEvents()
+    assert changes == [130]
+    actions.enlarge.trigger()
+    theme.set_text_percent(100)
+    assert changes == [130, 100]
+    assert editor.font().pointSizeF() < large
+    QApplication.processEvents()
+    assert changes == [130, 100]
 
 
 def test_light_and_dark_switch_while_running(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

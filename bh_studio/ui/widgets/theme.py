@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PySide6.QtCore import QObject, Qt, Signal, Slot
+from PySide6.QtCore import QObject, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import QColor, QFont, QPalette
 from PySide6.QtWidgets import QApplication, QWidget
 
@@ -86,13 +86,17 @@ class Theme(QObject):
         self._base_size = max(self._base_font.pointSizeF(), _BASE_POINT_SIZE)
         self.text_percent = _within_limits(text_percent)
         self.colors = self._system_colors()
+        # All widgets are measured and painted again: once for all steps that come together.
+        self._steps = QTimer(self)
+        self._steps.setSingleShot(True)
+        self._steps.timeout.connect(self._take_steps)
         app.setStyle("Fusion")
         app.styleHints().colorSchemeChanged.connect(self.follow_system)
         self._apply()
 
     @property
     def point_size(self) -> float:
-        """Size of ordinary text."""
+        """Size of ordinary text, steps included that are not on screen yet."""
         return self._base_size * self.text_percent / 100
 
     @contextmanager
@@ -121,23 +125,34 @@ class Theme(QObject):
 
     def set_text_percent(self, percent: int) -> None:
         """Scale all text; 100 is the system's size."""
-        percent = _within_limits(percent)
-        if percent != self.text_percent:
-            self.text_percent = percent
-            self._apply()
-            self.changed.emit()
+        self.text_percent = _within_limits(percent)
+        self._take_steps()
 
     @Slot()
     def enlarge_text(self) -> None:
-        self.set_text_percent(self.text_percent + _TEXT_STEP)
+        """Scale all text up by a step, from the next turn of the event loop on."""
+        self._step_to(self.text_percent + _TEXT_STEP)
 
     @Slot()
     def shrink_text(self) -> None:
-        self.set_text_percent(self.text_percent - _TEXT_STEP)
+        """Scale it down, likewise."""
+        self._step_to(self.text_percent - _TEXT_STEP)
 
     @Slot()
     def reset_text(self) -> None:
-        self.set_text_percent(100)
+        """Show it in the system's size, likewise."""
+        self._step_to(100)
+
+    def _step_to(self, percent: int) -> None:
+        self.text_percent = _within_limits(percent)
+        self._steps.start(0)
+
+    @Slot()
+    def _take_steps(self) -> None:
+        self._steps.stop()
+        if self.text_percent != self._applied_percent:
+            self._apply()
+            self.changed.emit()
 
     def _system_colors(self) -> Colors:
         scheme = self._forced
@@ -146,6 +161,7 @@ class Theme(QObject):
         return DARK if scheme is Qt.ColorScheme.Dark else LIGHT
 
     def _apply(self) -> None:
+        self._applied_percent = self.text_percent
         font = QFont(self._base_font)
         font.setPointSizeF(self.point_size)
         self._app.setFont(font)

@@ -187,7 +187,7 @@ def test_a_new_theme_keeps_the_marks(desk: Desk) -> None:
     desk.start("Once")
     desk.say([" tea", " tea"])
     find(desk, "tea")
-    desk.theme.enlarge_text()
+    desk.theme.set_text_percent(110)
     assert marked(desk, desk.first.text) == (["tea", "tea"], "tea")
 
 
