@@ -28,7 +28,7 @@ _STEPS = {
     Qt.Key.Key_Up: (0, 1),
     Qt.Key.Key_Down: (0, -1),
 }
-_CHOOSE = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space)
+_OPEN = (Qt.Key.Key_Return, Qt.Key.Key_Enter)
 
 Cell = tuple[int, int]  # column, row
 
@@ -40,11 +40,13 @@ class Chart(QWidget):
     draws one side at a time. first_side: the first it can draw. is_live: whether what is shown is
     of the run that all views look at; else nothing is selected here. pointer: what frames the cell
     that is pointed at. readout: the numbers of that cell, or a hint. told: `readout` is another
-    now. problem: why there is nothing to draw, a sentence; empty if there is. beside, column: where
-    a subclass puts what belongs beside the plot, and under it.
+    now. opened: a person has chosen a cell, and wants to know more of it. problem: why there is
+    nothing to draw, a sentence; empty if there is. beside, column: where a subclass puts what
+    belongs beside the plot, and under it.
     """
 
     told = Signal()
+    opened = Signal()
 
     title: ClassVar[str]
     meaning: ClassVar[str]
@@ -75,8 +77,8 @@ class Chart(QWidget):
         self.plot.setAccessibleName(self.title)
         self.plot.setAccessibleDescription(self.meaning)
         self.plot.setToolTip(
-            "Point at a cell to read it, or walk with the arrow keys; a click or Enter selects it "
-            "in all views."
+            "Point at a cell to read it, or walk with the arrow keys; a click or the space bar "
+            "selects it in all views, and Enter opens it in the inspector too."
         )
         item = self.plot.getPlotItem()
         item.hideButtons()
@@ -268,9 +270,11 @@ class Chart(QWidget):
     def _press(self, key: Qt.Key) -> bool:
         if self.problem:
             return False
-        if key in _CHOOSE and self._cell is not None:
+        if key in (*_OPEN, Qt.Key.Key_Space) and self._cell is not None:
             if self.is_live:
                 self.choose(*self._cell)
+                if key in _OPEN and self.selection.place is not None:
+                    self.opened.emit()
             return True
         step = _STEPS.get(key)
         if step is None:

@@ -29,10 +29,12 @@ _WINDOW_SIZE = (900, 600)
 
 class ChartRow(QObject):
     """slots: both, wherever they are. splitter: where they belong. stand_ins: what is there in
-    place of each that is elsewhere. failed: with what to tell. picked: another chart is in one."""
+    place of each that is elsewhere. failed: with what to tell. picked: another chart is in one.
+    opened: more is wanted of the cell that was chosen in one."""
 
     failed = Signal(object)
     picked = Signal()
+    opened = Signal()
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class ChartRow(QObject):
         self._windows = tuple(_ChartWindow(self._pages) for _ in self.slots)
         for slot, stand_in, window in zip(self.slots, self.stand_ins, self._windows, strict=True):
             slot.failed.connect(self.failed)
+            slot.opened.connect(self.opened)
             slot.picker.currentIndexChanged.connect(self.picked)
             slot.maximise.toggled.connect(partial(self._maximise, slot))
             slot.pop_out.toggled.connect(partial(self._pop_out, slot))

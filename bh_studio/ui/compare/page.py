@@ -198,6 +198,7 @@ class ComparePage(Place):
             panel.text.token_hovered.connect(self.charts.point_at_token)
         self.tinting.changed.connect(self._sync)
         self.charts.failed.connect(self.failed)
+        self.charts.opened.connect(partial(self.inspector_wanted.emit, True))
         session.selection.changed.connect(self._show_selection)
         self.settings_panel.side_list.changed.connect(self._show_sides)
 

@@ -122,6 +122,32 @@ def test_keys_walk_from_token_to_token_and_open_the_inspector(desk: Desk) -> Non
     assert desk.session.selection.place == Place(1, 0, None)
 
 
+def test_enter_on_a_cell_of_a_chart_opens_the_inspector_and_the_space_bar_selects(
+    desk: Desk,
+) -> None:
+    finished_run(desk, WORDS)
+    plot = desk.heat_map.plot
+    for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Up, Qt.Key.Key_Space):
+        desk.qtbot.keyClick(plot, key)
+    assert desk.session.selection.place == Place(1, 1, 1)
+    assert not desk.page.is_inspecting
+    desk.qtbot.keyClick(plot, Qt.Key.Key_Right)
+    desk.qtbot.keyClick(plot, Qt.Key.Key_Return)
+    assert desk.session.selection.place == Place(1, 2, 1)
+    assert desk.page.is_inspecting
+    assert desk.window.actions_.inspector.isChecked()
+    settle(desk)
+    assert desk.page.inspection.layer == 1
+
+
+def test_a_cell_of_a_former_run_opens_nothing(desk: Desk) -> None:
+    finished_run(desk, WORDS)
+    desk.heat_map.is_live = False
+    for key in (Qt.Key.Key_Right, Qt.Key.Key_Return):
+        desk.qtbot.keyClick(desk.heat_map.plot, key)
+    assert not desk.page.is_inspecting
+
+
 def test_without_a_selection_the_arrows_move_the_text_s_own_cursor(desk: Desk) -> None:
     finished_run(desk, WORDS)
     view = desk.page.answers.panels[1].text

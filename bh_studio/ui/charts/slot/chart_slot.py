@@ -49,12 +49,14 @@ _LEAST_PICKER = 60
 class ChartSlot(QFrame):
     """Builds a chart when it is first picked, and draws only what is on screen.
 
-    failed: with what to tell. maximise, pop_out, freeze, as_table: commands that stay on until they
-    are given again; the first two are carried out by whoever has given the slot its place.
+    failed: with what to tell. opened: more is wanted of the cell that was chosen. maximise,
+    pop_out, freeze, as_table: commands that stay on until they are given again; the first two are
+    carried out by whoever has given the slot its place.
     chart: the one that is shown.
     """
 
     failed = Signal(object)
+    opened = Signal()
 
     def __init__(
         self,
@@ -255,6 +257,7 @@ class ChartSlot(QFrame):
         if kind not in self._built:
             chart = kind(self._selection, self._theme)
             chart.told.connect(self._tell)
+            chart.opened.connect(self.opened)
             if isinstance(chart, TokenMap):
                 self._button_row.insertWidget(0, chart.whole_button)
                 chart.whole_button.hide()
