@@ -194,6 +194,8 @@ class MainWindow(QMainWindow):
         self.compare.prompt.mode.changed.connect(actions.show_same_text)
         actions.view_menu.insertMenu(actions.scroll_together, self.compare.differences.tint_menu)
         actions.scroll_together.toggled.connect(self.compare.scroll_together)
+        # Not at the start, when it is only set as it was.
+        actions.scroll_together.triggered.connect(self.compare.tell_scrolling)
         actions.settings.toggled.connect(self.compare.show_settings)
         for side, action in enumerate(actions.sides):
             action.triggered.connect(partial(self.compare.focus_side, side))

@@ -367,6 +367,12 @@ class ComparePage(Place):
         self.answers.scrolls_together = is_wanted
         self.changed.emit()
 
+    @Slot(bool)
+    def tell_scrolling(self, is_together: bool) -> None:
+        """Say how answers scroll from now on: nothing on screen shows it until one is scrolled."""
+        how = "Answers scroll together." if is_together else "Each answer scrolls by itself."
+        self.notified.emit(how)
+
     def give_charts(self, share: int) -> None:
         """Lay the page out with this share of its height for the charts."""
         self.charts.bring_back()
