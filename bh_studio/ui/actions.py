@@ -78,6 +78,8 @@ class Actions(QObject):
         self.export_csv = new(
             "Expert counts as &CSV…", None, "Write one row a side, token and layer"
         )
+        saving = (self.save, self.save_as, self.export_json, self.export_csv)
+        self._of_saving = {action: action.toolTip() for action in saving}
         self.export_experts = new(
             "E&xperts as NumPy…",
             None,
@@ -154,6 +156,12 @@ class Actions(QObject):
             "Have all sides read the text" if is_same_text else "Answer the prompt with all sides"
         )
         self.run.setToolTip(f"{meaning} (Ctrl+Return)")
+
+    def give_saving(self, obstacle: str) -> None:
+        """Let what is on screen be saved and exported, or say in a sentence why it cannot be."""
+        for action, meaning in self._of_saving.items():
+            action.setEnabled(not obstacle)
+            action.setToolTip(obstacle or meaning)
 
     def show_recent(self, paths: tuple[str, ...]) -> None:
         """List `paths`, the newest first."""

@@ -367,9 +367,8 @@ class MainWindow(QMainWindow):
         actions.stop.setEnabled(page.can_stop)
         actions.new_conversation.setVisible(page.can_start_over is not None)
         actions.new_conversation.setEnabled(is_seen and bool(page.can_start_over))
-        actions.save.setEnabled(page.is_unsaved)
-        for action in (actions.save_as, actions.export_json, actions.export_csv):
-            action.setEnabled(page.can_export)
+        # What is saved already is told to be; the key would say nothing of an action at rest.
+        actions.give_saving(self.files.obstacle)
         # Which experts ran is not kept of a text that all sides have read.
         actions.export_experts.setEnabled(self.session.session is not None)
         actions.open.setEnabled(not page.is_busy)

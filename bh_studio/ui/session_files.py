@@ -98,10 +98,21 @@ class SessionFiles(QObject):
 
     @property
     def can_export(self) -> bool:
-        """Whether there is something to save: what was stopped before all sides had read a text is
-        no result."""
-        text = self._session.sides.same_text
-        return self._session.session is not None or (text is not None and text.is_complete)
+        """Whether there is something to save: of a text that was stopped, what the sides before
+        made of it, which its file says."""
+        screen = self._session
+        return screen.session is not None or screen.document is not None
+
+    @property
+    def obstacle(self) -> str:
+        """Why there is nothing to save, a sentence; empty if there is."""
+        if self.can_export:
+            return ""
+        if self._session.is_busy:
+            return "A run is in flight; it can be saved at its end."
+        if self._session.sides.is_same_text:
+            return "No side has read the text, so there is nothing to save."
+        return "There is nothing to save yet."
 
     @property
     def title(self) -> str:
@@ -119,6 +130,8 @@ class SessionFiles(QObject):
             return
         if self.path is None:
             self.save_as()
+        elif self.is_saved:
+            self.notified.emit(f"Already saved in {self.path.name}.")
         else:
             self.save_to(self.path)
 
@@ -152,7 +165,7 @@ class SessionFiles(QObject):
         session, text, document = seen
         if session is not None:
             self._jobs.write(WriteSession(session, path, form), done)
-        elif text is not None and document is not None and text.is_complete:
+        elif text is not None and document is not None:
             self._jobs.write(WriteResult(text, document, path, form), done)
 
     @Slot()

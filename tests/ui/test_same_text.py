@@ -306,9 +306,36 @@ def test_sides_that_have_read_it_stay_when_it_is_stopped(desk: Desk) -> None:
     assert third.text.toPlainText() == TALE
     assert third.numbers.values["Status"] == "Stopped"
     notice = desk.page.differences.notice.text()
-    assert notice == "Stopped before C had read the text, so it cannot be saved."
-    assert not desk.window.actions_.save.isEnabled()
-    assert not desk.window.actions_.save_as.isEnabled()
+    assert notice == "Stopped before C had read the text."
+    assert desk.window.actions_.save.isEnabled()
+
+
+def test_what_was_stopped_is_saved_as_what_it_is(desk: Desk, tmp_path: Path) -> None:
+    ask(desk, TALE, RULE, dataclasses.replace(RULE, level=0.01))
+    desk.window.actions_.stop.trigger()
+    desk.engine.finish_text(read=2)
+    desk.settle()
+    path = tmp_path / "tale.json"
+    assert desk.save(path)
+    found = read(path)
+    assert isinstance(found, Result)
+    assert isinstance(found.record, SameTextResult)
+    assert (found.is_complete, found.record.is_complete) == (False, False)
+    assert (len(found.record.sides), len(found.record.readings)) == (3, 2)
+    desk.page.prompt.mode.choose(False)
+    desk.finished_run()
+    desk.window.files.open_path(path)
+    desk.settle()
+    assert [run.token_count for run in desk.session.sides.runs] == [7, 7, 0]
+    assert desk.page.answers.panels[2].numbers.values["Status"] == "Stopped"
+    assert desk.page.differences.notice.text() == "Stopped before C had read the text."
+    desk.window.actions_.export_csv.trigger()
+    assert desk.window.files.dialog is not None
+    desk.window.files.dialog.fileSelected.emit(str(tmp_path / "tale.csv"))
+    desk.settle()
+    sides = {row.split(",")[3] for row in (tmp_path / "tale.csv").read_text().splitlines()[1:]}
+    assert sides == {"A", "B"}
+    desk.window.files.dialog.reject()
 
 
 def test_what_was_stopped_before_anything_was_known_has_not_failed(desk: Desk) -> None:
@@ -318,6 +345,10 @@ def test_what_was_stopped_before_anything_was_known_has_not_failed(desk: Desk) -
     desk.engine.report(JobCancelled())
     desk.settle()
     assert desk.first.numbers.values["Status"] == "Stopped"
+    actions = desk.window.actions_
+    for action in (actions.save, actions.save_as, actions.export_json, actions.export_csv):
+        assert not action.isEnabled()
+        assert action.toolTip() == "No side has read the text, so there is nothing to save."
     assert desk.window.errors.failure is None
     assert desk.session.state is RunState.IDLE
 
@@ -442,7 +473,7 @@ def test_it_is_saved_as_the_terminal_saves_it_and_opened_again(desk: Desk, tmp_p
     assert desk.window.actions_.save.isEnabled()
     path = tmp_path / "tale.json"
     assert desk.save(path)
-    assert not desk.window.actions_.save.isEnabled()
+    assert not desk.page.is_unsaved
     assert desk.page.title == "tale.json"
     found = read(path)
     assert isinstance(found, Result)
@@ -459,7 +490,7 @@ def test_it_is_saved_as_the_terminal_saves_it_and_opened_again(desk: Desk, tmp_p
     assert desk.page.prompt.mode.is_same_text
     assert desk.page.prompt.text == Text("Typed text", TALE)
     assert desk.page.title == "tale.json"
-    assert not desk.window.actions_.save.isEnabled()
+    assert not desk.page.is_unsaved
     assert str(path) in desk.window.files.settings.recent_sessions
     again = tmp_path / "again.json"
     assert desk.save(again)

@@ -12,6 +12,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QFileDialog
 from pytestqt.qtbot import QtBot
 
@@ -56,7 +57,7 @@ def test_a_session_survives_saving_and_opening(
     assert dialog.defaultSuffix() == "bhsession"
     assert not desk.window.isWindowModified()
     assert desk.window.windowTitle() == "run.bhsession[*] – BH Studio"
-    assert not desk.window.actions_.save.isEnabled()
+    assert not desk.page.is_unsaved
 
     other = make_desk(show=True)
     other.window.actions_.open.trigger()
@@ -108,6 +109,26 @@ def test_save_asks_only_the_first_time_and_never_for_an_older_run(
     dialog.reject()
     assert path.read_bytes() == first
     assert desk.window.actions_.save.isEnabled()
+
+
+def test_what_is_saved_already_is_told_to_be(desk: Desk, tmp_path: Path, qtbot: QtBot) -> None:
+    save, status = desk.window.actions_.save, desk.window.status
+    assert save.toolTip() == "There is nothing to save yet."
+    path = tmp_path / "run.bhsession"
+    desk.start()
+    assert not save.isEnabled()
+    assert save.toolTip() == "A run is in flight; it can be saved at its end."
+    desk.say([" a"])
+    desk.engine.finish()
+    desk.settle()
+    assert save.toolTip() == "Save what is on screen (Ctrl+S)"
+    assert desk.save(path)
+    written = path.stat().st_mtime_ns
+    qtbot.keyClick(desk.window, Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier)
+    desk.settle()
+    assert status.currentMessage() == "Already saved in run.bhsession."
+    assert path.stat().st_mtime_ns == written
+    assert desk.window.files.dialog is None
 
 
 def test_a_run_is_not_replaced_by_a_file_asked_for_before_it(desk: Desk, tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ Row = dict[str, Any]
 _MOST_BYTES = 4 * 2**30
 # Of the model, only what decides the rows; it may have moved to another folder.
 _MODEL_SETTINGS = ("fingerprint", "null_sha256", "dtype", "device", "expert_path")
+# Of a result, what it says of how its rows were made.
+_OF_ROWS = (
+    "schema_version", "kind", "settings", "model", "computation", "environment", "started_at",
+)  # fmt: skip
 _PRODUCT = re.compile(r" \([^()]*\)$")
 _SHORT = 24
 _START_OVER = "Choose another --out, or start over with --restart."
@@ -44,7 +48,8 @@ def rows_path(result: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """What an earlier run left. is_finished: the result itself, with all its rows."""
+    """What an earlier run left. is_finished: the result itself, with all its rows; one that says
+    it is not complete, as the window saves it of a text that was stopped, is gone on with."""
 
     header: Row
     rows: dict[str, Row]
@@ -212,7 +217,10 @@ def _former(result: Path, journal: Path, replaces: bool) -> Former | None:
             is_finished = False
         elif result.exists() and not replaces:
             header, rows = _read_result(result)
-            is_finished = True
+            is_finished = header.get("complete") is not False
+            if not is_finished:
+                # The rest is said anew of all its rows.
+                header = {name: header[name] for name in _OF_ROWS if name in header}
         else:
             return None
     except OSError as error:

@@ -215,11 +215,6 @@ class ComparePage(Place):
         return self._files.can_save
 
     @property
-    def can_export(self) -> bool:
-        """Whether there is something to save under another name, or to export."""
-        return self._files.can_export
-
-    @property
     def is_busy(self) -> bool:
         """Whether something is in flight, whose end would come before another's beginning."""
         return self._session.is_busy

@@ -105,7 +105,7 @@ class RunSides(QObject):
             run.stop()
         if not result.is_complete:
             left = [run.name for run in self.runs[len(result.readings) :]]
-            self.notice(f"Stopped before {listed(left)} had read the text, so it cannot be saved.")
+            self.notice(f"Stopped before {listed(left)} had read the text.")
 
     def notice(self, text: str) -> None:
         """Take a fact of the run, once."""

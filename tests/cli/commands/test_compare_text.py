@@ -16,7 +16,8 @@ from bh_studio import cli
 from bh_studio.__main__ import build_parser
 from bh_studio.cli.terminal.columns import display_width
 from bh_studio.engine.calibration.recorder import calibration_text
-from bh_studio.engine.records.journal import Journal, Row
+from bh_studio.engine.records.journal import Journal, Row, rows_path
+from bh_studio.engine.records.result_document import file_of
 from tests.tiny_olmoe import CONTEXT, LAYERS, TOP_K
 
 RULES = ("--rule", "bh:0.3,max_k=6", "--rule", "top-k:1")
@@ -243,10 +244,20 @@ def test_an_interrupted_reading_keeps_its_sides_and_goes_on(
     assert (document["complete"], len(document["rows"])) == (False, stop_after)
     assert "the same command goes on from there" in captured.err
     assert not saved.exists()
-    assert compare(*asked, "--out", saved) == 0
-    captured = capsys.readouterr()
-    assert f"{stop_after} of 3 window passes taken over" in captured.err
-    assert json.loads(captured.out)["rows"] == whole["rows"]
+    # The window saves what it has stopped: it is gone on with as well.
+    windows = tmp_path / "window.json"
+    windows.write_bytes(file_of(document))
+    for out in (saved, windows):
+        assert compare(*asked, "--out", out) == 0
+        captured = capsys.readouterr()
+        assert f"{stop_after} of 3 window passes taken over" in captured.err
+        written = json.loads(out.read_text())
+        assert written == json.loads(captured.out)
+        assert (written["complete"], written["rows"]) == (True, whole["rows"])
+        assert written["totals"] == whole["totals"]
+        assert written["started_at"] == document["started_at"]
+        assert written["finished_at"] > document["finished_at"]
+        assert not rows_path(out).exists()
 
 
 def test_help_says_how_it_differs_from_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
