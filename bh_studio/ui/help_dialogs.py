@@ -30,9 +30,9 @@ _READING = (
     (
         "Same text",
         "With Same text beside the prompt (Ctrl+Shift+M) all sides read one given text, each in "
-        "one pass, and nothing is generated. Nothing predicts the first token; the others are "
-        "counted from 0 behind it. Perplexity is e to the power of the mean of -ln p of the "
-        "token that stands there; lower predicts the text better. A rank is the place of that "
+        "one pass, and nothing is generated. Tokens are counted from 0, as in the terminal and in "
+        "files; nothing predicts that one. Perplexity is e to the power of the mean of -ln p of "
+        "the token that stands there; lower predicts the text better. A rank is the place of that "
         "token among all by probability, from 1. KL, in nats, says how far the predictions of a "
         "side are from those of side A: 0 where they are alike. F3 goes from the largest to the "
         "next.",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QFileDialog
 
+from bh_studio.cli.tables.same_text import table
 from bh_studio.engine.protocol.events import Failed, JobCancelled, Notice
 from bh_studio.engine.protocol.requests import ReadText, RunKept
 from bh_studio.engine.protocol.texts import Text
@@ -20,6 +24,7 @@ from bh_studio.engine.records.same_text.csv_rows import csv_text
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.settings import Settings
+from bh_studio.ui.charts.difference_map import DifferenceMap
 from bh_studio.ui.charts.divergence_chart import DivergenceChart
 from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.layer_chart import LayerChart
@@ -242,6 +247,58 @@ def test_a_token_tells_its_numbers_in_every_side(desk: Desk) -> None:
     assert desk.second.text.describe(2).splitlines()[-2:] == told.splitlines()[-2:]
 
 
+def test_tokens_are_counted_as_in_the_terminal(desk: Desk) -> None:
+    result = read_text(desk, TALE, RULE, dataclasses.replace(RULE, level=0.01))
+    # Of the terminal's table the lines that begin with the number of a token, the worst first.
+    rows = [line.split() for line in table(result).splitlines()]
+    terminal = [int(row[0]) for row in rows if row and row[0].isdigit()]
+    assert terminal == [7, 6, 5, 4, 3, 2, 1]
+    by_key = []
+    for _ in terminal:
+        by_key.append(re.search(r"nats at (\d+),", press(desk)[2]))
+    assert [int(found[1]) for found in by_key if found] == terminal
+
+    exported = csv.DictReader(io.StringIO(csv_text(result)))
+    texts = {int(row["position"]): row["token"] for row in exported}
+    assert texts == dict(list(enumerate(result.token_texts))[1:])
+    view, inspector = desk.first.text, desk.page.inspector
+    desk.window.actions_.inspector.setChecked(True)
+    desk.slots[0].pick(HeatMap)
+    desk.slots[1].pick(DifferenceMap)
+    for index, (number, text) in enumerate(texts.items()):
+        assert view.describe(index).startswith(f"Token {number}: “{text}”")
+        desk.session.selection.select(1, index)
+        desk.settle()
+        inspector.refresh()
+        assert inspector.header.title.text() == f"Token {number} “{text}”"
+        for slot in desk.slots:
+            assert f"token {number}:" in slot.chart.describe(index, 0)
+            assert slot.chart.numbers().label(index)[:2] == (number, text)
+    desk.slots[1].pick(DivergenceChart)
+    chart = desk.slots[1].chart
+    assert chart.describe(6, 0).startswith("Token 7")
+    assert chart.numbers().label(6) == (7,)
+    for slot in desk.slots:
+        axis = slot.chart.axis("bottom")
+        ((_, marks),) = axis.tickValues(-0.5, 6.5, 300)
+        assert axis.tickStrings(marks, 1, 1) == ["1", "2", "3", "4", "5", "6", "7"]
+        assert marks == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_side_that_was_stopped_counts_alike(desk: Desk) -> None:
+    ask(desk, TALE, RULE)
+    desk.window.actions_.stop.trigger()
+    desk.engine.finish_text(read=1)
+    desk.settle()
+    assert [run.first_number for run in desk.session.sides.runs] == [1, 1]
+    desk.page.prompt.mode.choose(False)
+    desk.finished_run()
+    assert [run.first_number for run in desk.session.sides.runs] == [0, 0]
+    assert desk.first.text.describe(0).startswith("Token 0: ")
+    axis = desk.heat_map.axis("bottom")
+    assert axis.tickStrings([0, 1], 1, 1) == ["0", "1"]
+
+
 def test_a_side_that_only_counts_says_so(desk: Desk) -> None:
     read_text(desk, TALE, dataclasses.replace(RULE, mode=Mode.ANALYZE))
     assert "has read with the model's own routing" in desk.second.note
@@ -383,7 +440,8 @@ def press(desk: Desk, *, backwards: bool = False) -> tuple[int, int, str]:
 
 def test_f3_goes_from_the_largest_kl_to_the_next(desk: Desk) -> None:
     read_text(desk, TALE, RULE, dataclasses.replace(RULE, level=0.01))
-    words = "KL of C to A is 0.875 nats at 6, number 1 of the 7 largest"
+    # The seventh that is predicted, which is the eighth of the text: number 7, counted from 0.
+    words = "KL of C to A is 0.875 nats at 7, number 1 of the 7 largest"
     assert press(desk) == (2, 6, words)
     assert [panel.text.marked_token for panel in desk.page.answers.shown] == [6, 6, 6]
     assert press(desk)[:2] == (2, 5)

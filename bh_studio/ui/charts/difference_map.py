@@ -102,7 +102,7 @@ class DifferenceMap(TokenMap):
         is_same = column < self.same_until()
         words = f"“{self.text_of(column)}”" if is_same else "not the same text"
         return (
-            f"Layer {row}, token {column}: {_signed(other - one)} "
+            f"Layer {row}, token {self.shown.first_number + column}: {_signed(other - one)} "
             f"({self.side.name} {other}, {self.first.name} {one}) {words}"
         )
 
@@ -112,7 +112,11 @@ class DifferenceMap(TokenMap):
             ("Token", "Text", "Same text"),
             tuple(f"Layer {layer}" for layer in range(self.shown.layers)),
             self.differences(),
-            lambda token: (token, side.texts[token], "yes" if token < same else "no"),
+            lambda token: (
+                side.first_number + token,
+                side.texts[token],
+                "yes" if token < same else "no",
+            ),
         )
 
     def take_theme(self) -> None:

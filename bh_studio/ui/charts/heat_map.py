@@ -45,9 +45,10 @@ class HeatMap(TokenMap):
         side = self.side
         count, raw = int(side.counts[column, row]), int(side.raw_counts[column, row])
         unit = "expert" if count == 1 else "experts"
+        token = side.first_number + column
         # The token's text comes last: it is what may be cut off.
         return (
-            f"Layer {row}, token {column}: {count} {unit}, {raw} before limits "
+            f"Layer {row}, token {token}: {count} {unit}, {raw} before limits "
             f"“{self.text_of(column)}”"
         )
 
@@ -57,5 +58,5 @@ class HeatMap(TokenMap):
             ("Token", "Text"),
             tuple(f"Layer {layer}" for layer in range(self.shown.layers)),
             side.counts,
-            lambda token: (token, side.texts[token]),
+            lambda token: (side.first_number + token, side.texts[token]),
         )

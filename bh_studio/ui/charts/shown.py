@@ -21,8 +21,8 @@ class ShownSide:
     """One side, without a copy: what a run has is only added to, never changed.
 
     number: of the side, from 0. name: its letter. epoch, counts, raw_counts, statistics, choices,
-    kl, experts: as RunModel has them; the last is its routed_experts. texts: of its tokens and of
-    those that have come since. parting: from the first side.
+    kl, experts, first_number: as RunModel has them; experts are its routed_experts. texts: of its
+    tokens and of those that have come since. parting: from the first side.
     """
 
     number: int
@@ -38,6 +38,7 @@ class ShownSide:
     kl: np.ndarray | None
     experts: np.ndarray | None
     parting: Parting
+    first_number: int
 
     @classmethod
     def of(cls, number: int, run: RunModel, about: RunSide, parting: Parting) -> Self:
@@ -56,6 +57,7 @@ class ShownSide:
             kl=run.kl,
             experts=run.routed_experts,
             parting=parting,
+            first_number=run.first_number,
         )
 
     @property
@@ -126,6 +128,11 @@ class Shown:
     def written(self) -> tuple[ShownSide, ...]:
         """The sides that have tokens."""
         return tuple(side for side in self.sides if side.tokens)
+
+    @property
+    def first_number(self) -> int:
+        """What the first token of each side is counted as for people."""
+        return self.sides[0].first_number if self.sides else 0
 
     @property
     def layers(self) -> int:

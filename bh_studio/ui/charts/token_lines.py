@@ -74,6 +74,7 @@ class TokenLines(Chart):
 
     def draw(self) -> None:
         known = self.known
+        self.axis("bottom").count_from(self.shown.first_number)
         tokens = max(self.length(), _LEAST_TOKENS)
         self.plot.setRange(xRange=(-0.5, tokens - 0.5), yRange=self.span(), padding=0.02)
         numbers = {side.number for side in known}
@@ -121,7 +122,7 @@ class TokenLines(Chart):
             if column < len(self.drawn(side)):
                 text = visible(side.texts[column], mark_newlines=True)
                 parts.append(f"{side.name} {self.number_words(side, column)} “{text}”")
-        return f"Token {column}: {', '.join(parts)}"
+        return f"Token {self.shown.first_number + column}: {', '.join(parts)}"
 
     def choose(self, column: int, row: int) -> None:
         side = self.known[row]
@@ -138,7 +139,8 @@ class TokenLines(Chart):
         for place, (_, _, column) in enumerate(columns):
             values[: len(column), place] = column
         names = tuple(f"{side.name} {what}" for side, what, _ in columns)
-        return Numbers(("Token",), names, values)
+        first = self.shown.first_number
+        return Numbers(("Token",), names, values, lambda token: (first + token,))
 
     def take_theme(self) -> None:
         super().take_theme()

@@ -140,6 +140,7 @@ class TokenMap(CellMap):
     def _sync_scroll(self) -> None:
         if self.problem:
             return
+        self.axis("bottom").count_from(self.shown.first_number)
         window = self._window()
         last = max(0, self.tokens() - window)
         selected, (first, after) = self._selected, self.shown_tokens

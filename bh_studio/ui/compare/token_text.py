@@ -250,7 +250,8 @@ class TokenText(QPlainTextEdit):
         # What the tint shows goes first; the experts, which the program is about, are always told.
         tints = dict.fromkeys((self._tinting.current, EXPERTS))
         words = (words for tint in tints if (words := tint.words(run, index)))
-        lines = (f"Token {index}: {shown} (id {run.token_ids[index]})", *words, self.more(index))
+        name = f"Token {run.first_number + index}: {shown} (id {run.token_ids[index]})"
+        lines = (name, *words, self.more(index))
         return "\n".join(filter(None, lines))
 
     def createMimeDataFromSelection(self) -> QMimeData:  # noqa: N802

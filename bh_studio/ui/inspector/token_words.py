@@ -19,10 +19,11 @@ _ARROW = "\N{RIGHTWARDS ARROW}"
 
 def token_title(run: RunModel, token: int, text_of: Callable[[int], str | None]) -> str:
     """What the token is called, with its text. text_of: gives that of an id, if known."""
+    name = f"Token {run.first_number + token}"
     if token >= run.token_count:
-        return f"Token {token}"
+        return name
     if token >= 0:
-        return f"Token {token} {quoted(run.token_texts[token])}"
+        return f"{name} {quoted(run.token_texts[token])}"
     place = run.position(token)
     known = 0 <= place < len(run.prompt_token_ids)
     text = text_of(run.prompt_token_ids[place]) if known else None

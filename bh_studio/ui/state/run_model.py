@@ -29,7 +29,8 @@ class RunSide:
 
     rule: None for the model's own routing. passages: what stands above the answer, the prompt
     included. most_tokens: it may produce. routing: the rule in words. note: what has to be known to
-    read the text rightly; often empty.
+    read the text rightly; often empty. first_number: what its first token is counted as for people:
+    0, but 1 of a text that is read, for nothing predicts that which is counted as 0.
     """
 
     model: ModelInfo
@@ -39,6 +40,7 @@ class RunSide:
     most_tokens: int
     routing: str
     note: str
+    first_number: int = 0
 
     @property
     def can_be_limited(self) -> bool:
@@ -236,6 +238,11 @@ class RunModel(QObject):
     def prompt_counts(self) -> np.ndarray:
         """(prompt token, layer) uint8, as SideRecord has them; none before it is read."""
         return self._prompt_counts
+
+    @property
+    def first_number(self) -> int:
+        """What its first token is counted as for people."""
+        return 0 if self.about is None else self.about.first_number
 
     def position(self, token: int) -> int:
         """Where among all positions that were read a token of the answer was predicted, or one of

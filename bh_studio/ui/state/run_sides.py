@@ -242,7 +242,7 @@ def _readers(sides: Sequence[RuleParameters | None], model: ModelInfo) -> list[R
 def _reading(about: RunSide, text: str, most_tokens: int = 0) -> RunSide:
     """The same side with `text` above its tokens, of which there may be so many."""
     passage = Passage(Voice.CONTINUED, text)
-    return replace(about, passages=(passage,), most_tokens=most_tokens)
+    return replace(about, passages=(passage,), most_tokens=most_tokens, first_number=1)
 
 
 def _note(rule: RuleParameters, words: str = ANALYZE_NOTE) -> str:

@@ -19,18 +19,27 @@ class WholeAxis(pg.AxisItem):
 
     def __init__(self, orientation: str) -> None:
         super().__init__(orientation)
+        self._first = 0
         # The marks are the values themselves; a name that speaks of thousandths would be wrong.
         self.enableAutoSIPrefix(False)
 
     def tickValues(self, minVal: float, maxVal: float, size: float) -> list[tuple[int, list[int]]]:  # noqa: N803
-        low, high = sorted((minVal, maxVal))
+        low, high = sorted((minVal + self._first, maxVal + self._first))
         step = self.step(low, high, size)
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        return [(step, [mark * step for mark in range(first, last + 1)])]
+        return [(step, [mark * step - self._first for mark in range(first, last + 1)])]
 
     def tickStrings(self, values: list[int], scale: float, spacing: float) -> list[str]:
         # A true minus, as the rest of the window writes it.
-        return [f"{value:d}".replace("-", "\N{MINUS SIGN}") for value in values]
+        numbers = (value + self._first for value in values)
+        return [f"{number:d}".replace("-", "\N{MINUS SIGN}") for number in numbers]
+
+    def count_from(self, first: int) -> None:
+        """Mark 0 as `first`, and all others so much higher."""
+        if first != self._first:
+            self._first = first
+            self.picture = None
+            self.update()
 
     @property
     def letter_height(self) -> float:

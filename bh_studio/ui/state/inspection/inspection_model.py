@@ -296,9 +296,10 @@ def _absence(run: RunModel, token: int) -> str:
         return _NO_LOGITS
     if -len(run.prompt_counts) <= token < run.token_count:
         return ""
+    number = run.first_number + token
     if run.is_running and (token >= 0 or run.prompt_tokens is None):
-        what = f"comes to token {token}" if token >= 0 else "has read its prompt"
+        what = f"comes to token {number}" if token >= 0 else "has read its prompt"
         return f"Waiting until side {run.name} {what}."
     if token >= 0:
-        return f"Side {run.name} has no token {token}; it has said {run.token_count}."
+        return f"Side {run.name} has no token {number}; it has said {run.token_count}."
     return f"The prompt of side {run.name} has only {len(run.prompt_counts)} positions before that."

@@ -33,8 +33,9 @@ def next_kl_stop(
     stop = stops[place]
     kl = [reading.kl[stop] for reading in result.readings]
     side = int(np.argmax(kl))
+    # Position i of a reading is about token i + 1 of the text.
     words = (
-        f"KL of {side_letter(side)} to A is {kl[side]:.3f} nats at {stop}, "
+        f"KL of {side_letter(side)} to A is {kl[side]:.3f} nats at {stop + 1}, "
         f"number {place + 1} of the {len(stops)} largest"
     )
     if is_round:
