@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 )
 
 from bh_studio import paths
-from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused
+from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused, TextRefused
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
@@ -427,7 +427,15 @@ class MainWindow(QMainWindow):
 
     @Slot(object)
     def _show_run_failure(self, failure: Failed) -> None:
-        self.errors.show_failure(failure, cause=Cause.RUN)
+        remedy = None
+        if isinstance(failure, TextRefused):
+            remedy = Remedy(
+                "Read its beginning",
+                "Put as much of the text as fits in its place, and have all sides read that; "
+                "Ctrl+Z in the text brings it all back",
+                partial(self.compare.read_text, failure.beginning),
+            )
+        self.errors.show_failure(failure, remedy, Cause.RUN)
 
     @Slot(object)
     def _show_write_failure(self, failure: Failed) -> None:

@@ -16,7 +16,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QFileDialog
 
 from bh_studio.cli.tables.same_text import table
-from bh_studio.engine.protocol.events import Failed, JobCancelled, Notice
+from bh_studio.engine.protocol.events import Failed, JobCancelled, Notice, TextRefused
 from bh_studio.engine.protocol.requests import ReadText, RunKept
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.reading import Result, read
@@ -336,8 +336,9 @@ def test_what_should_be_known_stays(desk: Desk, tmp_path: Path) -> None:
 def test_a_refused_text_leaves_what_is_on_screen(desk: Desk) -> None:
     session = desk.finished_run()
     ask(desk)
-    message = "Typed text has 5,000 tokens; this model reads at most 1,024 at once."
-    desk.engine.report(Failed(message, "Shorten it.", ""))
+    message = "Typed text has 5,000 tokens, 3,976 too many: this model reads at most 1,024 at once."
+    beginning = Text("Typed text (beginning)", TALE[:16])
+    desk.engine.report(TextRefused(message, "Its first 16 characters fit.", "", beginning))
     desk.settle()
     assert desk.window.errors.failure is not None
     assert desk.window.errors.failure.message == message
@@ -345,6 +346,24 @@ def test_a_refused_text_leaves_what_is_on_screen(desk: Desk) -> None:
     assert desk.first.text.token_count == 12
     assert desk.page.prompt.prompt == TALE
     assert desk.session.state is RunState.IDLE
+    button = desk.window.errors.remedy_button
+    assert button.isVisible()
+    assert button.text() == "Read its beginning"
+    button.click()
+    assert desk.engine.text.text == beginning
+    desk.engine.finish_text()
+    desk.settle()
+    assert desk.window.errors.failure is None
+    assert desk.first.text.toPlainText() == TALE[:16]
+    assert desk.page.prompt.prompt == TALE[:16]
+    desk.page.prompt.editor.undo()
+    assert desk.page.prompt.prompt == TALE
+
+
+def test_another_failure_of_a_text_offers_nothing(desk: Desk) -> None:
+    ask(desk)
+    desk.engine.report(Failed("Out of memory.", "Close other programs.", ""))
+    assert desk.window.errors.remedy_button.isHidden()
 
 
 # --- stopping -----------------------------------------------------------------------------------

@@ -116,9 +116,14 @@ def test_a_text_is_read_saved_as_the_terminal_does_and_too_long_a_one_refused(
     qtbot.waitUntil(lambda: window.errors.failure is not None, timeout=60_000)
     assert window.errors.failure is not None
     message = window.errors.failure.message
-    assert "tokens; this model reads at most 1,024 at once." in message
+    assert "too many: this model reads at most 1,024 at once." in message
     assert session.sides.same_text is result
     assert not session.is_busy
+    with qtbot.waitSignal(session.text_read, timeout=60_000):
+        window.errors.remedy_button.click()
+    assert session.sides.same_text is not None
+    assert len(session.sides.same_text.token_ids) in range(1015, 1025)
+    assert shipped_text().content.startswith("".join(session.sides.same_text.token_texts))
 
 
 def test_the_shared_beginning_of_answers_is_read_again_also_in_an_opened_session(

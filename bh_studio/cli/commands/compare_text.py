@@ -20,15 +20,16 @@ from bh_studio.cli.terminal.streams import (
     read_standard_input,
     say,
 )
-from bh_studio.engine.errors import Cancelled
+from bh_studio.engine.errors import Cancelled, EngineError
 from bh_studio.engine.protocol.experiments import SameText
-from bh_studio.engine.protocol.texts import Text, read_named, sources_of
+from bh_studio.engine.protocol.texts import Text, TextTooLong, read_named, sources_of
 from bh_studio.engine.records.same_text.csv_rows import csv_text
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.terms import GenerationParameters
 from bh_studio.engine.rules.sides import Sides
 
 _STANDARD_INPUT = "-"
+_PIPED = "A part of a text can be piped in with `--text -`."
 
 
 def compare_text(arguments: argparse.Namespace, sides: Sides) -> int:
@@ -54,6 +55,8 @@ def carry_out(arguments: argparse.Namespace, definition: SameText) -> int:
         except Cancelled:
             say("Stopped before anything was known.")
             return EXIT_INTERRUPTED
+        except TextTooLong as error:
+            raise EngineError(error.message, f"{error.advice} {_PIPED}") from error
         write_and_print(
             arguments, journal, result, lambda: table(result), lambda: csv_text(result).encode()
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from bh_studio.engine.decoding.detokenizer import texts_of
 from bh_studio.engine.decoding.pass_recorder import PassRecorder
 from bh_studio.engine.decoding.side import most_slots
-from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
+from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.experiments.environment import describe_environment
 from bh_studio.engine.experiments.evaluation.one_pass import last_states, predictions
 from bh_studio.engine.experiments.evaluation.teacher_forcing import encode, pass_counts
@@ -25,6 +25,7 @@ from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import UnitEvent
 from bh_studio.engine.protocol.experiments import SameText
+from bh_studio.engine.protocol.texts import Text, TextTooLong
 from bh_studio.engine.records.decisions.decision import Decision
 from bh_studio.engine.records.same_text.result import SameTextResult, side_key
 from bh_studio.engine.records.same_text.side_reading import SideReading
@@ -37,18 +38,23 @@ _MOST_KEPT = 2**25
 class SameTextLaboratory:
     """A text that is read with a model.
 
-    Raises EngineError for a text that the model cannot read or that has nothing to predict,
-    ValueError for rules that do not fit the model.
+    Raises EngineError for a text that the model cannot read or that has nothing to predict, which
+    is TextTooLong for more tokens than it reads at once; ValueError for rules that do not fit the
+    model.
     """
 
     def __init__(self, loaded: LoadedModel, definition: SameText) -> None:
         self._loaded, self._definition = loaded, definition
         (self._ids,) = encode(loaded, (definition.text,))
-        if len(self._ids) > loaded.info.context_length:
-            raise EngineError(
-                f"{definition.text.name} has {len(self._ids):,} tokens; this model reads at most "
-                f"{loaded.info.context_length:,} at once.",
-                "Shorten it, or measure the rules on it with `bh-studio evaluate`.",
+        most = loaded.info.context_length
+        if len(self._ids) > most:
+            beginning = _beginning(loaded, definition.text, most)
+            raise TextTooLong(
+                f"{definition.text.name} has {len(self._ids):,} tokens, "
+                f"{len(self._ids) - most:,} too many: this model reads at most {most:,} at once.",
+                f"Its first {len(beginning.content):,} characters fit. `bh-studio evaluate` "
+                "measures rules on a text of any length.",
+                beginning,
             )
         self._routings = routings_of(loaded, definition.sides)
         self._first_states: Tensor | None = None
@@ -137,3 +143,21 @@ class SameTextLaboratory:
             return states, None
         router_logits, experts = recorder.decision()
         return states, Decision(experts, router_logits)
+
+
+def _beginning(loaded: LoadedModel, text: Text, most: int) -> Text:
+    """As much of `text`, which has more, as has at most so many tokens by itself."""
+
+    def fits(characters: int) -> bool:
+        ids = loaded.tokenizer(text.content[:characters], verbose=False).input_ids
+        return len(ids) <= most
+
+    # Most tokens have more than one character; a character may have several.
+    fitting, beyond = 0, most
+    while beyond < len(text.content) and fits(beyond):
+        fitting, beyond = beyond, 2 * beyond
+    beyond = min(beyond, len(text.content))
+    while beyond - fitting > 1:
+        middle = (fitting + beyond) // 2
+        fitting, beyond = (middle, beyond) if fits(middle) else (fitting, middle)
+    return Text(f"{text.name} (beginning)", text.content[:fitting])

@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from bh_studio.engine.errors import EngineError
 from bh_studio.engine.protocol.requests import InspectModel, LoadModel
+from bh_studio.engine.protocol.texts import Text, TextTooLong
 from bh_studio.engine.records.terms import MemoryNeed, ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bh_studio.engine.protocol.texts import Text
     from bh_studio.engine.records.decisions.decision import Decision
     from bh_studio.engine.records.decisions.side_replay import ReplayedSide
     from bh_studio.engine.records.decisions.token_choices import TokenChoice
@@ -254,6 +254,13 @@ class Failed(Struct, frozen=True):
     details: str
 
 
+class TextRefused(Failed, frozen=True):
+    """A text has more tokens than the model reads at once. beginning: of it, as much as fits, to be
+    read in its place if the person likes."""
+
+    beginning: Text
+
+
 class JobCancelled(Struct, frozen=True):
     """A job ended because it was asked to, before it had a result.
 
@@ -344,6 +351,8 @@ class Report(NamedTuple):
 def failure(error: Exception) -> Failed:
     """What a person is told about `error`."""
     details = "".join(traceback.format_exception(error))
+    if isinstance(error, TextTooLong):
+        return TextRefused(error.message, error.advice, details, error.beginning)
     if isinstance(error, EngineError):
         return Failed(error.message, error.advice, details)
     if _is_out_of_memory(error):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bh_studio import paths
-from bh_studio.engine.errors import InputError
+from bh_studio.engine.errors import EngineError, InputError
 from bh_studio.engine.files.text import MOST_BYTES, read_text
 
 # The most that a model sees at once unless it is asked for more or can read less.
@@ -26,6 +26,14 @@ class Text:
     def sha256(self) -> str:
         """Hash of the content, by which results say what was read."""
         return hashlib.sha256(self.content.encode()).hexdigest()
+
+
+class TextTooLong(EngineError):  # noqa: N818 - names what is wrong, as the event does
+    """A text has more tokens than the model reads at once. beginning: of it, as much as fits."""
+
+    def __init__(self, message: str, advice: str, beginning: Text) -> None:
+        super().__init__(message, advice)
+        self.beginning = beginning
 
 
 def shipped_text() -> Text:

@@ -277,6 +277,11 @@ class ComparePage(Place):
         precedes = panel.precedes(self.conversation.turns)
         self._session.run(self.prompt.prompt, panel.sides(), panel.generation(), precedes)
 
+    def read_text(self, text: Text) -> None:
+        """Have all sides read `text`, in place of what is in the editor."""
+        self.prompt.set_text(text)
+        self.start()
+
     @Slot()
     def start_reseeded(self) -> None:
         """Answer the prompt with a new seed, if that is possible now."""

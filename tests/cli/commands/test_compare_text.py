@@ -176,7 +176,9 @@ def test_options_that_do_not_go_with_a_text_are_refused_before_a_model_is_loaded
         ("one.txt", b"a", "one.txt has fewer than two tokens, so there is nothing to predict."),
         (
             "long.txt", b"x" * (CONTEXT + 1),
-            f"long.txt has {CONTEXT + 1} tokens; this model reads at most {CONTEXT} at once.",
+            f"long.txt has {CONTEXT + 1} tokens, 1 too many: this model reads at most {CONTEXT} at "
+            f"once. Its first {CONTEXT} characters fit. `bh-studio evaluate` measures rules on a "
+            "text of any length. A part of a text can be piped in with `--text -`.",
         ),
     ],
 )  # fmt: skip

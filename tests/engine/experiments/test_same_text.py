@@ -17,7 +17,7 @@ from bh_studio.engine.experiments.runner import RowError, run
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.protocol.events import Finished, Notice, RowReady
 from bh_studio.engine.protocol.experiments import Evaluation, SameText
-from bh_studio.engine.protocol.texts import Text
+from bh_studio.engine.protocol.texts import Text, TextTooLong
 from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.records.same_text.as_answer import as_answer
 from bh_studio.engine.records.same_text.result import SameTextResult
@@ -178,8 +178,14 @@ def test_the_texts_of_the_tokens_are_the_text(loaded: LoadedModel) -> None:
     ("content", "sentence"),
     [
         ("a", "tale.txt has fewer than two tokens, so there is nothing to predict."),
-        ("x" * (CONTEXT + 1), "tale.txt has 129 tokens; this model reads at most 128 at once."),
-        ("x" * 2000, "tale.txt has 2,000 tokens; this model reads at most 128 at once."),
+        (
+            "x" * (CONTEXT + 1),
+            "tale.txt has 129 tokens, 1 too many: this model reads at most 128 at once.",
+        ),
+        (
+            "x" * 2000,
+            "tale.txt has 2,000 tokens, 1,872 too many: this model reads at most 128 at once.",
+        ),
     ],
 )
 def test_texts_that_cannot_be_read_so_are_refused_before_any_pass(
@@ -190,6 +196,25 @@ def test_texts_that_cannot_be_read_so_are_refused_before_any_pass(
         read(own, None, BH, text=Text("tale.txt", content))
     assert raised.value.message == sentence
     assert raised.value.advice
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["x" * (CONTEXT + 1), "x" * 2000, f"Ein König 👑{END_OF_TEXT}sagt\r\n" * 40, "👑" * CONTEXT],
+)
+def test_of_a_text_that_is_too_long_the_beginning_is_given_that_fits(
+    content: str, loaded: LoadedModel
+) -> None:
+    with pytest.raises(TextTooLong) as raised:
+        read(loaded, None, text=Text("tale.txt", content))
+    beginning = raised.value.beginning
+    assert beginning.name == "tale.txt (beginning)"
+    assert content.startswith(beginning.content)
+    assert f"Its first {len(beginning.content):,} characters fit." in raised.value.advice
+    assert len(read(loaded, None, text=beginning).token_ids) <= CONTEXT
+    one_more = Text("one more", content[: len(beginning.content) + 1])
+    with pytest.raises(TextTooLong):
+        read(loaded, None, text=one_more)
 
 
 def test_a_model_that_is_far_off_has_no_perplexity(own: LoadedModel) -> None:
