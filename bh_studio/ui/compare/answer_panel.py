@@ -140,24 +140,25 @@ class AnswerPanel(QFrame):
         self._text_page.installEventFilter(self)
 
     def _build_footer(self) -> None:
+        # Where there is little room the last of them goes first.
         self.numbers = NumberLine(
             {
-                _TOKENS: "Tokens produced, the end-of-text token included; while it is written, of "
-                "how many at most. Of a text that was read, all but its first.",
-                _LEFT: "Until there are as many as there may be, at the pace of the last ones. The "
-                "answer may end before.",
                 _PERPLEXITY: "e to the power of the mean of -ln p of the token that stands there. "
                 "Lower predicts the text better.",
                 _KL: "KL(side A || this side), mean nats a token: how far its predictions are from "
                 "those of side A.",
-                _SPEED: "Tokens per second of this side's own computing time, from the first token "
-                "to the last. The other sides' turns are left out.",
                 _EXPERTS: "Experts per token and layer: the mean over all tokens of the answer and "
                 "all layers. Of a side that only analyzes, what its rule would have used.",
+                _TOKENS: "Tokens produced, the end-of-text token included; while it is written, of "
+                "how many at most. Of a text that was read, all but its first.",
+                _LEFT: "Until there are as many as there may be, at the pace of the last ones. The "
+                "answer may end before.",
+                _SPEED: "Tokens per second of this side's own computing time, from the first token "
+                "to the last. The other sides' turns are left out.",
+                _STATUS: "Why this side stopped producing tokens.",
                 _LIMITS: "Share of (token, layer) pairs in which that limit, not the rule, "
                 "decided.",
                 _FIRST: "This side's own computing time until its first token: reading the prompt.",
-                _STATUS: "Why this side stopped producing tokens.",
                 _CONTEXT: "Tokens of the prompt and the answer, of those the model has room for; "
                 "in a conversation all earlier turns are part of the prompt.",
             }
@@ -280,9 +281,9 @@ class AnswerPanel(QFrame):
             text = f"As A for {parting.compared} tokens"
         else:
             text = ""
-        cut = Qt.TextElideMode
         # The number of the token is what a person looks for.
-        self.difference.elide_mode = cut.ElideRight if parting.token is None else cut.ElideMiddle
+        at = f"at {parting.token}"
+        self.difference.briefs = () if parting.token is None else (f"Differs {at}", at)
         self.difference.setText(text)
         self.difference.setAccessibleName(text or "First difference")
         self.difference.setToolTip(

@@ -11,9 +11,10 @@ from bh_studio.ui.compare.tint_legend import TintLegend
 from bh_studio.ui.compare.tint_menu import TintMenu
 from bh_studio.ui.state.reading.obstacle import Obstacle
 from bh_studio.ui.state.run_sides import RunSides
-from bh_studio.ui.state.side_difference import difference_meaning, difference_words
+from bh_studio.ui.state.side_difference import difference_meaning, difference_parts
 from bh_studio.ui.state.tints.tinting import Tinting
 from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.part_line import PartLine
 from bh_studio.ui.widgets.theme import GAP, GAP_LARGE, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
@@ -38,7 +39,7 @@ class DifferenceLine(QFrame):
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.timeout.connect(self.updateGeometry)
-        self.lines = tuple(ElidedLabel("") for _ in range(MOST_SIDES - 1))
+        self.lines = tuple(PartLine("") for _ in range(MOST_SIDES - 1))
         self.legend = TintLegend(theme)
         self.tint_menu = TintMenu(tinting, self)
         self.tint_button = QToolButton()
@@ -78,12 +79,14 @@ class DifferenceLine(QFrame):
             is_shown = side < len(sides.runs)
             line.setVisible(is_shown or (side == 1 and not sides.runs))
             if is_shown:
-                text = difference_words(sides, side)
-                line.setText(text)
+                parts, name = difference_parts(sides, side), sides.runs[side].name
+                whole, colon = f"{name} against {sides.runs[0].name}", ": " if parts else ""
+                line.show_parts(parts, (whole + colon, name + colon))
+                text = line.text()
                 line.setAccessibleName(text)
                 line.setToolTip(plain_tooltip(f"{text}\n\n{difference_meaning(sides, side)}"))
             else:
-                line.setText("")
+                line.show_parts(())
         self.notice.setText("  ".join(sides.notices))
         self.notice.setToolTip(plain_tooltip("\n".join(sides.notices)))
         self.notice.setVisible(bool(sides.notices))

@@ -6,26 +6,26 @@ from bh_studio.ui.state.reading.costs import cost_meanings, cost_parts
 from bh_studio.ui.state.reading.side_numbers import limit_words, percent
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import RunSides
+from bh_studio.ui.state.words import Part
 
-_SEPARATOR = " · "
 
-
-def difference_words(sides: RunSides, side: int) -> str:
-    """What `side` did against the first, in one line."""
+def difference_parts(sides: RunSides, side: int) -> list[Part]:
+    """What `side` did against the first; nothing before both have tokens."""
     first, run = sides.runs[0], sides.runs[side]
     if not run.token_count or not first.token_count:
-        return f"{run.name} against {first.name}"
-    experts, limits = _experts(first, run), limit_words(run)
+        return []
+    experts, limits = _experts(first, run), Part(limit_words(run), "", 1)
     if first.reading is not None and run.reading is not None:
         costs = cost_parts(first.reading, run.reading)
         parts = [*costs[:2], experts, *costs[2:], limits]
     else:
-        parts = [experts, limits, _agreement(sides, side), _speed(first, run)]
-    return f"{run.name} against {first.name}: {_SEPARATOR.join(filter(None, parts))}"
+        agreement = Part(_agreement(sides, side), "", 6)
+        parts = [experts, limits, agreement, Part(_speed(first, run), "", 5)]
+    return [part for part in parts if part.words]
 
 
 def difference_meaning(sides: RunSides, side: int) -> str:
-    """What each part of difference_words says, a line each."""
+    """What each part of difference_parts says, a line each."""
     first, run = sides.runs[0].name, sides.runs[side].name
     used = "would have used" if sides.runs[side].is_counted_only else "used"
     whole = "of the text" if sides.is_same_text else "of its answer"
@@ -44,17 +44,18 @@ def difference_meaning(sides: RunSides, side: int) -> str:
     return "\n".join(lines)
 
 
-def _experts(first: RunModel, run: RunModel) -> str:
+def _experts(first: RunModel, run: RunModel) -> Part:
     mean, std, reference = run.statistics.mean, run.statistics.std, first.statistics.mean
     if mean is None or std is None or not reference:
-        return ""
+        return Part("", "", 7)
     change = mean / reference - 1
     if abs(change) < 5e-4:
         against = "as many"
     else:
         against = f"{percent(abs(change))} {'fewer' if change < 0 else 'more'}"
     counted = "counted, " if run.is_counted_only else ""
-    return f"{mean:.2f} ± {std:.2f} experts, {counted}{against}"
+    words = f"{mean:.2f} ± {std:.2f} experts, {counted}{against}"
+    return Part(words, f"{counted}{against} experts", 7)
 
 
 def _agreement(sides: RunSides, side: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from bh_studio.engine.protocol.experiments import Comparison, Experiment, SameText, kind_of
 from bh_studio.engine.protocol.requests import (
@@ -17,6 +18,16 @@ from bh_studio.engine.protocol.requests import (
 from bh_studio.engine.records.terms import ModelInfo, Turn
 from bh_studio.engine.rules import RuleName, RuleParameters
 from bh_studio.engine.units import counted
+
+
+class Part(NamedTuple):
+    """A part of a line of words. brief: what says it where there is less room; empty for none.
+    weight: of parts that do not fit the lightest is left out first."""
+
+    words: str
+    brief: str
+    weight: int
+
 
 # Of Benjamini and Hochberg, Benjamini and Yekutieli, higher criticism.
 _ABBREVIATIONS = (RuleName.BH, RuleName.BY, RuleName.HIGHER_CRITICISM)

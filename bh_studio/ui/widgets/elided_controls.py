@@ -14,17 +14,19 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from bh_studio.ui.widgets.elided_label import cut
 from bh_studio.ui.widgets.theme import GAP_TINY
 
 _LEAST_LETTERS = 4
 
 
 class ElidedButton(QPushButton):
-    """A button that can be narrower than its text. elide_mode: where that is cut then."""
+    """A button that can be narrower than its text. briefs: ever shorter forms of that, to be shown
+    as a whole before anything is cut."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.elide_mode = Qt.TextElideMode.ElideRight
+        self.briefs: tuple[str, ...] = ()
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
 
     def minimumSizeHint(self) -> QSize:
@@ -38,9 +40,14 @@ class ElidedButton(QPushButton):
         self.initStyleOption(option)
         # What the style sheet puts around the text.
         around = self.sizeHint().width() - self.fontMetrics().horizontalAdvance(self.text())
-        room = max(0, self.width() - around)
-        option.text = self.fontMetrics().elidedText(self.text(), self.elide_mode, room)
+        option.text = self.fitted(max(0, self.width() - around))
         painter.drawControl(QStyle.ControlElement.CE_PushButton, option)
+
+    def fitted(self, width: int) -> str:
+        """What of its text is painted on so many pixels."""
+        metrics, forms = self.fontMetrics(), (self.text(), *self.briefs)
+        whole = (form for form in forms if metrics.horizontalAdvance(form) <= width)
+        return next(whole, None) or cut(forms[-1], metrics, width)
 
 
 class ElidedComboBox(QComboBox):

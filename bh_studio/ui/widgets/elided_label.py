@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 from PySide6.QtCore import QEvent, QSize, Qt
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtGui import QFontMetrics, QPainter, QPaintEvent
 from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
+
+_DOTS = "…"
+_NUMBER = re.compile(r"[-+−]?\d(?:[\d.,]*\d)?(?:e[-+−]?\d+)?")
+
+
+def cut(text: str, metrics: QFontMetrics, width: int) -> str:
+    """`text` as far as it fits, with dots behind; never the first digits of a number alone, for
+    they would be another one."""
+    shown = metrics.elidedText(text, Qt.TextElideMode.ElideRight, width)
+    if shown == text:
+        return text
+    kept = len(shown.removesuffix(_DOTS))
+    for number in _NUMBER.finditer(text):
+        if number.start() < kept < number.end():
+            return text[: number.start()].rstrip() + _DOTS
+    return shown
 
 
 class ElidedLabel(QLabel):
@@ -41,11 +59,14 @@ class ElidedLabel(QLabel):
             self._line_height = None
         super().changeEvent(event)
 
+    def fitted(self, width: int) -> str:
+        """What of its text is painted on so many pixels."""
+        return cut(self.text(), self.fontMetrics(), width)
+
     def paintEvent(self, event: QPaintEvent) -> None:
         if self.wordWrap() or self.fontMetrics().horizontalAdvance(self.text()) <= self.width():
             super().paintEvent(event)
             return
         painter = QPainter(self)
-        text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
         painter.setPen(self.palette().color(self.foregroundRole()))
-        painter.drawText(self.rect(), int(self.alignment()), text)
+        painter.drawText(self.rect(), int(self.alignment()), self.fitted(self.width()))

@@ -1,4 +1,4 @@
-"""Named numbers in one line, cut where it does not fit; the tooltip says all, and what each is."""
+"""Named numbers in one line, as many as fit; the tooltip says all, and what each is."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
-from bh_studio.ui.widgets.elided_label import ElidedLabel
+from bh_studio.ui.widgets.part_line import PartLine
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
-_SEPARATOR = " · "
 
-
-class NumberLine(ElidedLabel):
-    """meanings: what each number is, a sentence, by its name. values: those that are shown."""
+class NumberLine(PartLine):
+    """meanings: what each number is, a sentence, by its name; the most important first, which stays
+    where there is least room. values: those that are shown."""
 
     def __init__(self, meanings: Mapping[str, str], parent: QWidget | None = None) -> None:
         super().__init__("number", parent)
         self._meanings = dict(meanings)
+        self._weights = {name: -place for place, name in enumerate(meanings)}
         self.values = dict.fromkeys(meanings, "")
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._tell()
@@ -28,7 +28,8 @@ class NumberLine(ElidedLabel):
         number yet."""
         if values != self.values:
             self.values = dict(values)
-            self.setText(_SEPARATOR.join(value for value in values.values() if value))
+            shown = ((value, "", self._weights[name]) for name, value in values.items() if value)
+            self.show_parts(tuple(shown))
             self._tell()
 
     def _tell(self) -> None:

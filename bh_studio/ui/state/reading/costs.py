@@ -11,16 +11,22 @@ import numpy as np
 
 from bh_studio.engine.records.same_text.side_reading import SideReading
 from bh_studio.ui.state.reading.side_numbers import kl_words, percent, perplexity_words
+from bh_studio.ui.state.words import Part
 
 # From there on a percentage is no number that one reads.
 _MANY_TIMES = 10
 
 
-def cost_parts(first: SideReading, reading: SideReading) -> list[str]:
+def cost_parts(first: SideReading, reading: SideReading) -> list[Part]:
     """How far its predictions are from those of the first, and how well each predicts the text."""
     differing = float(np.mean(reading.ranks != first.ranks))
-    return [f"{kl_words(reading)} nats", _perplexity(first, reading), _best(first, reading),
-            f"another rank at {percent(differing)} of tokens"]  # fmt: skip
+    kl = kl_words(reading)
+    return [
+        Part(f"{kl} nats", kl, 9),
+        _perplexity(first, reading),
+        Part(_best(first, reading), "", 3),
+        Part(f"another rank at {percent(differing)} of tokens", "", 2),
+    ]
 
 
 def cost_meanings(first: str, side: str) -> list[str]:
@@ -35,16 +41,18 @@ def cost_meanings(first: str, side: str) -> list[str]:
     ]
 
 
-def _perplexity(first: SideReading, reading: SideReading) -> str:
+def _perplexity(first: SideReading, reading: SideReading) -> Part:
     words = perplexity_words(reading)
     if reading.perplexity is None:
-        return words
+        return Part(words, "", 8)
     change = math.expm1(reading.nats - first.nats)
     if abs(change) < 5e-4:
-        return f"{words}, the same"
+        return Part(f"{words}, the same", "same perplexity", 8)
     if change > _MANY_TIMES:
-        return f"{words}, {change:.3g} times higher"
-    return f"{words}, {percent(abs(change))} {'lower' if change < 0 else 'higher'}"
+        against = f"{change:.3g} times higher"
+    else:
+        against = f"{percent(abs(change))} {'lower' if change < 0 else 'higher'}"
+    return Part(f"{words}, {against}", f"perplexity {against}", 8)
 
 
 def _best(first: SideReading, reading: SideReading) -> str:
