@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.rules import parse_rule
 from bh_studio.ui.charts.difference_map import DifferenceMap
+from bh_studio.ui.charts.slot.catalogue import CHARTS
 from bh_studio.ui.main_window import MainWindow
 from tests.ui.conftest import Desk
 
@@ -175,6 +176,22 @@ def test_the_settings_fold_where_the_answers_would_have_too_little(
     assert desk.page.settings_panel.isVisible()
     resized(desk, (1024, 640))
     assert desk.page.side_strip.isVisible()
+
+
+@pytest.mark.parametrize("percent", [100, 150])
+def test_charts_are_never_too_low_to_be_read(desk: Desk, percent: int) -> None:
+    desk.theme.set_text_percent(percent)
+    resized(desk, (1920, 1080))
+    desk.finished_run()
+    for kind in CHARTS:
+        desk.slots[0].pick(kind)
+        desk.page.splitters["rows"].setSizes([10_000, 1])
+        QApplication.processEvents()
+        slot = desk.slots[0]
+        if not slot.is_empty:
+            # Room for the marks of its axis, and four lines above them.
+            assert slot.chart.plot.height() >= 8 * desk.theme.point_size, kind
+        assert slot.readout_label.geometry().bottom() < slot.height()
 
 
 def test_an_error_folds_no_charts(desk: Desk) -> None:

@@ -19,9 +19,9 @@ from bh_studio.ui.charts.shown import Shown, ShownSide
 from bh_studio.ui.state.selection import Place, Selection
 from bh_studio.ui.widgets.theme import GAP_TINY, Theme
 
-# Of a plot, each as many pixels as a letter has points: the least, and from where on there is room
-# for the names of what is in it.
-_LEAST_LINES, _NAMED_LINES = 2, 14
+# Of a plot, each as many pixels as a letter has points: the least in which it can be read, and from
+# where on there is room for the names of what is in it.
+_LEAST_LINES, _NAMED_LINES = 8, 14
 _STEPS = {
     Qt.Key.Key_Left: (-1, 0),
     Qt.Key.Key_Right: (1, 0),
