@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 from bh_studio.engine.protocol.events import Failed
 from bh_studio.engine.rules import parse_rule
 from bh_studio.ui.charts.difference_map import DifferenceMap
+from bh_studio.ui.charts.divergence_chart import DivergenceChart
 from bh_studio.ui.charts.slot.catalogue import CHARTS
 from bh_studio.ui.main_window import MainWindow
 from tests.ui.conftest import Desk
@@ -192,6 +193,25 @@ def test_charts_are_never_too_low_to_be_read(desk: Desk, percent: int) -> None:
             # Room for the marks of its axis, and four lines above them.
             assert slot.chart.plot.height() >= 8 * desk.theme.point_size, kind
         assert slot.readout_label.geometry().bottom() < slot.height()
+
+
+@pytest.mark.parametrize("sides", [3, 4])
+def test_the_numbers_of_every_side_at_a_token_have_room(desk: Desk, sides: int) -> None:
+    resized(desk, (1280, 800))
+    desk.page.prompt.mode.choose(True)
+    desk.page.prompt.set_prompt("Once upon a time there was a king " * 30)
+    rules = [parse_rule(rule) for rule in RULES[4]]
+    desk.page.settings_panel.show_sides((None, *rules[: sides - 1]))
+    desk.window.actions_.run.trigger()
+    desk.engine.finish_text()
+    desk.settle()
+    chart, label = desk.slots[1].chart, desk.slots[1].readout_label
+    assert isinstance(chart, DivergenceChart)
+    chart.point_at((100, 0))
+    resized(desk, (1280, 800))
+    shown = label.fitted(label.width())
+    assert shown == label.text()
+    assert shown.startswith("Token 101: B 6.3125, C 12.6250")
 
 
 def test_an_error_folds_no_charts(desk: Desk) -> None:

@@ -27,6 +27,7 @@ class DivergenceChart(TokenLines):
     )
     left_name = "KL to A, nats"
     left_axis = DecimalAxis
+    unit = "nats"
 
     def missing(self) -> str:
         if all(side.kl is not None for side in self.shown.written):
@@ -61,7 +62,7 @@ class DivergenceChart(TokenLines):
         return words if len(values) == side.tokens else f"{words} up to token {len(values) - 1}"
 
     def number_words(self, side: ShownSide, token: int) -> str:
-        return f"{self.drawn(side)[token]:.4f} nats"
+        return f"{self.drawn(side)[token]:.4f}"
 
     def columns_of(self, side: ShownSide) -> tuple[tuple[str, np.ndarray], ...]:
         return (("KL to A", self.drawn(side)),)

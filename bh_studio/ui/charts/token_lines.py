@@ -20,9 +20,13 @@ _LEAST_TOKENS = 16
 
 
 class TokenLines(Chart):
-    """A cell is one token of one side. A subclass fills in what the numbers are."""
+    """A cell is one token of one side. A subclass fills in what the numbers are.
+
+    unit: of the numbers, if they need one.
+    """
 
     bottom_name = "Token"
+    unit = ""
 
     def build(self) -> None:
         self._lines = tuple(pg.PlotCurveItem() for _ in range(MOST_SIDES))
@@ -49,7 +53,7 @@ class TokenLines(Chart):
         raise NotImplementedError
 
     def number_words(self, side: ShownSide, token: int) -> str:
-        """The number of a side at a token."""
+        """The number of a side at a token, without its unit."""
         raise NotImplementedError
 
     def columns_of(self, side: ShownSide) -> tuple[tuple[str, np.ndarray], ...]:
@@ -117,12 +121,17 @@ class TokenLines(Chart):
 
     def describe(self, column: int, row: int) -> str:
         """The numbers of all sides at a token."""
-        parts = []
-        for side in self.known:
-            if column < len(self.drawn(side)):
-                text = visible(side.texts[column], mark_newlines=True)
-                parts.append(f"{side.name} {self.number_words(side, column)} “{text}”")
-        return f"Token {self.shown.first_number + column}: {', '.join(parts)}"
+        sides = [side for side in self.known if column < len(self.drawn(side))]
+        texts = [f"“{visible(side.texts[column], mark_newlines=True)}”" for side in sides]
+        parts = [f"{side.name} {self.number_words(side, column)}" for side in sides]
+        unit = f" {self.unit}" if self.unit else ""
+        if len(set(texts)) == 1:
+            # Once, and last: it is what may be cut off.
+            told = f"{', '.join(parts)}{unit} {texts[0]}"
+        else:
+            pairs = zip(parts, texts, strict=True)
+            told = ", ".join(f"{part}{unit} {text}" for part, text in pairs)
+        return f"Token {self.shown.first_number + column}: {told}"
 
     def choose(self, column: int, row: int) -> None:
         side = self.known[row]

@@ -22,7 +22,7 @@ def test_lines_are_the_kl_of_every_side_but_a(run: Run, draw: Draw) -> None:
     assert chart.problem == ""
     assert chart.drawn_values == ((0.0625, 0.125, 0.1875), (0.125, 0.25, 0.375))
     assert chart.hint() == "Mean KL to A, nats: B 0.1250, C 0.2500"
-    assert chart.describe(2, 0) == "Token 3: B 0.1875 nats “ time”, C 0.3750 nats “ time”"
+    assert chart.describe(2, 0) == "Token 3: B 0.1875, C 0.3750 nats “ time”"
     numbers = chart.numbers()
     assert numbers.columns == ("B KL to A", "C KL to A")
     assert numbers.values.tolist() == [[0.0625, 0.125], [0.125, 0.25], [0.1875, 0.375]]

@@ -40,9 +40,8 @@ from bh_studio.ui.widgets.theme import GAP, GAP_SMALL, GAP_TINY, Theme
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _HEADER_HEIGHT = 28
-# From so many letters on, the read-out is beside the pickers; from so many lines on there is room
-# for it below them.
-_READ_BESIDE, _READ_BELOW = 140, 11
+# From so many letters on, the read-out is beside the pickers, else below them.
+_READ_BESIDE = 140
 _LEAST_PICKER = 60
 
 
@@ -374,7 +373,7 @@ class ChartSlot(QFrame):
     def _fit_header(self) -> None:
         metrics = self.fontMetrics()
         letters = self.width() / max(1, metrics.averageCharWidth())
-        is_below = letters < _READ_BESIDE and self.height() >= _READ_BELOW * metrics.lineSpacing()
+        is_below = letters < _READ_BESIDE
         if is_below and self._below.indexOf(self.readout_label) < 0:
             self.readout_label.setAlignment(Qt.AlignmentFlag.AlignLeft)
             self._below.addWidget(self.readout_label, 1)
