@@ -366,6 +366,33 @@ def test_another_failure_of_a_text_offers_nothing(desk: Desk) -> None:
     assert desk.window.errors.remedy_button.isHidden()
 
 
+def test_every_side_that_is_chosen_says_what_will_stand_there(desk: Desk) -> None:
+    answers, differences = desk.page.answers, desk.page.differences
+    panel, mode = desk.page.settings_panel, desk.page.prompt.mode
+    for count in (3, 4, 1, 2):
+        panel.show_sides((None, *[RULE] * (count - 1)))
+        assert [panel.words for panel in answers.shown] == [
+            f"The answer of side {letter} will appear here." for letter in "ABCD"[:count]
+        ]
+        assert answers.panels[count - 1].isVisible()
+    assert differences.expected.isVisible()
+    assert "will appear here" in differences.expected.text()
+    mode.choose(True)
+    assert answers.panels[1].words == "What side B makes of the text will appear here."
+    panel.show_sides((None, RULE, RULE))
+    read_text(desk)
+    assert not differences.expected.isVisible()
+    assert len(answers.shown) == 2
+    # What is on screen keeps its panels while sides are chosen for the next run.
+    panel.show_sides((None, RULE, RULE, RULE))
+    desk.page.clock.flush()
+    assert len(answers.shown) == 2
+    assert [panel.words for panel in answers.shown] == ["", ""]
+    desk.session.clear()
+    desk.page.clock.flush()
+    assert len(answers.shown) == 4
+
+
 # --- stopping -----------------------------------------------------------------------------------
 
 

@@ -72,13 +72,14 @@ class AnswerPanel(QFrame):
         self.text = TokenText(run, tinting, theme)
         self.text.setAccessibleName(f"Answer of side {run.name}")
         self.text.setAccessibleDescription("What was said before, then the tokens of the answer")
-        self._empty = QLabel(f"The answer of side {run.name} will appear here.")
+        self._empty = QLabel()
         self._empty.setProperty("role", "empty")
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setWordWrap(True)
         self._build_latest_button()
         self._build_footer()
         self._build_layout()
+        self.expect(is_same_text=False)
         self.text.following_changed.connect(self._sync_latest)
         theme.changed.connect(self._take_theme)
         self._take_theme()
@@ -94,6 +95,17 @@ class AnswerPanel(QFrame):
     def keeps_to_end(self) -> bool:
         """Whether it goes with an answer that is being written."""
         return self._run.is_running and self.text.is_following
+
+    @property
+    def words(self) -> str:
+        """What stands in for the text; empty where that is there."""
+        return self._empty.text() if self._pages.currentWidget() is self._empty else ""
+
+    def expect(self, *, is_same_text: bool) -> None:
+        """Say what will stand here while nothing does."""
+        side = f"side {self._run.name}"
+        what = f"What {side} makes of the text" if is_same_text else f"The answer of {side}"
+        self._empty.setText(f"{what} will appear here.")
 
     def refresh_text(self) -> None:
         """Show what the run has said by now."""

@@ -50,12 +50,22 @@ class Answers(QWidget):
         for panel in self.panels:
             panel.text.scrolled.connect(partial(self._scroll_others, panel))
         self._shown = 0
+        self._expected = _FIRST_SIDES
         self._show(_FIRST_SIDES)
 
     @property
     def shown(self) -> tuple[AnswerPanel, ...]:
         """The panels on screen."""
         return self.panels[: self._shown]
+
+    def expect(self, sides: int, *, is_same_text: bool) -> None:
+        """Say what will stand here while nothing does: of how many sides, and whether they are to
+        read a text."""
+        self._expected = sides
+        for panel in self.panels:
+            panel.expect(is_same_text=is_same_text)
+        if not self._sides.runs:
+            self._show(sides)
 
     def focus_side(self, side: int) -> None:
         """Let keys go to the text of `side`, if it is on screen."""
@@ -69,7 +79,7 @@ class Answers(QWidget):
 
     def refresh_texts(self) -> None:
         """Show what the sides have said by now."""
-        self._show(len(self._sides.runs) or _FIRST_SIDES)
+        self._show(len(self._sides.runs) or self._expected)
         for panel in self.shown:
             panel.refresh_text()
         self._finding.refresh([panel.text for panel in self.shown])

@@ -25,7 +25,8 @@ _CHOICE_LETTERS, _LEGEND_LETTERS = 90, 130
 class DifferenceLine(QFrame):
     """Says what the other sides did against side A in the run on screen. Measured values only.
 
-    tint_menu: of what the background of the tokens says.
+    tint_menu: of what the background of the tokens says. expected: what will stand here, before the
+    first run.
     """
 
     def __init__(
@@ -47,11 +48,15 @@ class DifferenceLine(QFrame):
         self.tint_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.tint_button.setMenu(self.tint_menu)
         self.tint_problem = ElidedLabel("muted", takes_room=True)
+        self.expected = ElidedLabel("muted")
+        self.expected.setText("How the other sides differ from side A will appear here.")
+        self.expected.setToolTip(self.expected.text())
         # On one line, cut where it does not fit, while the window has no second one to give.
         self.notice = ElidedLabel("muted")
         self.notice.setAccessibleName("What should be known of these numbers")
         words = QVBoxLayout()
         words.setSpacing(GAP_TINY)
+        words.addWidget(self.expected)
         for line in (*self.lines, self.notice):
             line.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             words.addWidget(line)
@@ -75,9 +80,10 @@ class DifferenceLine(QFrame):
     def refresh(self) -> None:
         """Show the runs as they are now, and under their numbers what should be known of them."""
         sides = self._sides
+        self.expected.setVisible(not sides.runs)
         for side, line in enumerate(self.lines, start=1):
             is_shown = side < len(sides.runs)
-            line.setVisible(is_shown or (side == 1 and not sides.runs))
+            line.setVisible(is_shown)
             if is_shown:
                 parts, name = difference_parts(sides, side), sides.runs[side].name
                 whole, colon = f"{name} against {sides.runs[0].name}", ": " if parts else ""

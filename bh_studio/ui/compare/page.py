@@ -567,6 +567,7 @@ class ComparePage(Place):
     def _sync(self) -> None:
         prompt, panel = self.prompt, self.settings_panel
         prompt.show_obstacle(self.obstacle())
+        self.answers.expect(len(panel.sides()), is_same_text=prompt.mode.is_same_text)
         prompt.stop_button.setEnabled(self.can_stop)
         prompt.show_chat(panel.is_chat, bool(self.conversation.turns))
         prompt.new_button.setEnabled(bool(self.can_start_over))
