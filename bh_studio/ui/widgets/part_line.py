@@ -40,15 +40,14 @@ class PartLine(ElidedLabel):
         return cut(line, metrics, width)
 
     def _lines(self) -> Iterator[str]:
-        """Ever shorter ones, down to the part that weighs most."""
-        lead, brief = self._lead
-        words: list[str] = [words for words, _, _ in self._parts]
-        yield lead + _SEPARATOR.join(words)
-        yield brief + _SEPARATOR.join(words)
-        rising = sorted(range(len(words)), key=lambda place: self._parts[place][2])
-        for place in rising:
-            words[place] = self._parts[place][1] or words[place]
-            yield brief + _SEPARATOR.join(words)
-        for place in rising[:-1]:
-            words[place] = ""
-            yield brief + _SEPARATOR.join(filter(None, words)) + _MORE
+        """Those that say more before those that say less, down to the part that weighs most."""
+        lead, brief_lead = self._lead
+        rising = sorted(range(len(self._parts)), key=lambda place: self._parts[place][2])
+        for left_out in range(max(len(rising), 1)):
+            more = _MORE if left_out else ""
+            kept = {place: self._parts[place][0] for place in sorted(rising[left_out:])}
+            yield lead + _SEPARATOR.join(kept.values()) + more
+            yield brief_lead + _SEPARATOR.join(kept.values()) + more
+            for place in rising[left_out:]:
+                kept[place] = self._parts[place][1] or kept[place]
+                yield brief_lead + _SEPARATOR.join(kept.values()) + more

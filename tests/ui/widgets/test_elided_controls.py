@@ -110,6 +110,11 @@ def test_the_least_important_part_goes_first_and_none_is_cut(qtbot: QtBot, theme
         assert line.fitted(metrics.horizontalAdvance(form)) == form
         assert line.fitted(metrics.horizontalAdvance(form) - 1) == shorter
     assert line.fitted(metrics.horizontalAdvance("B: 28.8 ")) == "B:…"
+    # What has room for one of them says that at length.
+    line.show_parts((("5.69 experts, fewer", "fewer", 3), ("min_k decided 10.0 % of all", "", 1)))
+    length = metrics.horizontalAdvance("5.69 experts, fewer …")
+    assert line.fitted(length) == "5.69 experts, fewer …"
+    assert line.fitted(length - 1) == "fewer …"
     line.show_parts(())
     assert line.fitted(100) == line.text() == ""
 
