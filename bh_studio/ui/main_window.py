@@ -202,6 +202,8 @@ class MainWindow(QMainWindow):
         # Not when it is only kept in step with what the page does by itself.
         actions.charts.triggered.connect(self.compare.show_charts)
         self.compare.charts_shown.connect(actions.charts.setChecked)
+        self.compare.charts_shown.connect(self._show_folding)
+        self.status.charts_wanted.connect(actions.charts.trigger)
         actions.inspector.toggled.connect(self.compare.show_inspector)
         self.compare.settings_shown.connect(self._note_settings)
         self.compare.inspector_wanted.connect(actions.inspector.setChecked)
@@ -262,6 +264,7 @@ class MainWindow(QMainWindow):
         keys = QKeySequence("Esc") if place is self.compare else QKeySequence()
         self.actions_.stop.setShortcut(keys)
         place.take_focus()
+        self._show_folding()
         self._sync()
 
     @Slot()
@@ -348,6 +351,11 @@ class MainWindow(QMainWindow):
         # The page has made room; that is no wish of a person, who would be asked to repeat it.
         with QSignalBlocker(self.actions_.settings):
             self.actions_.settings.setChecked(are_shown)
+
+    @Slot()
+    def _show_folding(self) -> None:
+        is_seen = self.place is self.compare
+        self.status.show_folded(is_seen and self.compare.lacks_height)
 
     @Slot()
     def _sync(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import QEvent, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QStatusBar, QWidget
 
 from bh_studio.engine.protocol.events import LoadProgress
@@ -11,18 +12,27 @@ from bh_studio.ui.state.models.downloads import DownloadView
 from bh_studio.ui.state.models.words import progress_words, short_state, trouble
 from bh_studio.ui.state.words import describe_model
 from bh_studio.ui.widgets.announcement import announce
+from bh_studio.ui.widgets.elided_controls import ElidedButton
 from bh_studio.ui.widgets.elided_label import ElidedLabel
 from bh_studio.ui.widgets.theme import GAP_SMALL
 from bh_studio.ui.widgets.visible_text import plain_tooltip
 
 _BRIEFLY_MS = 6000
 _STEPS = 1000
+_MOST_ON_RIGHT = 0.65
+# What Qt takes for no limit.
+_WIDEST = 2**24 - 1
 
 
 class StatusLine(QStatusBar):
-    """Loading progress and short notices on the left, downloads and the model on the right."""
+    """Loading progress and short notices on the left; on the right charts that have folded for want
+    of height, downloads and the model.
+
+    charts_wanted: all the same.
+    """
 
     download_chosen = Signal()
+    charts_wanted = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -45,6 +55,18 @@ class StatusLine(QStatusBar):
         row.addWidget(self._progress)
         row.addWidget(self._stage, 1)
         self.addWidget(left, 1)
+        self.charts_button = ElidedButton()
+        self.charts_button.setProperty("role", "link")
+        self.charts_button.setText("Charts folded: too little height")
+        self.charts_button.briefs = ("Charts folded",)
+        self.charts_button.setAccessibleName(self.charts_button.text())
+        self.charts_button.setToolTip(
+            f"{self.charts_button.text()}. Show them all the same (F10); in a higher window, or "
+            "with smaller text, they come back by themselves."
+        )
+        self.charts_button.clicked.connect(self.charts_wanted)
+        self.charts_button.hide()
+        self.addPermanentWidget(self.charts_button)
         self.download_button = QPushButton()
         self.download_button.setProperty("role", "link")
         self.download_button.setAccessibleName("Downloads")
@@ -55,6 +77,27 @@ class StatusLine(QStatusBar):
         self.show_state("")
         self.show_downloads([])
         self.show_model(None)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._give_room()
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() is QEvent.Type.FontChange:
+            self._give_room()
+
+    def show_folded(self, are_folded: bool) -> None:
+        """Say whether the charts have folded for want of height."""
+        self.charts_button.setVisible(are_folded)
+        self._give_room()
+
+    def _give_room(self) -> None:
+        """Leave notices some room beside charts that have folded: the model gives way."""
+        most = _WIDEST
+        if not self.charts_button.isHidden():
+            most = round(self.width() * _MOST_ON_RIGHT) - self.charts_button.sizeHint().width()
+        self._model.setMaximumWidth(max(most, 0))
 
     @property
     def stage(self) -> str:

@@ -138,6 +138,52 @@ def test_charts_that_are_folded_at_the_end_have_their_height_at_the_next_start(
     assert another.page.sizes()["rows"] == pytest.approx([above, below], abs=5)
 
 
+def test_charts_that_fold_by_themselves_say_so_and_come_back(desk: Desk) -> None:
+    desk.window.resize(1280, 776)
+    desk.finished_run()
+    button, status, actions = (
+        desk.window.status.charts_button,
+        desk.window.status,
+        desk.window.actions_,
+    )
+    first = heights(desk)
+    assert first[1] > 0
+    assert not button.isVisible()
+    actions.enlarge.trigger()
+    assert heights(desk)[1] == 0
+    assert button.isVisible()
+    assert button.text() == "Charts folded: too little height"
+    assert status.currentMessage() == "The charts have folded; F10 shows them."
+    # Elsewhere there are none to be folded.
+    actions.models.trigger()
+    assert not button.isVisible()
+    actions.compare.trigger()
+    assert button.isVisible()
+    actions.reset_text.trigger()
+    assert heights(desk) == first
+    assert not button.isVisible()
+    desk.window.resize(1280, 640)
+    assert heights(desk)[1] == 0
+    assert button.isVisible()
+    desk.window.resize(1280, 776)
+    assert heights(desk) == first
+    desk.window.resize(1280, 640)
+    events()
+    button.click()
+    assert heights(desk)[1] > 0
+    assert not button.isVisible()
+
+
+def test_charts_that_a_person_folds_say_nothing(desk: Desk) -> None:
+    desk.finished_run()
+    desk.window.status.clearMessage()
+    desk.window.actions_.charts.trigger()
+    desk.window.resize(1280, 640)
+    assert heights(desk)[1] == 0
+    assert not desk.window.status.charts_button.isVisible()
+    assert desk.window.status.currentMessage() == ""
+
+
 def test_charts_without_a_height_have_that_of_the_first_start(
     make_desk: Callable[..., Desk],
 ) -> None:

@@ -116,6 +116,8 @@ class ComparePage(Place):
         self._lay_out()
         self._connect()
         theme.changed.connect(self._give_room)
+        # Larger text leaves fewer lines in the same height.
+        theme.changed.connect(self._fold_charts)
         self._paint_texts()
         self._paint_figures()
         self._sync()
@@ -395,10 +397,18 @@ class ComparePage(Place):
         """How many lines of text the window is high: no error above the page folds anything."""
         return self.window().height() / self.fontMetrics().lineSpacing()
 
+    @property
+    def lacks_height(self) -> bool:
+        """Whether the charts have folded by themselves, for want of height."""
+        return self.wants_charts is None and self.charts.splitter.isHidden()
+
+    @Slot()
     def _fold_charts(self) -> None:
         has_room = self._lines() >= _FOLDED_LINES
         is_shown = has_room if self.wants_charts is None else self.wants_charts
         if is_shown == self.charts.splitter.isHidden():
+            if not is_shown and self.wants_charts is None and self.isVisible():
+                self.notified.emit("The charts have folded; F10 shows them.")
             if not is_shown and self._rows.isVisible():
                 self._unfolded = self._rows.sizes()
             self.charts.splitter.setVisible(is_shown)
