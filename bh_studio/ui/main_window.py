@@ -22,7 +22,7 @@ from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused, 
 from bh_studio.engine.rules.sides import MOST_SIDES
 from bh_studio.settings import Settings
 from bh_studio.ui.actions import Actions
-from bh_studio.ui.compare.page import BALANCED, CHARTS, READING, ComparePage
+from bh_studio.ui.compare.page import BALANCED, CHARTS, FOLDED_WORDS, READING, ComparePage
 from bh_studio.ui.error_strip import Cause, ErrorStrip, Remedy
 from bh_studio.ui.help_dialogs import about_dialog, reading_dialog
 from bh_studio.ui.models.model_commands import ModelCommands
@@ -356,6 +356,8 @@ class MainWindow(QMainWindow):
     def _show_folding(self) -> None:
         is_seen = self.place is self.compare
         self.status.show_folded(is_seen and self.compare.lacks_height)
+        if not self.compare.lacks_height and self.status.currentMessage() == FOLDED_WORDS:
+            self.status.clearMessage()
 
     @Slot()
     def _sync(self) -> None:

@@ -162,6 +162,8 @@ def test_charts_that_fold_by_themselves_say_so_and_come_back(desk: Desk) -> None
     actions.reset_text.trigger()
     assert heights(desk) == first
     assert not button.isVisible()
+    # What is no longer so is no longer said.
+    assert status.currentMessage() == ""
     desk.window.resize(1280, 640)
     assert heights(desk)[1] == 0
     assert button.isVisible()

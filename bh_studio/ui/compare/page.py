@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _ROOMY_LINES = 43
 # What charts have in each layout, where answers and numbers have 1000; none are folded.
 READING, BALANCED, CHARTS = 0, 350, 2000
+FOLDED_WORDS = "The charts have folded; F10 shows them."
 # Below this height of the window the charts leave their room to the answers, unless they are asked
 # for, in lines of text.
 _FOLDED_LINES = 45
@@ -408,7 +409,7 @@ class ComparePage(Place):
         is_shown = has_room if self.wants_charts is None else self.wants_charts
         if is_shown == self.charts.splitter.isHidden():
             if not is_shown and self.wants_charts is None and self.isVisible():
-                self.notified.emit("The charts have folded; F10 shows them.")
+                self.notified.emit(FOLDED_WORDS)
             if not is_shown and self._rows.isVisible():
                 self._unfolded = self._rows.sizes()
             self.charts.splitter.setVisible(is_shown)
