@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 from PySide6.QtGui import QFont
 
-from bh_studio.ui.inspector.token_words import quoted
+from bh_studio.ui.inspector.token_words import quoted, short_number
 from bh_studio.ui.state.run_model import RunModel
 from bh_studio.ui.state.run_sides import RunSides
 
@@ -124,7 +124,7 @@ def _cells(candidate: Candidate) -> tuple[str, ...]:
         str(candidate.rank),
         _text(candidate),
         str(candidate.token_id),
-        f"{candidate.probability:.3g}",
+        short_number(candidate.probability, 3),
     )
 
 

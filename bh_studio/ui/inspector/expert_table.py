@@ -10,6 +10,7 @@ from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersisten
 from PySide6.QtGui import QColor
 
 from bh_studio.engine.records.decisions.token_inspection import InspectedLayer
+from bh_studio.ui.inspector.token_words import short_number
 from bh_studio.ui.state.run_model import RunModel
 
 _Index = QModelIndex | QPersistentModelIndex
@@ -147,10 +148,13 @@ def _measured(name: str, meaning: str, values: np.ndarray, digits: int = 3) -> _
     def written(row: int, many: int) -> str:
         return f"{values[row]:.{many}g}" if row < len(values) else ""
 
+    def cell(row: int) -> str:
+        return short_number(float(values[row]), digits) if row < len(values) else ""
+
     return _Column(
         name,
         meaning,
-        lambda row: written(row, digits),
+        cell,
         lambda row: written(row, 9),
         lambda row: f"{meaning}: {written(row, 9) or 'none'}",
         is_stretched=True,

@@ -78,7 +78,7 @@ class TokenInspector(QFrame):
         self.figure = CriterionFigure(theme)
         self.what_if = WhatIfPanel(inspection, theme)
         self.experts = ExpertTable(self)
-        self.expert_view = RowsView(self.experts, "Experts of the layer")
+        self.expert_view = RowsView(self.experts, "Experts of the layer", has_numbers=True)
         self.choices = ChoiceTable(self)
         self.choice_view = RowsView(self.choices, "What else each side could have said")
         self.copy_button = QPushButton("Copy table")

@@ -14,6 +14,8 @@ from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.widgets.visible_text import visible
 
 KEPT_NOTE = "Recorded router logits are kept: in a real run later layers would differ."
+# Below it the noughts in front take more room than an exponent.
+_SMALL = 1e-3
 _ARROW = "\N{RIGHTWARDS ARROW}"
 
 
@@ -33,6 +35,14 @@ def token_title(run: RunModel, token: int, text_of: Callable[[int], str | None])
 def quoted(text: str) -> str:
     """A token's text on one line."""
     return f"“{visible(text, mark_newlines=True)}”"
+
+
+def short_number(value: float, digits: int) -> str:
+    """`value` with so many digits, in as few letters as they take: 0.012, 4.5e-4, 0."""
+    if value == 0 or abs(value) >= _SMALL:
+        return f"{value:.{digits}g}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def mean_experts(run: RunModel, token: int) -> float | None:
