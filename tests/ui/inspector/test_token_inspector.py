@@ -130,12 +130,12 @@ def test_enter_on_a_cell_of_a_chart_opens_the_inspector_and_the_space_bar_select
     for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Up, Qt.Key.Key_Space):
         desk.qtbot.keyClick(plot, key)
     assert desk.session.selection.place == Place(1, 1, 1)
-    assert not desk.page.is_inspecting
+    assert not desk.window.actions_.inspector.isChecked()
     desk.qtbot.keyClick(plot, Qt.Key.Key_Right)
     desk.qtbot.keyClick(plot, Qt.Key.Key_Return)
     assert desk.session.selection.place == Place(1, 2, 1)
-    assert desk.page.is_inspecting
     assert desk.window.actions_.inspector.isChecked()
+    assert desk.page.inspector.isVisible()
     settle(desk)
     assert desk.page.inspection.layer == 1
 
