@@ -60,7 +60,8 @@ class Model:
     """The model with both recordings."""
 
     def __init__(self, calibration: Path) -> None:
-        self.bundled = load_model()
+        # As the embedded model is on a processor, where most people have it.
+        self.bundled = load_model(dtype="float32")
         self.books = replace(self.bundled, recording=load_recording(calibration))
         check_recording(self.books.recording, self.books.model)
 

@@ -10,10 +10,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
+from msgspec.structs import replace
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bh_studio.engine import loading

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from bh_studio.engine.calibration.recorder import calibration_text
 from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
@@ -133,7 +134,7 @@ def test_an_answer_is_predicted_up_to_its_first_difference(loaded: LoadedModel) 
     assert kl.shape == (2, parted + 1)
     # There both have read the same, and what they say of it differs.
     assert kl[1, parted] > 0
-    with_its_own = dataclasses.replace(question, token_ids=other.token_ids[: parted + 1])
+    with_its_own = structs.replace(question, token_ids=other.token_ids[: parted + 1])
     np.testing.assert_array_equal(measured(loaded, with_its_own), kl)
 
 
@@ -166,13 +167,13 @@ def test_what_cannot_be_read_is_refused_before_any_pass(
 def test_another_model_and_another_null_are_refused(loaded: LoadedModel) -> None:
     other = dataclasses.replace(loaded.info, fingerprint="0" * 32, name="other")
     with pytest.raises(EngineError, match="of another model than") as raised:
-        measured(loaded, dataclasses.replace(asked(loaded, None, ONE), model=other))
+        measured(loaded, structs.replace(asked(loaded, None, ONE), model=other))
     assert raised.value.advice == "Load other, as it was then."
     elsewhere = dataclasses.replace(loaded.info, null_sha256="0" * 64)
     with pytest.raises(EngineError, match="another null"):
-        measured(loaded, dataclasses.replace(asked(loaded, None, BH), model=elsewhere))
+        measured(loaded, structs.replace(asked(loaded, None, BH), model=elsewhere))
     # A rule that tests nothing has none.
-    kl = measured(loaded, dataclasses.replace(asked(loaded, None, ONE), model=elsewhere))
+    kl = measured(loaded, structs.replace(asked(loaded, None, ONE), model=elsewhere))
     np.testing.assert_array_equal(kl, measured(loaded, asked(loaded, None, ONE)))
 
 

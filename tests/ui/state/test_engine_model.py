@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from bh_studio.engine.protocol.events import Failed, LoadProgress, LoadRefused, ModelInspected
 from bh_studio.engine.protocol.experiments import Comparison
@@ -100,7 +100,7 @@ def test_a_refused_load_can_be_insisted_on(model: EngineModel, engine: FakeEngin
     model.load_anyway(refused)
     second = engine.requests[-1]
     assert isinstance(second, LoadModel)
-    assert second == dataclasses.replace(first, load_anyway=True)
+    assert second == structs.replace(first, load_anyway=True)
     assert len(set(engine.jobs)) == 2
     assert model.can_cancel_load
 
