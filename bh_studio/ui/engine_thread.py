@@ -15,8 +15,8 @@ from bh_studio.engine.execution.service import Service
 from bh_studio.engine.protocol.events import Report
 from bh_studio.engine.protocol.requests import Request
 
-# Half a frame.
-_TOGETHER_MS = 16
+# A third of the time between two repaints of a text.
+_TOGETHER_MS = 33
 
 
 class Engine(QObject):

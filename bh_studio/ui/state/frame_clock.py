@@ -5,11 +5,11 @@ from __future__ import annotations
 from PySide6.QtCore import QElapsedTimer, QObject, Qt, QTimer, Signal, Slot
 
 FRAME_MS = 33
-# Of a text that is read while it grows.
-TEXT_MS = 66
-# Digits that change faster cannot be read, and what is drawn takes its time from the engine: at
-# every frame, it took a third of its speed.
-FIGURES_MS = 250
+# What is painted takes its time from the engine, which shares Python with it and often the core:
+# at every frame it took a third of its speed, so it takes a few per cent. A text is read while it
+# grows; digits that change faster than this cannot be read.
+TEXT_MS = 100
+FIGURES_MS = 400
 
 
 class FrameClock(QObject):
