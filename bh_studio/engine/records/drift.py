@@ -1,0 +1,130 @@
+"""Whether a text is like the one that the null was fitted on: a few numbers, and what they say.
+
+`routing/drift.py` finds them. Knows no array and no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from bh_studio.engine.files.plain_json import convert
+from bh_studio.engine.rules.parameters import NullName, RuleParameters
+from bh_studio.engine.rules.sides import Sides, side_letter
+
+# Of fewer tokens nothing is said.
+LEAST_TOKENS = 64
+# The share of a null that is called its highest scores: experts with p <= 0.05 there.
+TAIL = 0.05
+_ADVICE = (
+    "Levels and p-values do not carry over; compare rules on this text with bh-studio evaluate."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the scores that the router discards on a text lie from those of the null.
+
+    tokens: that were judged; the first positions are not, as in the null. distance: 0 where both
+        are alike. limit: what it stays below on text like the calibration text, 99 times in 100.
+        Both are None where the text, or the recording, is too short to tell.
+    tail_shares: (layer,) share of the discarded scores that are among the TAIL highest of the
+        layer's null. mean_places: (layer,) mean over them of the share of the null that lies
+        below; 0.5 where both are alike.
+    """
+
+    tokens: int
+    distance: float | None
+    limit: float | None
+    tail_shares: tuple[float, ...]
+    mean_places: tuple[float, ...]
+
+    @property
+    def factor(self) -> float | None:
+        """The distance over its limit; None where it is too short to tell."""
+        if self.distance is None or self.limit is None:
+            return None
+        return self.distance / self.limit
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the text is unlike the one that the null was fitted on."""
+        return self.distance is not None and self.limit is not None and self.distance > self.limit
+
+    @property
+    def verdict(self) -> str:
+        """ "unlike", "like" or "too short to tell"."""
+        if self.distance is None or self.limit is None:
+            return "too short to tell"
+        return "unlike" if self.is_unlike else "like"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, and the verdict."""
+        return {
+            "verdict": self.verdict,
+            "tokens": self.tokens,
+            "distance": self.distance,
+            "limit": self.limit,
+            "tail_shares": list(self.tail_shares),
+            "mean_places": list(self.mean_places),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """What to_json wrote. Raises KeyError, TypeError or ValueError for others."""
+        fields = {name: value for name, value in values.items() if name != "verdict"}
+        drift = convert(cls, fields, "drift")
+        drift.check(len(drift.tail_shares))
+        return drift
+
+    def check(self, layers: int) -> None:
+        """Raise ValueError for what cannot be said of a model with so many layers."""
+        if not len(self.tail_shares) == len(self.mean_places) == layers:
+            raise ValueError("its drift is not that of its layers.")
+        distances = [value for value in (self.distance, self.limit) if value is not None]
+        if (
+            self.tokens < 0
+            or len(distances) == 1
+            or not all(0 <= share <= 1 for share in (*self.tail_shares, *self.mean_places))
+            or not all(value >= 0 and math.isfinite(value) for value in distances)
+            or self.limit == 0
+        ):
+            raise ValueError("its drift is none.")
+
+
+def drift_sentence(sides: Sides, drifts: Sequence[Drift | None]) -> str:
+    """What a person should know of the drift of each side; empty if there is nothing to say.
+
+    sides: their rules. Where none of them asks a null that was fitted, nothing is said.
+    """
+    if not any(rule is not None and _has_fitted_null(rule) for rule in sides):
+        return ""
+    unlike = {side: drift for side, drift in enumerate(drifts) if drift and drift.is_unlike}
+    if not unlike:
+        return ""
+    return f"{_headline(list(unlike), len(drifts))} {_size(list(unlike.values()))} {_ADVICE}"
+
+
+def _has_fitted_null(rule: RuleParameters) -> bool:
+    return rule.is_test and rule.null not in (NullName.ROBUST, NullName.SOFTMAX)
+
+
+def _headline(unlike: Sequence[int], sides: int) -> str:
+    whose = "This text"
+    if len(unlike) < sides:
+        *former, last = map(side_letter, unlike)
+        whose = f"The text of {', '.join(former)} and {last}" if former else f"The text of {last}"
+    return f"{whose} is unlike the one the null was fitted on."
+
+
+def _size(found: Sequence[Drift]) -> str:
+    """Of the drift that is the largest in relation to its limit."""
+    furthest = max(found, key=lambda drift: drift.factor or 0.0)
+    low, high = min(furthest.tail_shares), max(furthest.tail_shares)
+    return (
+        f"The scores that the router discards are {furthest.factor:.1f} times as far from the "
+        f"null's as those of like text get; {low * 100:.1f} to {high * 100:.1f} % of them, by "
+        f"layer, are among the null's highest {TAIL * 100:.0f} %."
+    )
