@@ -173,6 +173,7 @@ def test_rows_and_summaries_are_those_of_the_file(saved: Saved) -> None:
     assert document["totals"][1] == {
         "side": "B", "rule": "bh:0.3,max_k=6", "nats": rules[0].nats, "kl": rules[0].mean_kl,
         "perplexity": rules[0].perplexity, "experts": rules[0].statistics.to_dict(),
+        "drift": rules[0].drift and rules[0].drift.to_json(),
     }  # fmt: skip
     assert document["rows"][0] == {"key": "side 0", **own.to_json()}
     assert "".join(document["token_texts"]) == "Er sagt: ☃!"
@@ -180,6 +181,8 @@ def test_rows_and_summaries_are_those_of_the_file(saved: Saved) -> None:
 
     evaluation = saved.result("evaluation")
     assert isinstance(evaluation.record, EvaluationResult)
+    drifts = [text["drift"] for text in saved.document("evaluation")["texts"]]
+    assert [drift and drift.to_json() for drift in evaluation.record.drifts] == drifts != [None]
     rows = [row for row in evaluation.rows if isinstance(row, ContenderRow)]
     assert [row.contender for row in rows] == list(evaluation.record.contenders)
     assert [row.scores for row in rows] == evaluation.record.scores()

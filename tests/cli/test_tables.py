@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bh_studio.cli.tables.answer_columns import decided, legend, titles_legend
 from bh_studio.cli.tables.batch_summary import summary_text
-from bh_studio.cli.tables.sides import layer_lines, side_titles, title_lines
+from bh_studio.cli.tables.evaluation import table as evaluation_table
+from bh_studio.cli.tables.sides import drift_lines, layer_lines, side_titles, title_lines
 from bh_studio.cli.tables.sweep import summary_lines
 from bh_studio.cli.tables.table import aligned, line
 from bh_studio.engine.records.batch import PromptSummary
 from bh_studio.engine.records.counts import count_statistics
+from bh_studio.engine.records.decisions.drift import Drift, drift_words
+from bh_studio.engine.records.evaluation import Contender, EvaluationResult, WindowSums
 from bh_studio.engine.records.rows import Answer
 from bh_studio.engine.records.sweep import SweepResult, sweep_key
-from bh_studio.engine.records.terms import FinishReason
+from bh_studio.engine.records.terms import FinishReason, ModelInfo
 from bh_studio.engine.rules import Mode, parse_rule
+
+MODEL = ModelInfo(
+    id="embedded", name="olmoe-nano", architecture="OlmoeForCausalLM", fingerprint="f" * 64,
+    layers=2, experts=64, top_k=8, context_length=1024, parameter_count=1, dtype="float32",
+    device="cpu", expert_path="grouped", null_sha256="0" * 64, null_samples=112_000,
+)  # fmt: skip
+_SUMS = WindowSums(np.ones((1, 3)), np.ones((1, 5, 2)), 10, 20)
+EVALUATION = EvaluationResult(
+    model=MODEL,
+    texts=(("code.txt", "0" * 64, 11), ("tale.txt", "1" * 64, 11), ("note.txt", "2" * 64, 11)),
+    window=10,
+    stride=10,
+    tokens=np.array([10]),
+    contenders=(Contender(None), Contender(parse_rule("bh"))),
+    sums=(_SUMS, _SUMS),
+    is_complete=True,
+    environment={},
+)
 
 
 def test_a_side_is_called_by_its_letter_and_its_rule() -> None:
@@ -87,3 +110,34 @@ def test_the_legend_says_whose_counts_are_simulated() -> None:
     assert "with the baseline's\ntoken" in legend(Mode.PATCH)
     assert "with A's\ntoken" in titles_legend("A's")
     assert max(map(len, legend(Mode.PATCH).splitlines())) <= 80
+
+
+def test_a_text_unlike_the_nulls_is_told_below_the_numbers() -> None:
+    unlike = Drift(200, 0.36, 0.2, (0.03, 0.121), (0.48, 0.6))
+    first, *lines = drift_lines((None, parse_rule("bh")), (unlike, unlike))
+    assert first == ""
+    assert lines[0].startswith("This text is unlike the one the null was fitted on: levels")
+    assert max(map(len, lines)) <= 100
+    words = drift_words((None, parse_rule("bh")), (unlike, unlike))
+    assert " ".join(lines) == f"{words.headline} {words.details}"
+    assert drift_lines((None, parse_rule("bh")), (None, None)) == []
+
+
+def test_texts_unlike_the_nulls_are_named_below_an_evaluation() -> None:
+    unlike = Drift(200, 0.36, 0.2, (0.03, 0.121), (0.48, 0.6))
+    like = replace(unlike, distance=0.1)
+    found = replace(EVALUATION, drifts=(unlike, like, None))
+    assert evaluation_table(found).splitlines()[-5:] == [
+        "",
+        "Unlike the text the null was fitted on, by their first window, so that levels and",
+        "p-values do not carry over. The scores that the router discards are there",
+        "  code.txt: 1.8 times as far from the null's as those of like text get; 3.0 to 12.1 % of "
+        "them, by",
+        "    layer, are among the null's highest 5 %.",
+    ]
+    for other in (
+        replace(found, drifts=(like, None, None)),
+        replace(EVALUATION, drifts=()),
+        replace(found, contenders=(Contender(None), Contender(parse_rule("top-k:5")))),
+    ):
+        assert "Unlike" not in evaluation_table(other)

@@ -7,7 +7,7 @@ from typing import Any
 
 from bh_studio.cli.tables.answer_columns import decided
 from bh_studio.cli.tables.proof import proof_lines
-from bh_studio.cli.tables.sides import analyze_notes, layer_lines, title_lines
+from bh_studio.cli.tables.sides import analyze_notes, drift_lines, layer_lines, title_lines
 from bh_studio.cli.tables.table import aligned, number, ratio, whole
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import FinishReason
@@ -49,6 +49,7 @@ def summary(session: Session) -> str:
         else f"{letter} first differs from A at token {difference}, counted from 0."
         for letter, difference in zip(letters[1:], session.first_differences[1:], strict=True)
     ]
+    lines += drift_lines(sides, [record.drift for record in records])
     if session.proof is not None:
         lines += ["", *proof_lines(session.proof)]
     return "\n".join(lines)

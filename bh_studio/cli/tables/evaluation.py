@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterator
 
 from bh_studio.cli.tables.answer_columns import decided
 from bh_studio.cli.tables.table import aligned, interval
+from bh_studio.engine.records.decisions.drift import have_fitted_null, size_words
 from bh_studio.engine.records.estimates import Estimate
 from bh_studio.engine.records.evaluation import Control, EvaluationResult
 from bh_studio.engine.units import counted
@@ -48,7 +50,7 @@ def table(evaluation: EvaluationResult) -> str:
         rows.append(cells)
     lines = [*aligned(rows, left=1), *_at_own_temperatures(evaluation)]
     lines += _against_controls(evaluation)
-    return "\n".join([*lines, "", *_notes(evaluation)])
+    return "\n".join([*lines, "", *_notes(evaluation), *_unlike_texts(evaluation)])
 
 
 def csv_text(evaluation: EvaluationResult) -> str:
@@ -118,6 +120,25 @@ def gain(gap: Estimate) -> str:
         return f"{scaled.value:+.2f}, from one window alone: no interval"
     verdict = "better" if gap.high < 0 else "worse" if gap.low > 0 else "no difference shown"
     return f"{scaled.value:+.2f} ({interval(scaled, '+.2f')}), {verdict}"
+
+
+def _unlike_texts(evaluation: EvaluationResult) -> Iterator[str]:
+    """The texts to which a null that a rule asks does not belong."""
+    if not have_fitted_null([contender.parameters for contender in evaluation.contenders]):
+        return
+    unlike = [
+        (name, drift)
+        for (name, _, _), drift in zip(evaluation.texts, evaluation.drifts, strict=False)
+        if drift is not None and drift.is_unlike
+    ]
+    if unlike:
+        yield ""
+        yield "Unlike the text the null was fitted on, by their first window, so that levels and"
+        yield "p-values do not carry over. The scores that the router discards are there"
+    for name, drift in unlike:
+        yield from textwrap.wrap(
+            f"{name}: {size_words(drift)}.", 98, initial_indent="  ", subsequent_indent="    "
+        )
 
 
 def _notes(evaluation: EvaluationResult) -> Iterator[str]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from bh_studio.cli.tables.answer_columns import decided
+from bh_studio.cli.tables.sides import drift_lines
 from bh_studio.cli.tables.table import aligned, number
 from bh_studio.cli.terminal.columns import display_width, shorten
 from bh_studio.cli.terminal.streams import terminal_width
@@ -35,6 +36,7 @@ def table(result: SameTextResult) -> str:
     rows += [_numbers(result, *numbered) for numbered in enumerate(result.readings)]
     lines = [_title(result), "", *aligned(rows, left=1), "", *textwrap.wrap(_LEGEND, _WIDTH)]
     lines += _analyze_notes(result)
+    lines += drift_lines(result.sides, [reading.drift for reading in result.readings])
     if len(result.readings) > 1:
         lines += ["", *_differences(result)]
     if not result.is_complete:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from bh_studio.cli.terminal.columns import shorten
+from bh_studio.engine.records.decisions.drift import Drift, drift_words
 from bh_studio.engine.rules import Mode, RuleName, format_rule, rule_title
 from bh_studio.engine.rules.sides import Sides, side_letter
 
 # A level a layer makes a long text.
 _LONGEST = 72
+_WIDTH = 100
 
 
 def side_titles(sides: Sides, top_k: int) -> list[str]:
@@ -49,3 +52,12 @@ def analyze_notes(sides: Sides) -> list[str]:
         for side, rule in enumerate(sides)
         if rule is not None and rule.mode is Mode.ANALYZE
     ]
+
+
+def drift_lines(sides: Sides, drifts: Sequence[Drift | None]) -> list[str]:
+    """Where a text is unlike the null's, that and what it means, as lines; else none."""
+    words = drift_words(sides, drifts)
+    if not words.headline:
+        return []
+    # The name of the command stays whole, to be copied.
+    return ["", *textwrap.wrap(" ".join(words), _WIDTH, break_on_hyphens=False)]

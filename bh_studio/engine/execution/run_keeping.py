@@ -89,7 +89,7 @@ class RunKeeper:
             case TokenGenerated():
                 self._add(_token_line(event), event.decision)
             case SideFinished(side, tail, record):
-                self._add(SideLine(side, tail, record.finish_reason))
+                self._add(SideLine(side, tail, record.finish_reason, record.drift))
             case Notice(text):
                 self._add(NoticeLine(text))
             case Finished(session, is_complete):

@@ -27,8 +27,10 @@ from bh_studio.engine.protocol.events import UnitEvent
 from bh_studio.engine.protocol.experiments import SameText
 from bh_studio.engine.protocol.texts import Text, TextTooLong
 from bh_studio.engine.records.decisions.decision import Decision
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.same_text.result import SameTextResult, side_key
 from bh_studio.engine.records.same_text.side_reading import SideReading
+from bh_studio.engine.routing.drift import drift_of
 from bh_studio.engine.rules.parameters import RuleParameters
 
 # Router logits of one side that are kept, in bytes: of 8,192 tokens of OLMoE.
@@ -125,7 +127,13 @@ class SameTextLaboratory:
             counts=counts.astype(np.int64, order="C"),
             raw_counts=raw_counts.astype(np.int64, order="C"),
             decision=decision,
+            drift=self._drift(decision),
         )
+
+    def _drift(self, decision: Decision | None) -> Drift | None:
+        if decision is None or decision.router_logits is None:
+            return None
+        return drift_of(self._loaded.recording, decision.router_logits)
 
     @property
     def _keeps_decisions(self) -> bool:

@@ -20,6 +20,7 @@ from bh_studio.engine.records.decisions.router_rows import HeldRows
 from bh_studio.engine.records.decisions.token_choices import TokenChoices
 from bh_studio.engine.records.session import SideRecord
 from bh_studio.engine.records.terms import FinishReason, GenerationParameters, Keep
+from bh_studio.engine.routing.drift import drift_of
 
 
 class SideRun:
@@ -51,6 +52,7 @@ class SideRun:
             records=keep is not None,
             watch=watch,
         )
+        self._recording = loaded.recording
         self._prompt_ids = tuple(prompt_ids)
         self._detokenizer = StreamingDetokenizer(loaded.tokenizer, prompt_ids)
         self._empty = np.empty((0, loaded.shape.layers), dtype=np.uint8)
@@ -131,6 +133,7 @@ class SideRun:
         if self._keep is Keep.LOGITS:
             logits = np.concatenate([part.router_logits for part in decided])
             kept["router_logits"] = HeldRows(logits)
+            kept["drift"] = drift_of(self._recording, logits)
         return kept
 
 

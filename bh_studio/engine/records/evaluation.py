@@ -6,6 +6,7 @@ every interval is a paired bootstrap over windows, see `estimates`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from bh_studio.engine.architectures import MOST_EXPERTS
 from bh_studio.engine.files.lists import counted_array, finite_array
 from bh_studio.engine.files.plain_json import convert
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.estimates import LEVEL, RESAMPLES, Estimate, PairedBootstrap, on_front
 from bh_studio.engine.records.temperature_scaling import TEMPERATURES, ScaledNats, scaled_nats
 from bh_studio.engine.records.terms import ModelInfo
@@ -271,7 +273,9 @@ class EvaluationResult:
     """Results of every contender on the same windows. The first contender is the baseline.
 
     texts: (name, sha256, tokens) of each. tokens: (window,) scored tokens. is_complete: False if it
-    was cancelled; the windows that are there were read by every contender.
+    was cancelled; the windows that are there were read by every contender. drifts: how like the
+    null's text each of the texts is, by its first window that was read; None where that is not
+    known, none at all in results of earlier versions.
     """
 
     model: ModelInfo
@@ -283,6 +287,7 @@ class EvaluationResult:
     sums: tuple[WindowSums, ...]
     is_complete: bool
     environment: dict[str, Any]
+    drifts: tuple[Drift | None, ...] = ()
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -292,6 +297,7 @@ class EvaluationResult:
         """
         model = convert(ModelInfo, document["model"], "model")
         contenders = tuple(row.contender for row in contender_rows(document["contenders"]))
+        texts, drifts = _texts(document["texts"], model.layers)
         tokens = counted_array(document["window_tokens"], 1)
         sums = _window_sums(document["rows"], "rules")
         if len(contenders) > len(sums):
@@ -305,10 +311,7 @@ class EvaluationResult:
             raise ValueError("its rows are not those of its windows.")
         return cls(
             model=model,
-            texts=tuple(
-                (text.name, text.sha256, text.tokens)
-                for text in convert(tuple[_Text, ...], document["texts"], "texts")
-            ),
+            texts=tuple((text.name, text.sha256, text.tokens) for text in texts),
             window=convert(int, document["window"], "window"),
             stride=convert(int, document["stride"], "stride"),
             tokens=tokens,
@@ -316,6 +319,7 @@ class EvaluationResult:
             sums=sums,
             is_complete=convert(bool, document["is_complete"], "is_complete"),
             environment=convert(dict[str, Any], document["environment"], "environment"),
+            drifts=drifts,
         )
 
     def scores(self) -> list[Scores]:
@@ -366,8 +370,13 @@ class EvaluationResult:
             "kind": "evaluation",
             "model": asdict(self.model),
             "texts": [
-                {"name": name, "sha256": digest, "tokens": tokens}
-                for name, digest, tokens in self.texts
+                {
+                    "name": name,
+                    "sha256": digest,
+                    "tokens": tokens,
+                    "drift": None if drift is None else drift.to_json(),
+                }
+                for (name, digest, tokens), drift in itertools.zip_longest(self.texts, self.drifts)
             ],
             "window": self.window,
             "stride": self.stride,
@@ -405,6 +414,19 @@ class _Text:
     name: str
     sha256: str
     tokens: int
+
+
+def _texts(
+    said: Sequence[dict[str, Any]], layers: int
+) -> tuple[tuple[_Text, ...], tuple[Drift | None, ...]]:
+    """The texts of a document, and the drift of each, of which earlier versions say nothing."""
+    named = [dict(text) for text in said]
+    drifts = [text.pop("drift", None) for text in named]
+    judged = tuple(None if drift is None else Drift.from_json(drift) for drift in drifts)
+    for drift in judged:
+        if drift is not None:
+            drift.check(layers)
+    return convert(tuple[_Text, ...], named, "texts"), judged
 
 
 def _window_sums(rows: Sequence[dict[str, Any]], stage: str) -> tuple[WindowSums, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bh_studio.engine.records.counts import count_statistics, first_difference, tokens_per_second
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.decisions.router_rows import RouterRows
 from bh_studio.engine.records.decisions.token_choices import TokenChoices
 from bh_studio.engine.records.proofs.proof import Proof
@@ -53,6 +54,8 @@ class SideRecord:
     choices: how probable each token of the answer was.
     router_logits: of the same positions as routed_experts.
         All three are None where they were not kept.
+    drift: how like the null's text is what it read, prompt and answer; None where that was not
+        judged, as without router logits.
     """
 
     # What fills a screen is not shown where a notebook shows the value of a cell.
@@ -69,6 +72,7 @@ class SideRecord:
     routed_experts: np.ndarray | None = field(default=None, repr=False)
     choices: TokenChoices | None = field(default=None, repr=False)
     router_logits: RouterRows | None = field(default=None, repr=False)
+    drift: Drift | None = field(default=None, repr=False)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -103,6 +107,7 @@ class SideRecord:
             "time_to_first_token_s": self.time_to_first_token_s,
             "finish_reason": self.finish_reason.value,
             "keeps": self.keeps and self.keeps.value,
+            "drift": None if self.drift is None else self.drift.to_json(),
             "statistics": self.statistics(),
         }
 

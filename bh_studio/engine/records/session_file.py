@@ -21,6 +21,7 @@ from bh_studio.engine.errors import DAMAGE, damage
 from bh_studio.engine.files.arrays import Archive, ArchiveError, NotAnArchiveError
 from bh_studio.engine.files.atomic import written_atomically
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.decisions.router_rows import (
     RouterRows,
     StoredRows,
@@ -298,6 +299,8 @@ def _side_from(
         **columns,
         **(_decided(arrays, side, model) if _keeps(said) is not None else {}),
         router_logits=logits,
+        # Sides of earlier versions, and those without router logits, say nothing of it.
+        drift=None if said.get("drift") is None else Drift.from_json(said["drift"]),
     )
     check_record(record, called, model)
     return record

@@ -36,7 +36,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from bh_studio.engine.records.drift import LEAST_TOKENS, TAIL, Drift
+from bh_studio.engine.records.decisions.drift import LEAST_TOKENS, TAIL, Drift
 from bh_studio.engine.routing.recordings import Recording
 
 ALPHA = 0.01

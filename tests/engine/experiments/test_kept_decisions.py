@@ -29,6 +29,7 @@ from bh_studio.engine.records.session import Session, SessionError, SideRecord
 from bh_studio.engine.records.session_file import load_session, save_session
 from bh_studio.engine.records.sessions.exports import export_csv, export_routed_experts
 from bh_studio.engine.records.terms import GenerationParameters, Keep
+from bh_studio.engine.routing.drift import drift_of
 from bh_studio.engine.routing.replay import replay
 from bh_studio.engine.rules.parameters import Mode, RuleParameters
 from bh_studio.engine.rules.text import parse_rule
@@ -378,3 +379,16 @@ def test_exports_say_which_experts_ran(session: Session, tmp_path: Path) -> None
     assert last[-3] == " ".join(map(str, record.routed_experts[-1, -1]))
     assert float(last[-2]) == float(record.choices.log_probabilities[-1])
     assert int(last[-1]) == record.choices.ranks[-1]
+
+
+def test_each_side_is_judged_by_what_it_read_and_wrote(
+    loaded: LoadedModel, session: Session, tmp_path: Path
+) -> None:
+    for record in session.records:
+        logits = record.router_logits
+        assert logits is not None
+        assert record.drift == drift_of(loaded.recording, logits.rows(0, logits.shape[0]))
+        assert record.drift is not None
+        assert record.drift.verdict == "too short to tell"
+    _, counted = events_of(loaded, tmp_path, keep=Keep.COUNTS)
+    assert [record.drift for record in counted.records] == [None] * len(SIDES)

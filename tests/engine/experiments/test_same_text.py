@@ -21,6 +21,8 @@ from bh_studio.engine.protocol.texts import Text, TextTooLong
 from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.records.same_text.as_answer import as_answer
 from bh_studio.engine.records.same_text.result import SameTextResult
+from bh_studio.engine.records.same_text.side_reading import SideReading
+from bh_studio.engine.routing.drift import drift_of
 from bh_studio.engine.routing.replay import replayed_counts
 from bh_studio.engine.routing.selection import RoutingRule
 from bh_studio.engine.rules.parameters import RuleParameters
@@ -301,6 +303,22 @@ def test_what_the_routers_decided_is_kept_beside_the_rows(loaded: LoadedModel) -
         assert "decision" not in reading.to_json()
 
 
+def test_each_side_is_judged_by_its_own_logits(loaded: LoadedModel) -> None:
+    result = read(loaded, None, BH)
+    for reading in result.readings:
+        assert reading.decision is not None
+        assert reading.decision.router_logits is not None
+        assert reading.drift == drift_of(loaded.recording, reading.decision.router_logits)
+        assert as_answer(result, reading).drift == reading.drift
+    first, other = (reading.drift for reading in result.readings)
+    assert first != other
+    # As rows were before there were drifts.
+    row = result.readings[0].to_json()
+    assert SideReading.from_json(row).drift == first
+    del row["drift"]
+    assert SideReading.from_json(row).drift is None
+
+
 def test_of_a_very_long_text_it_is_not_kept(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,4 +328,5 @@ def test_of_a_very_long_text_it_is_not_kept(
     for reading, other in zip(result.readings, kept.readings, strict=True):
         assert reading.decision is None
         assert as_answer(result, reading).router_logits is None
-        assert reading.to_json() == other.to_json()
+        assert reading.drift is None
+        assert reading.to_json() == {**other.to_json(), "drift": None}

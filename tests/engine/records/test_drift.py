@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bh_studio.engine.records.drift import Drift, drift_sentence
+from bh_studio.engine.records.decisions.drift import Drift, drift_words
 from bh_studio.engine.rules import parse_rule
 
 OWN, BH = None, parse_rule("bh:0.05")
@@ -16,12 +16,18 @@ SHORT = Drift(12, None, None, (0.5, 0.5), (0.5, 0.5))
 
 
 def test_what_is_said_of_all_sides() -> None:
-    assert drift_sentence((OWN, BH), (UNLIKE, UNLIKE)) == (
-        "This text is unlike the one the null was fitted on. The scores that the router discards "
-        "are 1.8 times as far from the null's as those of like text get; 3.0 to 12.1 % of them, "
-        "by layer, are among the null's highest 5 %. Levels and p-values do not carry over; "
-        "compare rules on this text with bh-studio evaluate."
+    assert drift_words((OWN, BH), (UNLIKE, UNLIKE)) == (
+        "This text is unlike the one the null was fitted on: levels and p-values do not carry "
+        "over.",
+        "The scores that the router discards are 1.8 times as far from the null's as those of "
+        "like text get; 3.0 to 12.1 % of them, by layer, are among the null's highest 5 %. "
+        "Compare rules on this text with bh-studio evaluate.",
     )
+
+
+def test_the_size_is_that_of_the_side_furthest_off() -> None:
+    further = Drift(200, 0.5, 0.2, (0.01, 0.2), (0.5, 0.5))
+    assert "are 2.5 times" in drift_words((OWN, BH), (UNLIKE, further)).details
 
 
 @pytest.mark.parametrize(
@@ -36,17 +42,17 @@ def test_what_is_said_of_all_sides() -> None:
 def test_sides_are_named_where_not_all_are_meant(
     drifts: tuple[Drift | None, ...], whose: str
 ) -> None:
-    assert drift_sentence((OWN, BH, BH), drifts).startswith(whose)
+    assert drift_words((OWN, BH, BH), drifts).headline.startswith(whose)
 
 
 @pytest.mark.parametrize("drifts", [(LIKE, LIKE), (SHORT, SHORT), (None, None), (LIKE, None)])
 def test_nothing_is_said_of_like_text(drifts: tuple[Drift | None, ...]) -> None:
-    assert drift_sentence((OWN, BH), drifts) == ""
+    assert drift_words((OWN, BH), drifts) == ("", "")
 
 
 @pytest.mark.parametrize("rule", ["top-k:5", "bh:0.05,null=robust", "bh:0.05,null=softmax"])
 def test_nothing_is_said_where_no_null_was_fitted(rule: str) -> None:
-    assert drift_sentence((OWN, parse_rule(rule)), (UNLIKE, UNLIKE)) == ""
+    assert drift_words((OWN, parse_rule(rule)), (UNLIKE, UNLIKE)) == ("", "")
 
 
 def test_verdicts() -> None:

@@ -24,6 +24,7 @@ from msgspec import UNSET, UnsetType
 import bh_studio
 from bh_studio.engine.errors import InputError
 from bh_studio.engine.files.lock import locked
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.proofs.proof import Check, Proof
 from bh_studio.engine.records.runs import kept
 from bh_studio.engine.records.runs import writer as writer_module
@@ -84,7 +85,7 @@ def lines_of(side: int, record: SideRecord) -> list[Line]:
             strict=True,
         )
     ]
-    return [prompt, *tokens, SideLine(side, "", record.finish_reason)]
+    return [prompt, *tokens, SideLine(side, "", record.finish_reason, record.drift)]
 
 
 def written(session: Session, folder: Path, proof: Proof | UnsetType = UNSET) -> Path:
@@ -123,6 +124,23 @@ def test_a_run_comes_back_as_the_session_that_it_was(session: Session, folder: P
     assert isinstance(again, Session)
     assert again.to_json() == session.to_json()
     assert open_session(SAVED).to_json() == session.to_json()
+
+
+def with_drift(session: Session, layers: int) -> Session:
+    drift = Drift(100, 0.2, 0.1, (0.05,) * layers, (0.5,) * layers)
+    records = tuple(dataclasses.replace(record, drift=drift) for record in session.records)
+    return dataclasses.replace(session, records=records)
+
+
+def test_a_drift_comes_back_with_its_run(session: Session, tmp_path: Path) -> None:
+    session = with_drift(session, session.model.layers)
+    assert_equal(load_run(written(session, tmp_path / "run")), session)
+
+
+def test_a_drift_of_another_model_is_refused(session: Session, tmp_path: Path) -> None:
+    session = with_drift(session, session.model.layers + 1)
+    with pytest.raises(SessionError, match=r"^run is damaged: .*drift"):
+        load_run(written(session, tmp_path / "run"))
 
 
 def test_a_proof_of_any_length_comes_back_with_its_run(session: Session, tmp_path: Path) -> None:

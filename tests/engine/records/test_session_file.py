@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from bh_studio.engine.records import session_file
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.proofs.proof import Check, Proof
 from bh_studio.engine.records.session import (
     SCHEMA_VERSION,
@@ -235,6 +236,56 @@ def test_a_damaged_proof_is_refused(
     save_session(dataclasses.replace(session, proof=PROOF), path)
     with pytest.raises(SessionError, match=rf"^a\.bhsession is damaged: .*{message}"):
         load_session(rewritten(path, lambda document: change(document["proof"])))
+
+
+def with_drift(session: Session) -> Session:
+    drift = Drift(100, 0.2, 0.1, (0.04, 0.05, 0.1), (0.5, 0.45, 0.6))
+    first, *others = session.records
+    return dataclasses.replace(session, records=(dataclasses.replace(first, drift=drift), *others))
+
+
+def test_a_drift_survives_its_file(session: Session, tmp_path: Path) -> None:
+    path, session = tmp_path / "a.bhsession", with_drift(session)
+    save_session(session, path)
+    found = [record.drift for record in load_session(path).records]
+    assert found == [record.drift for record in session.records]
+    assert load_session(path).to_json()["sides"][0]["drift"]["verdict"] == "unlike"
+    # As the program wrote it before there were drifts.
+
+    def without(document: dict[str, Any]) -> None:
+        for side in document["sides"]:
+            del side["drift"]
+
+    older = rewritten(path, without)
+    assert [record.drift for record in load_session(older).records] == [None] * len(found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(surprise=1),
+        lambda d: d.update(tokens="many"),
+        lambda d: d.update(limit=None),
+        lambda d: d["tail_shares"].pop(),
+        lambda d: [d["tail_shares"].pop(), d["mean_places"].pop()],
+        lambda d: d.pop("distance"),
+    ],
+)
+def test_a_damaged_drift_is_refused(
+    change: Callable[[dict[str, Any]], None], session: Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(with_drift(session), path)
+    with pytest.raises(SessionError, match=r"^a\.bhsession is damaged: "):
+        load_session(rewritten(path, lambda document: change(document["sides"][0]["drift"])))
+
+
+@pytest.mark.parametrize("value", [1, True, [], "unlike", {}])
+def test_what_is_no_drift_is_refused(value: object, session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "a.bhsession"
+    save_session(session, path)
+    with pytest.raises(SessionError, match="is damaged"):
+        load_session(rewritten(path, lambda document: document["sides"][0].update(drift=value)))
 
 
 @pytest.mark.parametrize("value", [1, True, [], "passed", {}])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from bh_studio.engine.records.drift import LEAST_TOKENS, TAIL
+from bh_studio.engine.records.decisions.drift import LEAST_TOKENS, TAIL
 from bh_studio.engine.records.recording import RecordingOrigin
 from bh_studio.engine.routing import drift
 from bh_studio.engine.routing.drift import ALPHA, TOLERANCE, DriftMeter, drift_of

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from bh_studio.engine.errors import Cancelled, CancelToken
 from bh_studio.engine.experiments.environment import describe_environment
@@ -25,36 +26,54 @@ from bh_studio.engine.experiments.evaluation.windows import Window, batches, thi
 from bh_studio.engine.experiments.stages import Stage, Stepped, Unit
 from bh_studio.engine.loading import LoadedModel
 from bh_studio.engine.moe.integration import RoutingIntegration
+from bh_studio.engine.moe.router_capture import RouterCapture
 from bh_studio.engine.protocol.events import Notice, UnitEvent
 from bh_studio.engine.protocol.experiments import Evaluation
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.evaluation import Contender, Control, EvaluationResult, WindowSums
 from bh_studio.engine.records.temperature_scaling import TEMPERATURES
+from bh_studio.engine.routing.drift import drift_of
 from bh_studio.engine.routing.selection import RoutingRule, RuleFactory
 from bh_studio.engine.rules.parameters import RuleName, RuleParameters
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """What every contender of a stage made of one batch of windows."""
+    """What every contender of a stage made of one batch of windows.
+
+    drifts: of the texts whose first window is among them, by their number from 0.
+    """
 
     sums: tuple[WindowSums, ...]
+    drifts: Mapping[int, Drift] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The row by name."""
-        return {"contenders": [sums.to_json() for sums in self.sums]}
+        drifts = {str(text): drift.to_json() for text, drift in self.drifts.items()}
+        return {"contenders": [sums.to_json() for sums in self.sums], "drifts": drifts}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BatchRow:
         """The row that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
-        return cls(tuple(WindowSums.from_json(sums) for sums in values["contenders"]))
+        # Rows of earlier versions say nothing of it.
+        drifts = dict(values.get("drifts", {})).items()
+        return cls(
+            tuple(WindowSums.from_json(sums) for sums in values["contenders"]),
+            {int(text): Drift.from_json(drift) for text, drift in drifts},
+        )
 
 
 class _Work(NamedTuple):
-    """A batch and who reads it. numbers: places of its windows among all of the evaluation."""
+    """A batch and who reads it.
+
+    numbers: places of its windows among all of the evaluation. first: the place in the batch of the
+    window whose drift stands for that of its text, and the number of the text.
+    """
 
     contenders: tuple[Contender, ...]
     windows: tuple[Window, ...]
     numbers: tuple[int, ...]
+    first: Mapping[int, int]
 
 
 class EvaluationLaboratory:
@@ -100,7 +119,8 @@ class EvaluationLaboratory:
         work: _Work = unit.work
         temperatures = TEMPERATURES if self._definition.with_temperatures else None
         reader = Reader(self._loaded, self._documents, work.windows, temperatures)
-        sums = []
+        sums: list[WindowSums] = []
+        drifts: dict[int, Drift] = {}
         for contender in work.contenders:
             if cancel.is_cancelled:
                 raise Cancelled
@@ -109,9 +129,28 @@ class EvaluationLaboratory:
             integration = self._integrations[contender]
             if integration is not None and isinstance(integration.rule, DrawnByWindow):
                 integration.rule.windows = work.numbers
-            sums.append(reader.read(integration))
+            if not sums and work.first:
+                with RouterCapture(self._loaded.model) as capture:
+                    sums.append(reader.read(integration))
+                drifts = self._drifts(capture, work)
+            else:
+                sums.append(reader.read(integration))
             yield Stepped(len(work.windows))
-        return BatchRow(tuple(sums))
+        return BatchRow(tuple(sums), drifts)
+
+    def _drifts(self, capture: RouterCapture, work: _Work) -> dict[int, Drift]:
+        """Of the texts whose first window the baseline has just read."""
+        windows = len(work.windows)
+        found: dict[int, Drift] = {}
+        for place, text in work.first.items():
+            of_layers = [
+                logits.unflatten(0, (windows, -1))[place] for logits, *_ in capture.outputs
+            ]
+            logits = torch.stack(of_layers, dim=1).float().cpu().numpy()
+            drift = drift_of(self._loaded.recording, logits)
+            if drift is not None:
+                found[text] = drift
+        return found
 
     def document(self, rows: Mapping[str, BatchRow], is_complete: bool) -> EvaluationResult | None:
         """The result as far as all contenders of a stage have read the same windows."""
@@ -155,16 +194,30 @@ class EvaluationLaboratory:
         return 1 + 2 * controlled if self._definition.with_controls and controlled else 0
 
     def _stage(self, name: str, contenders: tuple[Contender, ...], later: int = 0) -> Stage:
+        # Both stages begin with the baseline; one says how like the null's text each text is.
+        first = self._first_windows() if name == "rules" else {}
         units = tuple(
             Unit(
                 self._key(name, numbers),
                 len(contenders) * len(numbers),
-                _Work(contenders, of_batch, numbers),
+                _Work(
+                    contenders,
+                    of_batch,
+                    numbers,
+                    {n: first[number] for n, number in enumerate(numbers) if number in first},
+                ),
                 functools.partial(self._fits, len(contenders), of_batch),
             )
             for numbers, of_batch in self._batches
         )
         return Stage(f"{self._prefix}{name}", units, later)
+
+    def _first_windows(self) -> dict[int, int]:
+        """The number of each text, by the place of the first of its windows that is read."""
+        places: dict[int, int] = {}
+        for place, window in enumerate(self._windows):
+            places.setdefault(window.document, place)
+        return {place: text for text, place in places.items()}
 
     def _fits(self, contenders: int, windows: Sequence[Window], row: object) -> bool:
         layers = self._loaded.shape.layers
@@ -174,6 +227,7 @@ class EvaluationLaboratory:
             and len(row.sums) == contenders
             and all(sums.fits(tokens, layers) for sums in row.sums)
             and all((s.scaled is not None) == self._definition.with_temperatures for s in row.sums)
+            and all(len(drift.tail_shares) == layers for drift in row.drifts.values())
         )
 
     def _key(self, stage: str, numbers: Sequence[int]) -> str:
@@ -204,6 +258,11 @@ class EvaluationLaboratory:
             contenders += of_stage[first:]
             sums += [WindowSums.joined(of_one) for of_one in list(zip(*parts, strict=True))[first:]]
         tokens = [self._windows[place].scored for numbers in done for place in numbers]
+        drifts = {
+            text: drift
+            for numbers in done
+            for text, drift in rows[self._key("rules", numbers)].drifts.items()
+        }
         return EvaluationResult(
             model=self._loaded.info,
             texts=tuple(
@@ -217,6 +276,7 @@ class EvaluationLaboratory:
             sums=tuple(sums),
             is_complete=len(tokens) == len(self._windows),
             environment=describe_environment(),
+            drifts=tuple(drifts.get(text) for text in range(len(self._documents))),
         )
 
 

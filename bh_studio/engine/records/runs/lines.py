@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.proofs.proof import Proof
 from bh_studio.engine.records.session import Session, SideRecord
 from bh_studio.engine.records.terms import (
@@ -111,12 +112,15 @@ class TokenLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="even
     choice: ChoiceLine | None = None
 
 
-class SideLine(msgspec.Struct, frozen=True, tag_field="event", tag="side_ended"):
-    """A side has ended. text_tail: characters that were held back."""
+class SideLine(
+    msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="side_ended"
+):
+    """A side has ended. text_tail: characters that were held back. drift: as SideRecord has it."""
 
     side: int
     text_tail: str
     finish_reason: FinishReason
+    drift: Drift | None = None
 
 
 class NoticeLine(msgspec.Struct, frozen=True, tag_field="event", tag="notice"):

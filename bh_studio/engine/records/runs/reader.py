@@ -17,6 +17,7 @@ import numpy as np
 from bh_studio.engine.errors import DAMAGE, InputError, damage
 from bh_studio.engine.files.bounded import read_bytes, read_last_bytes
 from bh_studio.engine.files.plain_json import check_encodable, convert, parsed
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.decisions.router_rows import StoredRows, rows_bytes, rows_name
 from bh_studio.engine.records.decisions.token_choices import TokenChoice, TokenChoices
 from bh_studio.engine.records.runs.lines import (
@@ -193,6 +194,7 @@ class _Side:
         self._choices: list[TokenChoice] | None = []
         self._has_prompt = False
         self._reason: FinishReason | None = None
+        self._drift: Drift | None = None
 
     def take(self, line: PromptLine | TokenLine | SideLine) -> None:
         """Add what `line` says. Raises ValueError, LookupError for one that no run has there."""
@@ -219,6 +221,7 @@ class _Side:
                 self._take_decided(line)
             case SideLine():
                 self._reason = line.finish_reason
+                self._drift = line.drift
                 if line.text_tail:
                     self._texts[-1] += line.text_tail
 
@@ -250,6 +253,7 @@ class _Side:
             token_seconds=np.array(self._seconds, dtype=np.float64),
             finish_reason=self._reason or FinishReason.BROKEN_OFF,
             **self._decided(logits),
+            drift=self._drift,
         )
 
     def _decided(self, logits: Path) -> dict[str, Any]:

@@ -41,4 +41,5 @@ def as_answer(result: SameTextResult, reading: SideReading) -> SideRecord:
             none.astype(np.float32),
         ),
         router_logits=None if logits is None else HeldRows(logits),
+        drift=reading.drift,
     )

@@ -112,4 +112,5 @@ def _totals(side: int, reading: SideReading) -> dict[str, Any]:
         "perplexity": reading.perplexity,
         "kl": reading.mean_kl,
         "experts": reading.statistics.to_dict(),
+        "drift": None if reading.drift is None else reading.drift.to_json(),
     }

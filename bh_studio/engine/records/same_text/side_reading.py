@@ -12,6 +12,7 @@ from bh_studio.engine.files.lists import counted_array, finite_array
 from bh_studio.engine.files.plain_json import convert
 from bh_studio.engine.records.counts import CountStatistics, count_statistics
 from bh_studio.engine.records.decisions.decision import Decision
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
 
@@ -27,7 +28,8 @@ class SideReading:
     counts, raw_counts: (position, layer) int64, experts used after and before the limits while the
     token before was read, which is when this one is predicted. With a rule that only analyzes they
     are what it would have used. decision: of the same positions; None where it was not kept, as in
-    files, which do not hold it.
+    files, which do not hold it. drift: how like the null's text this one is; None where it was not
+    judged, as where the decision was not kept.
     """
 
     rule: RuleParameters | None
@@ -37,6 +39,7 @@ class SideReading:
     counts: np.ndarray
     raw_counts: np.ndarray
     decision: Decision | None = None
+    drift: Drift | None = None
 
     @property
     def nats(self) -> float:
@@ -68,6 +71,7 @@ class SideReading:
             and self.log_probabilities.shape == self.ranks.shape == self.kl.shape == each
             and self.counts.shape == self.raw_counts.shape == counted
             and max(self.counts.max(), self.raw_counts.max()) <= experts
+            and (self.drift is None or len(self.drift.tail_shares) == layers)
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,12 +83,14 @@ class SideReading:
             "kl": self.kl.tolist(),
             "counts": self.counts.tolist(),
             "raw_counts": self.raw_counts.tolist(),
+            "drift": None if self.drift is None else self.drift.to_json(),
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The reading that to_json wrote. Raises KeyError, TypeError or ValueError for others."""
-        rule = values["rule"]
+        # Rows of earlier versions say nothing of it.
+        rule, drift = values["rule"], values.get("drift")
         found = cls(
             None if rule is None else parse_rule(convert(str, rule, "rule")),
             finite_array(values["log_probabilities"], 1),
@@ -92,6 +98,7 @@ class SideReading:
             finite_array(values["kl"], 1),
             counted_array(values["counts"], 2),
             counted_array(values["raw_counts"], 2),
+            drift=None if drift is None else Drift.from_json(drift),
         )
         of_float32 = all(
             (np.abs(values) <= np.finfo(np.float32).max).all()

@@ -107,3 +107,5 @@ def _check_decided(record: SideRecord, side: str, model: ModelInfo) -> None:
     logits = record.router_logits
     if logits is not None and logits.shape != (positions, model.layers, model.experts):
         raise ValueError(f"the router logits of {side} are not those of its positions and layers.")
+    if record.drift is not None:
+        record.drift.check(model.layers)

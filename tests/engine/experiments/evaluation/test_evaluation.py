@@ -18,11 +18,13 @@ from bh_studio.engine.errors import Cancelled, CancelToken, EngineError
 from bh_studio.engine.experiments.evaluation.windows import windows
 from bh_studio.engine.experiments.runner import run as run_experiment
 from bh_studio.engine.loading import LoadedModel, load_model
+from bh_studio.engine.moe.router_capture import RouterCapture
 from bh_studio.engine.protocol.events import Finished, Progress
 from bh_studio.engine.protocol.experiments import Evaluation
 from bh_studio.engine.protocol.texts import Text
 from bh_studio.engine.records.evaluation import Control, EvaluationResult, Scores
 from bh_studio.engine.records.temperature_scaling import TEMPERATURES
+from bh_studio.engine.routing.drift import drift_of
 from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import parse_rule
 from tests.engine.experiments.running import Rows, result_of, rows_of
@@ -246,6 +248,26 @@ def test_cancelling_at_once_leaves_nothing(loaded: LoadedModel) -> None:
 def test_sizes_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
         Evaluation(**{"texts": (TEXT,), "rules": (BH,), name: 0})  # type: ignore[arg-type]
+
+
+def test_each_text_is_judged_by_its_first_window(loaded: LoadedModel) -> None:
+    evaluation = run(loaded, BH, batch=2, stride=32, with_controls=True)
+    expected = []
+    for text in (TEXT, NOTE):
+        ids = torch.tensor(loaded.tokenizer(text.content).input_ids)[:-1][:CONTEXT]
+        with RouterCapture(loaded.model) as capture, torch.inference_mode():
+            loaded.model(ids[None])
+        logits = torch.stack([logits for logits, *_ in capture.outputs], dim=1).numpy()
+        expected.append(drift_of(loaded.recording, logits))
+    assert len(evaluation.drifts) == 2
+    for drift, of_text in zip(evaluation.drifts, expected, strict=True):
+        assert drift is not None
+        assert of_text is not None
+        assert drift.tokens == of_text.tokens
+        np.testing.assert_allclose(drift.mean_places, of_text.mean_places, atol=1e-4)
+        np.testing.assert_allclose(drift.tail_shares, of_text.tail_shares, atol=1e-3)
+    said = [text["drift"] for text in evaluation.to_json()["texts"]]
+    assert said == [drift and drift.to_json() for drift in evaluation.drifts]
 
 
 def test_the_document_is_plain_json(loaded: LoadedModel) -> None:

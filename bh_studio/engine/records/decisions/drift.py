@@ -8,19 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from bh_studio.engine.files.plain_json import convert
-from bh_studio.engine.rules.parameters import NullName, RuleParameters
+from bh_studio.engine.rules.parameters import NullName
 from bh_studio.engine.rules.sides import Sides, side_letter
 
 # Of fewer tokens nothing is said.
 LEAST_TOKENS = 64
 # The share of a null that is called its highest scores: experts with p <= 0.05 there.
 TAIL = 0.05
-_ADVICE = (
-    "Levels and p-values do not carry over; compare rules on this text with bh-studio evaluate."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,8 @@ class Drift:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """What to_json wrote. Raises KeyError, TypeError or ValueError for others."""
-        fields = {name: value for name, value in values.items() if name != "verdict"}
+        fields = {**values}
+        fields.pop("verdict", None)
         drift = convert(cls, fields, "drift")
         drift.check(len(drift.tail_shares))
         return drift
@@ -94,37 +92,47 @@ class Drift:
             raise ValueError("its drift is none.")
 
 
-def drift_sentence(sides: Sides, drifts: Sequence[Drift | None]) -> str:
-    """What a person should know of the drift of each side; empty if there is nothing to say.
+class DriftWords(NamedTuple):
+    """headline: what is so. details: how far, and what can be done. Both are empty where there is
+    nothing to say."""
+
+    headline: str = ""
+    details: str = ""
+
+
+def drift_words(sides: Sides, drifts: Sequence[Drift | None]) -> DriftWords:
+    """What a person should know of the drift of each side.
 
     sides: their rules. Where none of them asks a null that was fitted, nothing is said.
     """
-    if not any(rule is not None and _has_fitted_null(rule) for rule in sides):
-        return ""
     unlike = {side: drift for side, drift in enumerate(drifts) if drift and drift.is_unlike}
-    if not unlike:
-        return ""
-    return f"{_headline(list(unlike), len(drifts))} {_size(list(unlike.values()))} {_ADVICE}"
-
-
-def _has_fitted_null(rule: RuleParameters) -> bool:
-    return rule.is_test and rule.null not in (NullName.ROBUST, NullName.SOFTMAX)
-
-
-def _headline(unlike: Sequence[int], sides: int) -> str:
+    if not unlike or not have_fitted_null(sides):
+        return DriftWords()
     whose = "This text"
-    if len(unlike) < sides:
+    if len(unlike) < len(drifts):
         *former, last = map(side_letter, unlike)
         whose = f"The text of {', '.join(former)} and {last}" if former else f"The text of {last}"
-    return f"{whose} is unlike the one the null was fitted on."
+    furthest = max(unlike.values(), key=lambda drift: drift.factor or 0.0)
+    return DriftWords(
+        f"{whose} is unlike the one the null was fitted on: levels and p-values do not carry over.",
+        f"The scores that the router discards are {size_words(furthest)}. Compare rules on this "
+        "text with bh-studio evaluate.",
+    )
 
 
-def _size(found: Sequence[Drift]) -> str:
-    """Of the drift that is the largest in relation to its limit."""
-    furthest = max(found, key=lambda drift: drift.factor or 0.0)
-    low, high = min(furthest.tail_shares), max(furthest.tail_shares)
+def have_fitted_null(sides: Sides) -> bool:
+    """Whether any of these rules asks a null that was fitted on a calibration text."""
+    return any(
+        rule is not None and rule.is_test and rule.null not in (NullName.ROBUST, NullName.SOFTMAX)
+        for rule in sides
+    )
+
+
+def size_words(drift: Drift) -> str:
+    """How far the discarded scores of a text that is unlike are from the null's."""
+    low, high = min(drift.tail_shares), max(drift.tail_shares)
     return (
-        f"The scores that the router discards are {furthest.factor:.1f} times as far from the "
-        f"null's as those of like text get; {low * 100:.1f} to {high * 100:.1f} % of them, by "
-        f"layer, are among the null's highest {TAIL * 100:.0f} %."
+        f"{drift.factor:.1f} times as far from the null's as those of like text get; "
+        f"{low * 100:.1f} to {high * 100:.1f} % of them, by layer, are among the null's highest "
+        f"{TAIL * 100:.0f} %"
     )
