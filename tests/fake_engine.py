@@ -47,6 +47,7 @@ from bh_studio.engine.protocol.requests import (
     UnloadModel,
 )
 from bh_studio.engine.records.decisions.decision import Decision
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.decisions.routed_experts import NO_EXPERT
 from bh_studio.engine.records.decisions.router_rows import HeldRows
 from bh_studio.engine.records.decisions.token_choices import (
@@ -100,6 +101,7 @@ class FakeSide:
         self.decisions: list[Decision] = []
         self.choices: list[TokenChoice] = []
         self.finish_reason: FinishReason | None = None
+        self.drift: Drift | None = None
 
     def record(self) -> SideRecord:
         """The record a real engine would make of it."""
@@ -121,6 +123,7 @@ class FakeSide:
             router_logits=HeldRows(logits)
             if (logits := self._joined("router_logits")) is not None
             else None,
+            drift=self.drift,
         )
 
     def _joined(self, name: str) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from pytestqt.qtbot import QtBot
 
 from bh_studio import paths
 from bh_studio.engine.protocol.events import Notice
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.runs.reader import load_run
 from bh_studio.engine.records.terms import (
     Conversation,
@@ -354,6 +355,26 @@ def test_what_should_be_known_of_a_run_is_under_its_numbers(desk: Desk) -> None:
     assert desk.window.size() == QSize(1024, 640)
     assert desk.window.minimumSizeHint().height() <= 640
     desk.engine.finish()
+    desk.start("Twice")
+    desk.page.clock.flush()
+    assert not strip.notice.isVisible()
+
+
+def test_a_text_unlike_the_nulls_is_told_under_its_numbers(desk: Desk) -> None:
+    desk.window.resize(1024, 640)
+    strip, layers = desk.page.differences, desk.engine.model.layers
+    desk.start("Once")
+    desk.say([" upon"])
+    for side in desk.engine.sides.values():
+        side.drift = Drift(200, 0.4, 0.2, (0.1,) * layers, (0.6,) * layers)
+    assert not strip.notice.isVisible()
+    desk.engine.report(Notice(SHORTAGE))
+    desk.engine.finish()
+    desk.settle()
+    assert strip.notice.isVisible()
+    assert strip.notice.text().startswith(f"{SHORTAGE}  This text is unlike the one the null was")
+    assert "bh-studio evaluate" in strip.notice.toolTip()
+    assert desk.window.size() == QSize(1024, 640)
     desk.start("Twice")
     desk.page.clock.flush()
     assert not strip.notice.isVisible()

@@ -93,9 +93,11 @@ class DifferenceLine(QFrame):
                 line.setToolTip(plain_tooltip(f"{text}\n\n{difference_meaning(sides, side)}"))
             else:
                 line.show_parts(())
-        self.notice.setText("  ".join(sides.notices))
-        self.notice.setToolTip(plain_tooltip("\n".join(sides.notices)))
-        self.notice.setVisible(bool(sides.notices))
+        drift = sides.drift
+        notices = [*sides.notices, drift.headline] if drift.headline else sides.notices
+        self.notice.setText("  ".join(notices))
+        self.notice.setToolTip(plain_tooltip("\n".join((*notices, drift.details)).strip()))
+        self.notice.setVisible(bool(notices))
         self._show_tint()
 
     @Slot()

@@ -10,6 +10,7 @@ from PySide6.QtCore import QObject, Signal
 from bh_studio.engine.protocol.events import PromptRead, SideFinished, TokenGenerated
 from bh_studio.engine.records.counts import CountStatistics, count_statistics, tokens_per_second
 from bh_studio.engine.records.decisions.decision import Decision
+from bh_studio.engine.records.decisions.drift import Drift
 from bh_studio.engine.records.decisions.router_rows import HeldRows, RouterRows
 from bh_studio.engine.records.decisions.token_choices import TokenChoice, TokenChoices
 from bh_studio.engine.records.same_text.as_answer import as_answer
@@ -53,7 +54,8 @@ class RunModel(QObject):
 
     name: its letter. about: what it is; None before it is begun. prompt_tokens: those of all that
     stands before the answer; None before they are read. prompt_token_ids: which they are, as soon
-    as it is known. reading: what it made of a given text; None where it writes one.
+    as it is known. reading: what it made of a given text; None where it writes one. drift: how like
+    the null's text is what it read and wrote; None until it has ended, and where that is not known.
     `epoch` changes when the content is replaced; while it stays, tokens are only appended, and
     only the last token's text may still grow.
     """
@@ -84,6 +86,7 @@ class RunModel(QObject):
         self._experts: GrownArray | None = None
         self._choices: tuple[GrownArray, ...] | None = None
         self._record: SideRecord | None = None
+        self.drift: Drift | None = None
         self._statistics: CountStatistics | None = None
         self.reading: SideReading | None = None
         self._kl: np.ndarray | None = None
@@ -131,6 +134,7 @@ class RunModel(QObject):
         if finished.text_tail and self.token_texts:
             self.token_texts[-1] += finished.text_tail
         self.finish_reason = finished.record.finish_reason
+        self.drift = finished.record.drift
         self.is_running = False
         self.changed.emit()
 
@@ -149,6 +153,7 @@ class RunModel(QObject):
         self.prompt_token_ids = record.prompt_token_ids
         self._logits = self._experts = self._choices = self._kl = None
         self._record = record
+        self.drift = record.drift
         self._statistics = None
         self.finish_reason = record.finish_reason
         self.is_running = False

@@ -9,6 +9,7 @@ from PySide6.QtCore import QObject, Signal
 
 from bh_studio.engine.protocol.events import PromptRead, SideFinished, TokenGenerated
 from bh_studio.engine.protocol.experiments import SameText
+from bh_studio.engine.records.decisions.drift import DriftWords, drift_words
 from bh_studio.engine.records.same_text.result import SameTextResult
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, GenerationParameters, ModelInfo
@@ -106,6 +107,15 @@ class RunSides(QObject):
         if not result.is_complete:
             left = [run.name for run in self.runs[len(result.readings) :]]
             self.notice(f"Stopped before {listed(left)} had read the text.")
+
+    @property
+    def drift(self) -> DriftWords:
+        """Whether the text is unlike the one the null was fitted on; nothing until all sides have
+        ended."""
+        if any(run.is_running or run.about is None for run in self.runs):
+            return DriftWords()
+        rules = [run.about.rule for run in self.runs if run.about is not None]
+        return drift_words(rules, [run.drift for run in self.runs])
 
     def notice(self, text: str) -> None:
         """Take a fact of the run, once."""

@@ -19,6 +19,7 @@ from bh_studio.engine.protocol.events import (
 )
 from bh_studio.engine.protocol.experiments import Comparison
 from bh_studio.engine.protocol.requests import Body, LoadModel, SaveCalibration
+from bh_studio.engine.records.decisions.drift import Drift, drift_words
 from bh_studio.engine.records.session import Session
 from bh_studio.engine.records.terms import Conversation, FinishReason, GenerationParameters
 from bh_studio.engine.rules import parse_rule
@@ -478,6 +479,35 @@ def test_what_should_be_known_of_a_run_goes_with_the_next(
     engine.finish()
     screen.show_session(first)
     assert screen.sides.notices == ()
+
+
+def test_of_a_text_unlike_the_nulls_it_is_said_once_all_sides_have_ended(
+    screen: SessionModel, engine: FakeEngine
+) -> None:
+    layers = engine.model.layers
+    unlike = Drift(200, 0.4, 0.2, (0.1,) * layers, (0.6,) * layers)
+    screen.run("Once", SIDES, GENERATION)
+    seen = [screen.sides.drift]
+    for said in engine.sides.values():
+        said.drift = unlike
+    for side in (0, 1):
+        engine.token(side, " upon")
+    engine.finish_side(0, FinishReason.MAX_NEW_TOKENS)
+    seen.append(screen.sides.drift)
+    engine.finish_side(1, FinishReason.MAX_NEW_TOKENS)
+    seen.append(screen.sides.drift)
+    session = engine.finish()
+    seen.append(screen.sides.drift)
+    words = drift_words(SIDES, (unlike, unlike))
+    assert words.headline.startswith("This text is unlike")
+    assert seen == [("", ""), ("", ""), words, words]
+    screen.run("Twice", SIDES, GENERATION)
+    for side in (0, 1):
+        engine.token(side, " upon")
+    engine.finish()
+    assert screen.sides.drift == ("", "")
+    screen.show_session(session)
+    assert screen.sides.drift == words
 
 
 def test_no_model_is_exchanged_under_a_run(
