@@ -7,7 +7,9 @@
 Two nulls: of the text that ships with the program, and of the calibration books. Each text is read
 in windows of the context, of which stretches of 64 to 1,020 tokens without overlap are judged; the
 first positions of a window are left out, as in the null. Of the calibration texts themselves
-stretches are judged by what the other parts say. Of kinds only the first characters are read.
+stretches are judged by what the other parts say. Of kinds only the first characters are read. Each
+text is also read anew in windows of 128 tokens, as short texts are. And 18 prompts, most of them
+out of the books, are answered by the model's own routing and two rules, sampled and greedy.
 
 The cost is paired: in each round two sides answer, and both are judged then, as a run does it.
 """
@@ -18,7 +20,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +38,15 @@ from bh_studio.engine.protocol.texts import Text, read_texts
 from bh_studio.engine.records.terms import GenerationParameters, Keep
 from bh_studio.engine.routing.drift import ALPHA, TOLERANCE, DriftMeter
 from bh_studio.engine.rules.parameters import RuleParameters
+from bh_studio.engine.rules.text import format_rule
 
 LENGTHS = (64, 128, 256, 512, 1020)
 PROMPT = "The old fisherman rowed out to the island, and there he found"
 ANSWER = 200
+# Tokens of a window that is read anew.
+SHORT = 128
+# Of each book.
+PROMPTS = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,10 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     alarms: dict[str, dict[str, Any]] = {
         name: {"held-out parts": _held_out(meter)} for name, meter in meters.items()
     }
+    anew: dict[str, dict[str, Any]] = {name: {} for name in meters}
     for text in texts:
-        windows = _windows(loaded, text, arguments.windows)
+        windows = _windows(loaded, text, loaded.info.context_length, arguments.windows)
+        short = _windows(loaded, text, SHORT, arguments.windows * 5)
         for name, meter in meters.items():
             alarms[name][text.name] = _alarms(meter, windows)
+            judged = (meter.judge_numbers(meter.numbers(window)).factor for window in short)
+            anew[name][text.name] = _summary(judged)
         print(text.name, {name: found[text.name] for name, found in alarms.items()}, flush=True)
     summary = {
         "model": loaded.info.name,
@@ -88,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name, meter in meters.items()
         },
         "alarms": alarms,
+        f"alarms_read_anew_in_{SHORT}": anew,
+        "alarms_of_answers": _answers(loaded, meters, read_texts([arguments.books])),
         "fit_shipped_seconds": round(fit_seconds, 3),
         "cost": _cost(loaded, meters["shipped text"], arguments.rounds),
         # Of whatever else the machine does: it has as many processes to run at once.
@@ -103,10 +116,9 @@ def _beginning(path: Path, characters: int) -> Text:
         return Text(path.name, file.read(characters))
 
 
-def _windows(loaded: LoadedModel, text: Text, most: int) -> list[np.ndarray]:
+def _windows(loaded: LoadedModel, text: Text, size: int, most: int) -> list[np.ndarray]:
     """Router logits of the text's windows, (token, layer, expert), first positions left out."""
     (ids,) = encode(loaded, [text])
-    size = loaded.info.context_length
     whole = [window for window in ids.split(size) if len(window) == size][:most]
     return [router_logits_of(loaded.model, ids).transpose(0, 1).numpy() for ids in whole]
 
@@ -125,6 +137,40 @@ def _alarms(meter: DriftMeter, windows: Sequence[np.ndarray]) -> dict[str, Any]:
     return found
 
 
+def _answers(
+    loaded: LoadedModel, meters: Mapping[str, DriftMeter], books: Sequence[Text]
+) -> dict[str, Any]:
+    """Answers that are found unlike, by how they are decoded and who answers."""
+    prompts = [PROMPT, "Once upon a time"]
+    for book in books:
+        for number in range(1, PROMPTS + 1):
+            start = book.content.find("\n", len(book.content) * number // (PROMPTS + 2)) + 1
+            prompts.append(book.content[start : start + 200].rsplit(" ", 1)[0])
+    sides = (None, RuleParameters(), RuleParameters(level=0.001))
+    factors: dict[str, dict[str, list[float | None]]] = {name: {} for name in meters}
+    for seed, prompt in enumerate(prompts):
+        for is_sampled in (True, False):
+            generation = GenerationParameters(300, sampling=is_sampled, seed=seed)
+            definition = Comparison(
+                prompt=prompt, sides=sides, generation=generation, keep=Keep.LOGITS
+            )
+            for event in run(loaded, definition):
+                if not isinstance(event, SideFinished):
+                    continue
+                logits = event.record.router_logits
+                assert logits is not None
+                how = "sampled" if is_sampled else "greedy"
+                rule = sides[event.side]
+                key = f"{how}, {'own routing' if rule is None else format_rule(rule)}"
+                for name, meter in meters.items():
+                    judged = meter.judge(logits.rows(0, logits.shape[0]))
+                    factors[name].setdefault(key, []).append(judged.factor)
+    return {
+        name: {key: _summary(values) for key, values in of_meter.items()}
+        for name, of_meter in factors.items()
+    }
+
+
 def _held_out(meter: DriftMeter) -> dict[str, Any]:
     return {
         str(length): _summary(np.sqrt(meter.reference(length)) / meter.limit(length))
@@ -134,7 +180,7 @@ def _held_out(meter: DriftMeter) -> dict[str, Any]:
 
 def _summary(factors: Iterable[float | None]) -> dict[str, Any]:
     """factors: distances over their limit."""
-    values = np.array(list(factors), np.float64)
+    values = np.array([factor for factor in factors if factor is not None])
     if not len(values):
         return {"stretches": 0}
     return {
