@@ -96,10 +96,13 @@ class WindowSums:
         shapes = ((len(tokens), 3), (len(tokens), 5, layers))
         if (self.quality.shape, self.counts.shape) != shapes or self.rows_read < 1:
             return False
-        if self.scaled is not None and (
-            self.scaled.shape != (len(tokens), len(TEMPERATURES)) or (self.scaled < 0).any()
-        ):
-            return False
+        if self.scaled is not None:
+            if self.scaled.shape != (len(tokens), len(TEMPERATURES)):
+                return False
+            # Where logits are sharpened, so is what can be lost.
+            most_scaled = _MOST_NATS * tokens[:, None] / TEMPERATURES.min()
+            if not ((self.scaled >= 0) & (self.scaled <= most_scaled)).all():
+                return False
         nats, kl, agreements = self.quality.T
         of_token = np.array([MOST_EXPERTS, MOST_EXPERTS**2, 1, 1, 1])
         most = tokens[:, None, None] * of_token[:, None]
@@ -115,12 +118,14 @@ class WindowSums:
     def joined(cls, parts: Sequence[Self]) -> Self:
         """The windows of all `parts`, in order."""
         scaled = [part.scaled for part in parts if part.scaled is not None]
+        if len(scaled) not in (0, len(parts)):
+            raise ValueError("some of its rows have temperatures, and some have none.")
         return cls(
             np.concatenate([part.quality for part in parts]),
             np.concatenate([part.counts for part in parts]),
             sum(part.rows_read for part in parts),
             sum(part.expert_rows for part in parts),
-            np.concatenate(scaled) if len(scaled) == len(parts) else None,
+            np.concatenate(scaled) if scaled else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -220,7 +225,11 @@ class Scores:
             if name not in found and (name in values or name not in _SCALED)
         ]
         found |= {name: Estimate.from_dict(values[name]) for name in estimates}
-        return cls(**found)
+        scores = cls(**found)
+        increases = [*scores.nats_increase, *(scores.scaled_increase or ())]
+        if any(abs(nats) > _MOST_NATS for nats in increases) or not (scores.temperature or 1) > 0:
+            raise ValueError("its scores are none that a contender can have.")
+        return scores
 
 
 # What is there only if it was asked for.
@@ -305,6 +314,8 @@ class EvaluationResult:
             sums += _window_sums(document["rows"], "controls")[1:]
         if not contenders or contenders[0] != Contender(None) or len(contenders) != len(sums):
             raise ValueError("its rows are not those of its contenders.")
+        if len({one.scaled is None for one in sums}) > 1:
+            raise ValueError("some of its rows have temperatures, and some have none.")
         if not (len(tokens) and tokens.all()):
             raise ValueError("its windows have no tokens.")
         if not all(one.fits(tokens, model.layers) for one in sums):

@@ -361,3 +361,20 @@ def test_temperatures_divide_the_logits(loaded: LoadedModel) -> None:
     listed = [{"key": key, **row} for key, row in rows.items()]
     again = EvaluationResult.from_json({**evaluation.to_json(), "rows": listed})
     assert again.scores() == evaluation.scores()
+
+
+@pytest.mark.parametrize("damage", ["lost", "huge", "negative", "short"])
+def test_temperatures_that_cannot_be_are_refused(loaded: LoadedModel, damage: str) -> None:
+    definition = Evaluation(texts=(NOTE,), rules=(BH,), stride=32, with_temperatures=True, batch=1)
+    evaluation = result_of(loaded, definition)
+    listed = [{"key": key, **row} for key, row in rows_of(loaded, definition).items()]
+    of_rule = listed[1]["contenders"][1]
+    if damage == "lost":
+        del of_rule["scaled"]
+    else:
+        values = of_rule["scaled"][0]
+        of_rule["scaled"][0] = {
+            "huge": [1e300, *values[1:]], "negative": [-1.0, *values[1:]], "short": values[1:],
+        }[damage]  # fmt: skip
+    with pytest.raises(ValueError):  # noqa: PT011 - a row that is short numpy refuses in its words
+        EvaluationResult.from_json({**evaluation.to_json(), "rows": listed})
