@@ -45,7 +45,7 @@ class SameTextResult:
         if positions < 1 or len(self.token_texts) != len(self.token_ids):
             raise ValueError("its tokens are those of no text.")
         is_whole = len(self.readings) == len(self.sides)
-        if not 1 <= len(self.readings) <= len(self.sides) or (self.is_complete and not is_whole):
+        if not 1 <= len(self.readings) <= len(self.sides) or self.is_complete is not is_whole:
             raise ValueError("its rows are not those of its sides.")
         for rule, reading in zip(self.sides, self.readings, strict=False):
             if not reading.fits(rule, positions, self.model.layers, self.model.experts):
