@@ -70,6 +70,7 @@ class MainWindow(QMainWindow):
         self.models = ModelCommands(engine, theme, settings, self, downloads, statuses)
         self.actions_ = Actions(self)
         self.errors = ErrorStrip(theme)
+        self._offers_beginning = False
         self.kept_strip = ErrorStrip(theme)
         self.kept = KeptRuns(
             engine.jobs,
@@ -147,6 +148,7 @@ class MainWindow(QMainWindow):
 
     def _connect_compare(self) -> None:
         self.compare.changed.connect(self._sync)
+        self.compare.prompt.edited.connect(self._withdraw_beginning)
         self.compare.failed.connect(self.errors.show_failure)
         self.compare.settled.connect(self._settle_former)
 
@@ -191,6 +193,7 @@ class MainWindow(QMainWindow):
         ):
             action.triggered.connect(slot)
         actions.same_text.toggled.connect(self.compare.prompt.mode.choose)
+        actions.same_text.triggered.connect(self._edit_prompt)
         self.compare.prompt.mode.changed.connect(actions.show_same_text)
         actions.view_menu.insertMenu(actions.scroll_together, self.compare.differences.tint_menu)
         actions.scroll_together.toggled.connect(self.compare.scroll_together)
@@ -266,6 +269,12 @@ class MainWindow(QMainWindow):
         place.take_focus()
         self._show_folding()
         self._sync()
+
+    @Slot()
+    def _edit_prompt(self) -> None:
+        """What is typed next is meant for what the prompt is now."""
+        self._bring_compare_back()
+        self.compare.prompt.editor.setFocus()
 
     @Slot()
     def _start(self) -> None:
@@ -356,8 +365,8 @@ class MainWindow(QMainWindow):
     def _show_folding(self) -> None:
         is_seen = self.place is self.compare
         self.status.show_folded(is_seen and self.compare.lacks_height)
-        if not self.compare.lacks_height and self.status.currentMessage() == FOLDED_WORDS:
-            self.status.clearMessage()
+        if not self.compare.lacks_height and self.status.notice == FOLDED_WORDS:
+            self.status.clear_notice()
 
     @Slot()
     def _sync(self) -> None:
@@ -443,9 +452,26 @@ class MainWindow(QMainWindow):
                 "Read its beginning",
                 "Put as much of the text as fits in its place, and have all sides read that; "
                 "Ctrl+Z in the text brings it all back",
-                partial(self.compare.read_text, failure.beginning),
+                partial(self._read_beginning, failure),
             )
         self.errors.show_failure(failure, remedy, Cause.RUN)
+        self._offers_beginning = remedy is not None
+
+    def _read_beginning(self, refused: TextRefused) -> None:
+        self._bring_compare_back()
+        if obstacle := self.compare.obstacle():
+            self._show_run_failure(refused)
+            self.status.notify(obstacle)
+            return
+        self._offers_beginning = False
+        self.compare.read_text(refused.beginning)
+
+    @Slot()
+    def _withdraw_beginning(self) -> None:
+        """What was refused is not what stands there any more."""
+        if self._offers_beginning:
+            self._offers_beginning = False
+            self.errors.settle(Cause.RUN)
 
     @Slot(object)
     def _show_write_failure(self, failure: Failed) -> None:

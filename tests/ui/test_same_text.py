@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QFileDialog
+from pytestqt.qtbot import QtBot
 
 from bh_studio.cli.tables.same_text import table
 from bh_studio.engine.protocol.events import Failed, JobCancelled, Notice, TextRefused
@@ -36,6 +37,7 @@ from bh_studio.ui.charts.utilisation_map import UtilisationMap
 from bh_studio.ui.remembered import remember
 from bh_studio.ui.state.session_model import RunState
 from tests.fake_engine import CHAT_MODEL, MODEL
+from tests.text_results import text_document
 from tests.ui.conftest import Desk
 
 RULE = RuleParameters()
@@ -69,6 +71,16 @@ def runs_of(desk: Desk) -> int:
 
 
 # --- the switch ---------------------------------------------------------------------------------
+
+
+def test_the_key_for_the_same_text_leads_into_the_editor(desk: Desk, qtbot: QtBot) -> None:
+    desk.start()
+    desk.window.activateWindow()
+    desk.first.text.setFocus()
+    qtbot.waitUntil(desk.first.text.hasFocus)
+    desk.window.actions_.same_text.trigger()
+    assert desk.page.prompt.mode.is_same_text
+    assert desk.page.prompt.editor.hasFocus()
 
 
 def test_the_switch_says_what_the_text_is_for(desk: Desk) -> None:
@@ -481,7 +493,7 @@ def press(desk: Desk, *, backwards: bool = False) -> tuple[int, int, str]:
     desk.qtbot.keyClick(desk.window, Qt.Key.Key_F3, keys)
     place = desk.session.selection.place
     assert place is not None
-    return place.side, place.token, desk.window.status.currentMessage()
+    return place.side, place.token, desk.window.status.notice
 
 
 def test_f3_goes_from_the_largest_kl_to_the_next(desk: Desk) -> None:
@@ -503,9 +515,7 @@ def test_f3_says_where_there_is_nothing_to_compare(desk: Desk) -> None:
     desk.window.actions_.run.trigger()
     desk.engine.finish_text()
     desk.qtbot.keyClick(desk.window, Qt.Key.Key_F3)
-    assert desk.window.status.currentMessage() == (
-        "No other side has read the text to compare with A."
-    )
+    assert desk.window.status.notice == ("No other side has read the text to compare with A.")
 
 
 # --- texts from files ---------------------------------------------------------------------------
@@ -744,3 +754,52 @@ def test_the_selected_token_is_kept_where_another_rule_reads_the_same(desk: Desk
     assert desk.session.selection.place == (1, 3, None)
     read_text(desk, f"{TALE}.")
     assert desk.session.selection.place is None
+
+
+def refuse(desk: Desk, beginning: str = "Once upon") -> None:
+    """The engine finds the text too long."""
+    desk.page.prompt.mode.choose(True)
+    desk.page.prompt.set_prompt("Once upon a time")
+    desk.window.actions_.run.trigger()
+    text = Text("Typed text (beginning)", beginning)
+    desk.engine.report(TextRefused("It is too long.", "Its first 9 fit.", "", text))
+
+
+def test_a_beginning_is_read_where_it_is_seen(desk: Desk) -> None:
+    refuse(desk)
+    desk.window.show_history()
+    desk.window.errors.remedy_button.click()
+    assert desk.session.is_busy
+    assert desk.window.place is desk.page
+
+
+def test_a_beginning_that_cannot_be_read_now_stays_offered(desk: Desk) -> None:
+    refuse(desk)
+    desk.model.unload()
+    desk.engine.unload()
+    desk.window.errors.remedy_button.click()
+    assert desk.page.prompt.prompt == "Once upon a time"
+    assert desk.window.errors.failure is not None
+    assert desk.window.status.notice == desk.page.obstacle() != ""
+
+
+def test_a_beginning_is_not_offered_for_what_stands_there_no_more(desk: Desk) -> None:
+    refuse(desk)
+    desk.page.prompt.editor.insertPlainText("!")
+    assert desk.window.errors.failure is None
+    refuse(desk)
+    desk.page.prompt.mode.choose(False)
+    assert desk.window.errors.failure is None
+
+
+def test_a_stopped_text_with_all_its_sides_is_no_result(desk: Desk, tmp_path: Path) -> None:
+    _, document = text_document(MODEL, (None, RuleParameters()), "Once upon a time there was")
+    path = tmp_path / "text.json"
+    path.write_text(json.dumps({**document, "complete": False}))
+    session = desk.finished_run()
+    desk.window.files.open_path(path)
+    desk.settle()
+    assert desk.window.errors.failure is not None
+    assert "its rows are not those of its sides." in desk.window.errors.failure.advice
+    assert desk.session.session is session
+    assert not desk.session.sides.is_same_text

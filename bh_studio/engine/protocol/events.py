@@ -351,7 +351,7 @@ class Report(NamedTuple):
 def failure(error: Exception) -> Failed:
     """What a person is told about `error`."""
     details = "".join(traceback.format_exception(error))
-    if isinstance(error, TextTooLong):
+    if isinstance(error, TextTooLong) and error.beginning.content.strip():
         return TextRefused(error.message, error.advice, details, error.beginning)
     if isinstance(error, EngineError):
         return Failed(error.message, error.advice, details)
