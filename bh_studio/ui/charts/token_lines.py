@@ -16,6 +16,8 @@ from bh_studio.ui.state.selection import Place
 from bh_studio.ui.widgets.side_looks import side_look
 from bh_studio.ui.widgets.visible_text import visible
 
+# Half of what stands for a line of one token.
+_DASH = 0.3
 _LEAST_TOKENS = 16
 
 
@@ -91,7 +93,9 @@ class TokenLines(Chart):
                 self._looks[side.number] = look
                 line.setPen(side_look(side.number, *look).pen())
             values = self.drawn(side)
-            line.setData(np.arange(len(values)), values)
+            # A line of one point would have no pixel.
+            places = np.arange(len(values)) if len(values) > 1 else np.array([-_DASH, _DASH])
+            line.setData(places, values if len(values) > 1 else values.repeat(2))
 
     def drawn(self, side: ShownSide) -> np.ndarray:
         """(token,) the numbers of a side that is known."""
@@ -102,7 +106,10 @@ class TokenLines(Chart):
     @property
     def drawn_values(self) -> tuple[tuple[float, ...], ...]:
         """(side, token) the lines as drawn."""
-        return tuple(tuple(self._lines[side.number].yData.tolist()) for side in self.known)
+        return tuple(
+            tuple(self._lines[side.number].yData[: len(self.drawn(side))].tolist())
+            for side in self.known
+        )
 
     def grid(self) -> Cell:
         known = self.known

@@ -109,7 +109,7 @@ def test_the_legend_and_hovering_say_where_it_ends(desk: Desk) -> None:
     assert "up to the first token that is not A's" in legend.toolTip()
     assert second.describe(2).splitlines()[1] == "KL to side A: 0.5000 nats"
     assert second.describe(3).splitlines()[1] == (
-        "No KL to side A behind token 2: the sides have not read the same there."
+        "No KL to side A after token 2: the sides have not read the same there."
     )
     # What each side makes of a token is told wherever it is pointed at.
     assert first.describe(1).splitlines()[-1] == "B: KL to A 0.2000"
@@ -454,3 +454,32 @@ def test_what_was_frozen_before_stays_as_it_was(desk: Desk) -> None:
     slot.freeze.setChecked(False)
     turn(desk)
     assert len(asked(desk)) == 2
+
+
+def test_one_token_is_drawn_too(desk: Desk) -> None:
+    desk.start()
+    desk.say([" a", " b"], [" x", " y"])
+    desk.engine.finish()
+    desk.page.tinting.choose("kl")
+    slot = desk.slots[1]
+    slot.pick(DivergenceChart)
+    QApplication.processEvents()
+    desk.engine.measure_kl([0.02])
+    desk.page.clock.flush()
+    chart = slot.chart
+    assert isinstance(chart, DivergenceChart)
+    assert chart.drawn_values == ((0.02,),)
+    with chart.unframed():
+        drawn = chart.plot.grab().toImage()
+        for item in chart.plot.getPlotItem().curves:
+            item.setVisible(False)
+        assert chart.plot.grab().toImage() != drawn
+
+
+def test_where_side_a_has_no_token_it_is_said_of_that(desk: Desk) -> None:
+    desk.start()
+    desk.engine.token(1, " a", 8)
+    desk.engine.finish()
+    obstacle = desk.page.written_kl.obstacle()
+    assert obstacle is not None
+    assert obstacle.words == "side A has no token"

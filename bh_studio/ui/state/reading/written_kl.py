@@ -18,6 +18,9 @@ from bh_studio.ui.state.run_sides import RunSides
 from bh_studio.ui.state.session_model import SessionModel
 
 _NO_OTHER = Obstacle("no other side", "No other side has answered to compare with A.")
+_NO_FIRST = Obstacle(
+    "side A has no token", "Side A has not answered, so there is nothing to compare with."
+)
 _OTHER_TURNS = Obstacle(
     "different earlier turns",
     "Each side has read earlier answers of its own, so what they predict cannot be compared. It "
@@ -98,7 +101,9 @@ class WrittenKl(QObject):
         if self._session.is_busy or any(run.is_running for run in runs):
             return _GOES_ON
         if not any(_compared(sides)):
-            return _OTHER_TURNS if all(run.token_count for run in runs[:2]) else _NO_OTHER
+            if not runs[0].token_count:
+                return _NO_FIRST
+            return _OTHER_TURNS if any(run.token_count for run in runs[1:]) else _NO_OTHER
         return self._missing(runs) or self._failure or _READING
 
     def _missing(self, runs: Sequence[RunModel]) -> Obstacle | None:
