@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, Signal
+from PySide6.QtCore import QEvent, QTimer, Signal, Slot
 from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QStatusBar, QWidget
 
@@ -47,13 +47,20 @@ class StatusLine(QStatusBar):
         # As wide as its text where there is room: what is left goes to short notices.
         self._model = ElidedLabel("muted", takes_room=True)
         self._model.setAccessibleName("Model")
-        # Together, for the line hides what it holds while it says something for a few seconds; what
-        # is shown by itself then would be painted over that.
+        # Not the line's own messages: Qt shows what they hide again when the text size changes, and
+        # paints one over the other.
+        self._notice = ElidedLabel("")
+        self._notice_end = QTimer(self)
+        self._notice_end.setSingleShot(True)
+        self._notice_end.setInterval(_BRIEFLY_MS)
+        self._notice_end.timeout.connect(self.clear_notice)
+        self._has_progress = False
         left = QWidget()
         row = QHBoxLayout(left)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self._progress)
         row.addWidget(self._stage, 1)
+        row.addWidget(self._notice, 1)
         self.addWidget(left, 1)
         self.charts_button = ElidedButton()
         self.charts_button.setProperty("role", "link")
@@ -122,17 +129,40 @@ class StatusLine(QStatusBar):
         else:
             self._progress.setRange(0, _STEPS)
             self._progress.setValue(round(progress.fraction * _STEPS))
-        self._progress.show()
+        self._has_progress = True
+        self._show_left()
 
     def show_state(self, text: str) -> None:
         """Show what the engine does where it has no progress to tell."""
-        self._progress.hide()
+        self._has_progress = False
         self._say(text)
+        self._show_left()
+
+    @property
+    def notice(self) -> str:
+        """What is said for a few seconds; empty if nothing is."""
+        return self._notice.text()
 
     def notify(self, text: str) -> None:
         """Say something for a few seconds."""
-        self.showMessage(text, _BRIEFLY_MS)
+        self._notice.setText(text)
+        self._notice.setToolTip(plain_tooltip(text))
+        self._notice_end.start()
+        self._show_left()
         announce(self, text)
+
+    @Slot()
+    def clear_notice(self) -> None:
+        """Say no more what was said for a few seconds."""
+        self._notice_end.stop()
+        self._notice.setText("")
+        self._show_left()
+
+    def _show_left(self) -> None:
+        is_noticed = bool(self.notice)
+        self._notice.setVisible(is_noticed)
+        self._stage.setVisible(not is_noticed)
+        self._progress.setVisible(self._has_progress and not is_noticed)
 
     def show_downloads(self, views: list[DownloadView]) -> None:
         """Say briefly how far the downloads are that run."""

@@ -13,6 +13,7 @@ from bh_studio.ui.charts.heat_map import HeatMap
 from bh_studio.ui.charts.layer_chart import LayerChart
 from bh_studio.ui.charts.limit_chart import LimitChart
 from bh_studio.ui.remembered import remember
+from bh_studio.ui.widgets.elided_label import ElidedLabel
 from tests.ui.conftest import Desk
 
 
@@ -153,7 +154,7 @@ def test_charts_that_fold_by_themselves_say_so_and_come_back(desk: Desk) -> None
     assert heights(desk)[1] == 0
     assert button.isVisible()
     assert button.text() == "Charts folded: too little height"
-    assert status.currentMessage() == "The charts have folded; F10 shows them."
+    assert status.notice == "The charts have folded; F10 shows them."
     # Elsewhere there are none to be folded.
     actions.models.trigger()
     assert not button.isVisible()
@@ -163,7 +164,7 @@ def test_charts_that_fold_by_themselves_say_so_and_come_back(desk: Desk) -> None
     assert heights(desk) == first
     assert not button.isVisible()
     # What is no longer so is no longer said.
-    assert status.currentMessage() == ""
+    assert status.notice == ""
     desk.window.resize(1280, 640)
     assert heights(desk)[1] == 0
     assert button.isVisible()
@@ -178,12 +179,12 @@ def test_charts_that_fold_by_themselves_say_so_and_come_back(desk: Desk) -> None
 
 def test_charts_that_a_person_folds_say_nothing(desk: Desk) -> None:
     desk.finished_run()
-    desk.window.status.clearMessage()
+    desk.window.status.clear_notice()
     desk.window.actions_.charts.trigger()
     desk.window.resize(1280, 640)
     assert heights(desk)[1] == 0
     assert not desk.window.status.charts_button.isVisible()
-    assert desk.window.status.currentMessage() == ""
+    assert desk.window.status.notice == ""
 
 
 def test_charts_without_a_height_have_that_of_the_first_start(
@@ -202,3 +203,19 @@ def test_charts_that_are_not_known_fall_back(make_desk: Callable[..., Desk]) -> 
         kinds = [type(slot.chart) for slot in desk.slots]
         assert kinds[0] is LayerChart
         assert kinds[1] is {2: LimitChart, 1: HeatMap, 5: LayerChart}[len(charts)]
+
+
+def test_a_notice_stands_alone_also_when_the_text_size_changes(desk: Desk) -> None:
+    status = desk.window.status
+    for act in (desk.window.actions_.enlarge, desk.window.actions_.shrink):
+        status.notify("Saved to run.bhsession")
+        act.trigger()
+        act.trigger()
+        QApplication.processEvents()
+        seen = [label.text() for label in status.findChildren(ElidedLabel) if label.isVisible()]
+        # Larger text folds the charts, and says so in its place.
+        assert status.notice
+        assert status.notice in seen
+        assert status.stage not in seen
+    status.clear_notice()
+    assert status.findChildren(ElidedLabel)[0].isVisible()

@@ -126,7 +126,7 @@ def test_what_is_saved_already_is_told_to_be(desk: Desk, tmp_path: Path, qtbot: 
     written = path.stat().st_mtime_ns
     qtbot.keyClick(desk.window, Qt.Key.Key_S, Qt.KeyboardModifier.ControlModifier)
     desk.settle()
-    assert status.currentMessage() == "Already saved in run.bhsession."
+    assert status.notice == "Already saved in run.bhsession."
     assert path.stat().st_mtime_ns == written
     assert desk.window.files.dialog is None
 

@@ -265,7 +265,7 @@ def test_numbers_on_screen_are_those_of_the_session(desk: Desk) -> None:
         f"{(1 - answer['mean'] / 8) * 100:.1f} % fewer · "
         f"min_k decided {answer['share_clamped_min'] * 100:.1f} %, "
         f"max_k {answer['share_clamped_max'] * 100:.1f} % · another token at 5 · "
-        f"{bh.tokens_per_second / baseline.tokens_per_second:.2f} × the speed"
+        f"{bh.tokens_per_second / baseline.tokens_per_second:.1f} × the speed"
     )
     _, beside = desk.layers.shown.written
     assert desk.layers.heights(beside) == pytest.approx(answer["per_layer_mean"])

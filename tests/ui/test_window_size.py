@@ -180,13 +180,13 @@ def test_no_bar_is_painted_over_what_is_said(desk: Desk) -> None:
     events()
     (bar,) = status.findChildren(QProgressBar)
     assert not bar.isVisible()
-    status.clearMessage()
+    status.clear_notice()
     events()
     assert bar.isVisible()
     assert status.stage == "Reading the weights"
     status.show_state("Ready")
     status.notify("Saved to run.bhsession")
-    status.clearMessage()
+    status.clear_notice()
     events()
     assert not bar.isVisible()
 

@@ -35,7 +35,7 @@ def press(desk: Desk, *, backwards: bool = False) -> tuple[int, int, str]:
     desk.qtbot.keyClick(desk.window, Qt.Key.Key_F3, modifier)
     place = desk.session.selection.place
     assert place is not None
-    return place.side, place.token, desk.window.status.currentMessage()
+    return place.side, place.token, desk.window.status.notice
 
 
 def test_each_parting_is_a_stop_and_the_last_leads_round(desk: Desk) -> None:
@@ -86,7 +86,7 @@ def test_where_nothing_differs_it_says_so(
 ) -> None:
     run_of(desk, *partings)
     qtbot.keyClick(desk.window, Qt.Key.Key_F3)
-    assert desk.window.status.currentMessage() == words
+    assert desk.window.status.notice == words
     assert desk.session.selection.place is None
 
 
@@ -94,12 +94,12 @@ def test_a_run_that_has_ended_differs_no_more(desk: Desk, qtbot: QtBot) -> None:
     run_of(desk, None)
     desk.engine.finish()
     qtbot.keyClick(desk.window, Qt.Key.Key_F3)
-    assert desk.window.status.currentMessage() == "No side differs from A."
+    assert desk.window.status.notice == "No side differs from A."
 
 
 def test_before_a_run_there_is_nothing_to_go_to(desk: Desk, qtbot: QtBot) -> None:
     qtbot.keyClick(desk.window, Qt.Key.Key_F3)
-    assert desk.window.status.currentMessage() == "There is no other side to compare with A."
+    assert desk.window.status.notice == "There is no other side to compare with A."
 
 
 def test_no_menu_has_the_same_key_twice(desk: Desk) -> None:

@@ -178,16 +178,16 @@ def test_sides_are_unlocked_and_locked_again(
     act(first, Action.SliderToMinimum)
     qtbot.keyClick(desk.window, Qt.Key.Key_L, Qt.KeyboardModifier.ControlModifier)
     assert not action.isChecked()
-    assert desk.window.status.currentMessage() == "Each answer scrolls by itself."
+    assert desk.window.status.notice == "Each answer scrolls by itself."
     turn_wheel(first, 5)
     assert first.verticalScrollBar().value() > second.verticalScrollBar().value() == 0
     assert remember(desk.window).scrolls_together is False
     again = make_desk(remember(desk.window))
     assert not again.window.actions_.scroll_together.isChecked()
     assert not again.page.answers.scrolls_together
-    assert again.window.status.currentMessage() == ""
+    assert again.window.status.notice == ""
     qtbot.keyClick(desk.window, Qt.Key.Key_L, Qt.KeyboardModifier.ControlModifier)
-    assert desk.window.status.currentMessage() == "Answers scroll together."
+    assert desk.window.status.notice == "Answers scroll together."
     turn_wheel(first, 1)
     assert holds(second, first.top)
 

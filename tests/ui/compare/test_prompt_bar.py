@@ -69,3 +69,12 @@ def test_larger_text_makes_it_higher(bar: PromptBar, theme: Theme, percent: int)
     theme.set_text_percent(percent)
     QApplication.processEvents()
     assert lines_shown(bar) == pytest.approx(4, abs=_ROOM)
+
+
+def test_the_next_key_is_typed_into_the_prompt_once_run_rests(bar: PromptBar, qtbot: QtBot) -> None:
+    bar.activateWindow()
+    bar.run_button.setFocus()
+    qtbot.waitUntil(bar.run_button.hasFocus)
+    bar.show_obstacle("A run is under way.")
+    assert bar.editor.hasFocus()
+    assert not bar.run_button.isEnabled()

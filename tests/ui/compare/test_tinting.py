@@ -40,6 +40,15 @@ def entry(desk: Desk, name: str) -> QAction:
     return action
 
 
+def test_no_legend_of_another_tint_stands_beside_the_one_that_is_chosen(desk: Desk) -> None:
+    legend = desk.page.differences.legend
+    assert legend.isVisible()
+    desk.page.tinting.choose("kl")
+    assert not legend.isVisible()
+    desk.page.tinting.choose("experts")
+    assert legend.isVisible()
+
+
 def test_a_chosen_tint_is_that_of_all_tokens(desk: Desk) -> None:
     desk.start()
     say(desk)

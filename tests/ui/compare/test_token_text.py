@@ -142,6 +142,32 @@ def test_the_end_is_followed_until_the_reader_scrolls(desk: Desk) -> None:
     assert bar.value() == bar.maximum()
 
 
+def test_another_button_s_menu_does_not_stop_the_following(desk: Desk, qtbot: QtBot) -> None:
+    desk.start("Once")
+    desk.say(WORDS)
+    view = view_of(desk)
+    # The menu takes the release for itself.
+    qtbot.mousePress(view.viewport(), Qt.MouseButton.RightButton, pos=QPoint(40, 40))
+    desk.say(WORDS)
+    bar = view.verticalScrollBar()
+    assert bar.value() == bar.maximum()
+
+
+def test_the_menu_of_a_token_inspects_it(desk: Desk) -> None:
+    desk.start("Once")
+    desk.say(WORDS[:3])
+    view = view_of(desk)
+    menu = view.menu_at(rect_of(view, len("Once") + 2))
+    inspect = menu.actions()[0]
+    assert inspect.text() == "Inspect token"
+    inspect.trigger()
+    assert desk.page.inspector.isVisible()
+    empty = view.menu_at(QPoint(40, view.viewport().height() - 2))
+    assert "Inspect token" not in [action.text() for action in empty.actions()]
+    menu.deleteLater()
+    empty.deleteLater()
+
+
 def test_the_button_leads_back_to_the_end(desk: Desk, qtbot: QtBot) -> None:
     desk.start("Once")
     desk.say(WORDS)
@@ -193,6 +219,23 @@ def test_a_smaller_window_keeps_what_is_marked_in_sight(desk: Desk, size: tuple[
         assert is_shown(view, token), token
         desk.window.resize(1280, 800)
         QApplication.processEvents()
+
+
+def test_narrower_panels_keep_what_is_marked_in_a_finished_answer(desk: Desk) -> None:
+    desk.start()
+    desk.say(WORDS)
+    desk.engine.finish()
+    desk.settle()
+    view = view_of(desk)
+    desk.window.resize(1280, 800)
+    view.scroll_to_end()
+    QApplication.processEvents()
+    seen = [token for token in range(200, 400) if is_shown(view, token)]
+    token = seen[len(seen) // 4]
+    view.mark_token(token)
+    desk.window.resize(900, 800)
+    QApplication.processEvents()
+    assert is_shown(view, token)
 
 
 @pytest.mark.parametrize("token", [200, 399])

@@ -328,7 +328,7 @@ def test_a_download_goes_on_without_the_page(desk: Desk, qtbot: QtBot) -> None:
     assert not status.download_button.isVisible()
     page.download_panel.start()
     desk.hub.last.finish()
-    assert status.currentMessage() == f"{BASE} is complete; View > Models loads it."
+    assert status.notice == f"{BASE} is complete; View > Models loads it."
 
 
 def test_closing_the_window_pauses_a_download_and_asks_nothing(desk: Desk, qtbot: QtBot) -> None:
@@ -473,7 +473,7 @@ def test_the_menu_unloads_and_saves_a_calibration(desk: Desk, tmp_path: Path) ->
     assert isinstance(request, SaveCalibration)
     assert request.path == tmp_path / "null.npz"
     desk.engine.save_calibration()
-    assert desk.window.status.currentMessage() == f"Calibration saved to {tmp_path / 'null.npz'}"
+    assert desk.window.status.notice == f"Calibration saved to {tmp_path / 'null.npz'}"
     actions.unload.trigger()
     desk.engine.unload()
     assert not actions.unload.isEnabled()

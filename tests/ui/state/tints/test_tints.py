@@ -115,7 +115,7 @@ def test_kl_is_shown_where_sides_read_the_same() -> None:
     # Behind what was compared it says that it was not.
     run.take_kl(np.array([0.2]))
     assert KL.colors(run, 1, LIGHT.surface) == [LIGHT.surface]
-    assert "behind token 0: the sides have not read the same" in KL.words(run, 1)
+    assert "after token 0: the sides have not read the same" in KL.words(run, 1)
     run.take_kl(np.zeros(0))
     assert KL.words(run, 0) == "No KL to side A: it has read another prompt."
 
