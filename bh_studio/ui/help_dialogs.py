@@ -62,14 +62,14 @@ _READING = (
         "same number everywhere and is left plain. View > Tint of tokens shows other things: the "
         "surprise, -log p in nats, or the rank of a token, both by its own side's probabilities "
         "before temperature and top-p, or its KL to side A. Of answers that the sides wrote, that "
-        "is known up to the first token that is not A's: behind it they have not read the same. "
+        "is known up to the first token that is not A's; after that they have not read the same. "
         "The model of the run reads them again for it, when it is looked at. Tokens and layers are "
         "counted from 0, as in saved files.",
     ),
     (
         "The charts",
         "Whiskers are one standard deviation over tokens, as far as there can be so many experts. "
-        "A difference is the count of a side less that of side A; behind the first token that is "
+        "A difference is the count of a side less that of side A; after the first token that is "
         "another, they read different texts, and the picture is shaded. Utilisation is the share "
         "of all positions, the prompt's among them, in which an expert ran. Its balance, entropy / "
         "log experts, is the entropy of the shares that the experts of a layer have in all that "

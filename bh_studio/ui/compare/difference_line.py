@@ -121,8 +121,10 @@ class DifferenceLine(QFrame):
         letters = self.width() / self.fontMetrics().averageCharWidth()
         self.tint_button.setVisible(letters > _CHOICE_LETTERS)
         self.tint_problem.setVisible(obstacle is not None)
-        # Charts have a legend too; the words need the room more.
-        self.legend.setVisible(obstacle is None and letters > _LEGEND_LETTERS)
+        # Charts have a legend too; the words need the room more. Before a run some tints have no
+        # scale.
+        is_shown = self.legend.tint is tint and obstacle is None
+        self.legend.setVisible(is_shown and letters > _LEGEND_LETTERS)
 
 
 def _problem_words(obstacle: Obstacle) -> str:

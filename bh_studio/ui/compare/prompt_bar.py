@@ -134,6 +134,9 @@ class PromptBar(QWidget):
 
     def show_obstacle(self, obstacle: str) -> None:
         """Say why Run rests, a sentence; empty if it does not."""
+        if obstacle and self.run_button.hasFocus():
+            # It would go to whatever stands next, and so would the next key.
+            self.editor.setFocus()
         self.run_button.setEnabled(not obstacle)
         meaning = _READ_MEANING if self.mode.is_same_text else _RUN_MEANING
         self.run_button.setToolTip(obstacle or meaning)

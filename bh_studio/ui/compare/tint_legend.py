@@ -17,6 +17,7 @@ class TintLegend(ColorBar):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, "", Qt.Orientation.Horizontal, parent)
+        self.tint: Tint = EXPERTS
         self._scale: TintScale = ExpertScale()
         self.show_tint(EXPERTS, self._scale)
 
@@ -27,7 +28,7 @@ class TintLegend(ColorBar):
 
     def show_tint(self, tint: Tint, scale: TintScale) -> None:
         """Show the scale of a tint."""
-        self._scale = scale
+        self.tint, self._scale = tint, scale
         labels = scale.labels(2)
         self.setAccessibleName(f"Colour scale: {tint.name}")
         self.setAccessibleDescription(f"{tint.meaning} From {labels[0][1]} to {labels[-1][1]}.")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import bisect
 import html
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from PySide6.QtCore import QEvent, QMimeData, QObject, QPoint, QPointF, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import (
+    QAction,
     QColor,
+    QContextMenuEvent,
     QFont,
     QHelpEvent,
     QKeyEvent,
@@ -19,7 +22,14 @@ from PySide6.QtGui import (
     QTextLine,
     QTextOption,
 )
-from PySide6.QtWidgets import QAbstractSlider, QApplication, QPlainTextEdit, QToolTip, QWidget
+from PySide6.QtWidgets import (
+    QAbstractSlider,
+    QApplication,
+    QMenu,
+    QPlainTextEdit,
+    QToolTip,
+    QWidget,
+)
 
 from bh_studio.ui.compare.text_marks import Span, TextMarks
 from bh_studio.ui.state.run_model import RunModel
@@ -278,8 +288,9 @@ class TokenText(QPlainTextEdit):
         return False
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        self._mouse_held = True
         is_left = event.button() is Qt.MouseButton.LeftButton
+        # The menu of another button keeps its release for itself.
+        self._mouse_held = is_left
         self._pressed_at = event.position().toPoint() if is_left else None
         super().mousePressEvent(event)
 
@@ -318,6 +329,9 @@ class TokenText(QPlainTextEdit):
         # The viewport has its new size by now; what was seen was seen in the old one.
         height = event.oldSize().height()
         is_marked_seen = marked is not None and self._is_within(marked, height)
+        if is_marked_seen and not self._run.is_running:
+            # A person looks at a token, and nothing comes any more.
+            self._set_following(False)
         super().resizeEvent(event)
         if self._following:
             self._keep_end()
@@ -329,6 +343,21 @@ class TokenText(QPlainTextEdit):
             if marked is not None and is_marked_seen and not self._is_in_sight(marked):
                 self.show_token(marked)
         self._marks.follow_view()
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:
+        menu = self.menu_at(event.pos())
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.popup(event.globalPos())
+
+    def menu_at(self, point: QPoint) -> QMenu:
+        """What can be done at a place of the view."""
+        menu = self.createStandardContextMenu()
+        if (index := self.token_at(point)) is not None:
+            first = menu.insertSeparator(menu.actions()[0])
+            inspect = QAction("Inspect token", menu)
+            inspect.triggered.connect(partial(self.token_opened.emit, index))
+            menu.insertAction(first, inspect)
+        return menu
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         super().mouseMoveEvent(event)

@@ -20,7 +20,7 @@ def difference_parts(sides: RunSides, side: int) -> list[Part]:
         parts = [*costs[:2], experts, *costs[2:], limits]
     else:
         agreement = Part(_agreement(sides, side), "", 6)
-        parts = [experts, limits, agreement, Part(_speed(first, run), "", 5)]
+        parts = [experts, limits, agreement, Part(_speed(first, run), "", 0)]
     return [part for part in parts if part.words]
 
 
@@ -68,4 +68,7 @@ def _agreement(sides: RunSides, side: int) -> str:
 def _speed(first: RunModel, run: RunModel) -> str:
     fast, slow = run.tokens_per_second, first.tokens_per_second
     # A side that only counts routes as the model does, so its speed says nothing about the rule.
-    return f"{fast / slow:.2f} × the speed" if fast and slow and not run.is_counted_only else ""
+    if not fast or not slow or run.is_counted_only:
+        return ""
+    # Of one short answer the second digit is the machine's other work.
+    return f"{fast / slow:.1f} × the speed"

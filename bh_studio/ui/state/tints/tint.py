@@ -177,8 +177,8 @@ class Divergence(Tint):
     name, title, unit = "kl", "&KL to side A", "nats"
     meaning = (
         "KL(A || side) of the probabilities of a token, in nats: 0 where the side says what side A "
-        "says. Of answers up to the first token that is not A's: behind it the sides have not read "
-        "the same. Equal steps of colour are equal ratios."
+        "says. Of answers it is known up to the first token that is not A's; after that the sides "
+        "have not read the same. Equal steps of colour are equal ratios."
     )
     _SCALE = QuietScale(0.001, 1.0, (0.001, 0.01, 0.1, 1), is_log=True)
 
@@ -209,10 +209,10 @@ TINTS: tuple[Tint, ...] = (EXPERTS, Surprise(), Rank(), KL)
 
 
 def _behind_words(tokens: int) -> str:
-    """Why there is no KL of a token behind the first `tokens`."""
+    """Why there is no KL of a token after the first `tokens`."""
     if not tokens:
         return "No KL to side A: it has read another prompt."
-    return f"No KL to side A behind token {tokens - 1}: the sides have not read the same there."
+    return f"No KL to side A after token {tokens - 1}: the sides have not read the same there."
 
 
 def _plain(run: RunModel, start: int) -> np.ndarray:
