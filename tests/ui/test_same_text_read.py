@@ -35,7 +35,8 @@ SIDES = (None, parse_rule("bh:0.05"), parse_rule("top-k:8"))
 @pytest.fixture
 def window(qtbot: QtBot, theme: Theme) -> Iterator[MainWindow]:
     model = EngineModel(JobsModel())
-    window = MainWindow(model, SessionModel(model), theme, Settings())
+    with theme.put_on_at_end():
+        window = MainWindow(model, SessionModel(model), theme, Settings())
     restore(window, Settings())
     window.resize(1280, 800)
     window.show()

@@ -86,6 +86,7 @@ def test_a_chart_that_comes_back_keeps_the_keys(page: ComparePage, qtbot: QtBot)
 
 
 def test_the_layout_that_is_remembered_is_that_without_a_large_chart(page: ComparePage) -> None:
+    QApplication.processEvents()
     sizes = {name: splitter.sizes() for name, splitter in page.splitters.items()}
     page.charts.slots[0].maximise.trigger()
     QApplication.processEvents()
