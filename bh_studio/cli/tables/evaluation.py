@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bh_studio.cli.tables.answer_columns import decided
 from bh_studio.cli.tables.table import aligned, interval
 from bh_studio.engine.records.decisions.drift import have_fitted_null, size_words
 from bh_studio.engine.records.estimates import Estimate
-from bh_studio.engine.records.evaluation import Control, EvaluationResult
+from bh_studio.engine.records.evaluation import Control, EvaluationResult, Scores
 from bh_studio.engine.units import counted
 
 _TITLES = (
@@ -34,8 +34,8 @@ _ESTIMATES = (
 
 def table(evaluation: EvaluationResult) -> str:
     """A line a contender, and how to read it."""
-    rows = [("", *_TITLES)]
-    for contender, scores in zip(evaluation.contenders, evaluation.scores(), strict=True):
+    rows, found = [("", *_TITLES)], evaluation.scores()
+    for contender, scores in zip(evaluation.contenders, found, strict=True):
         cells = (
             contender.label,
             f"{scores.mean_experts.value:.2f}",
@@ -48,7 +48,7 @@ def table(evaluation: EvaluationResult) -> str:
             decided(contender.parameters, scores.share_lowered.value),
         )
         rows.append(cells)
-    lines = [*aligned(rows, left=1), *_at_own_temperatures(evaluation)]
+    lines = [*aligned(rows, left=1), *_at_own_temperatures(evaluation, found)]
     lines += _against_controls(evaluation)
     return "\n".join([*lines, "", *_notes(evaluation), *_unlike_texts(evaluation)])
 
@@ -75,7 +75,7 @@ def csv_text(evaluation: EvaluationResult) -> str:
     return text.getvalue()
 
 
-def _at_own_temperatures(evaluation: EvaluationResult) -> Iterator[str]:
+def _at_own_temperatures(evaluation: EvaluationResult, found: Sequence[Scores]) -> Iterator[str]:
     """What each contender costs once each has the temperature that suits it."""
     rows = [
         (
@@ -84,7 +84,7 @@ def _at_own_temperatures(evaluation: EvaluationResult) -> Iterator[str]:
             f"{scores.scaled_perplexity_change.value:+.2%}",
             interval(scores.scaled_perplexity_change, "+.2%"),
         )
-        for contender, scores in zip(evaluation.contenders, evaluation.scores(), strict=True)
+        for contender, scores in zip(evaluation.contenders, found, strict=True)
         if scores.temperature is not None and scores.scaled_perplexity_change is not None
     ]
     if rows:

@@ -338,19 +338,22 @@ class EvaluationResult:
         if not len(self.tokens):
             raise ValueError("Nothing was evaluated.")
         bootstrap = PairedBootstrap(self.tokens)
-        return [self._scores(bootstrap, sums) for sums in self.sums]
+        baseline = _scaled(self.sums[0])
+        return [self._scores(bootstrap, sums, baseline) for sums in self.sums]
 
     def difference(self, left: int, right: int) -> Estimate:
         """Nats a token of contender `left` minus those of `right`, paired."""
         return PairedBootstrap(self.tokens).mean(self.sums[left].nats - self.sums[right].nats)
 
-    def _scores(self, bootstrap: PairedBootstrap, sums: WindowSums) -> Scores:
+    def _scores(
+        self, bootstrap: PairedBootstrap, sums: WindowSums, baseline: ScaledNats | None
+    ) -> Scores:
         nats, kl, agreements = sums.quality.T
         by_layer = sums.counts.sum(0) / self.tokens.sum()  # (5, layer)
         experts, _, empty, raised, lowered = (
             bootstrap.mean(of_kind) for of_kind in sums.counts.mean(2).T
         )
-        scaled, baseline = _scaled(sums), _scaled(self.sums[0])
+        scaled = _scaled(sums)
         return Scores(
             nats=bootstrap.mean(nats),
             nats_increase=bootstrap.mean(nats - self.sums[0].nats),

@@ -8,6 +8,7 @@ window is judged by a number that has seen it. Knows arrays only.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 TEMPERATURES = np.exp(np.arange(-5, 11) / 10)
 # Between two of them the loss is the polynomial through the five nearest.
 _NODES, _BETWEEN = 5, 200
+_PLACES = np.linspace(0, len(TEMPERATURES) - 1, _BETWEEN * (len(TEMPERATURES) - 1) + 1)
 
 
 class ScaledNats(NamedTuple):
@@ -33,21 +35,22 @@ def scaled_nats(nats: np.ndarray) -> ScaledNats:
     """
     if len(nats) < 2:
         raise ValueError("A temperature is fitted on other windows, and there is but one.")
-    places = np.linspace(0, len(TEMPERATURES) - 1, _BETWEEN * (len(TEMPERATURES) - 1) + 1)
-    fine = nats @ np.stack([_weights(place) for place in places], axis=1)  # (window, place)
+    fine = nats @ _weights()  # (window, place)
     total = fine.sum(0)
     of_others = (total - fine).argmin(1)
-    logs = np.interp(places, np.arange(len(TEMPERATURES)), np.log(TEMPERATURES))
+    logs = np.interp(_PLACES, np.arange(len(TEMPERATURES)), np.log(TEMPERATURES))
     return ScaledNats(
         fine[np.arange(len(fine)), of_others], float(np.exp(logs[int(total.argmin())]))
     )
 
 
-def _weights(place: float) -> np.ndarray:
-    """(temperature,) what each measured loss counts at a place between them (Lagrange)."""
-    first = min(max(round(place) - _NODES // 2, 0), len(TEMPERATURES) - _NODES)
-    nodes = range(first, first + _NODES)
-    weights = np.zeros(len(TEMPERATURES))
-    for node in nodes:
-        weights[node] = np.prod([(place - m) / (node - m) for m in nodes if m != node])
+@functools.cache
+def _weights() -> np.ndarray:
+    """(temperature, place), what each measured loss counts at a place between them (Lagrange)."""
+    weights = np.zeros((len(TEMPERATURES), len(_PLACES)))
+    for column, place in enumerate(_PLACES):
+        first = min(max(round(place) - _NODES // 2, 0), len(TEMPERATURES) - _NODES)
+        nodes = range(first, first + _NODES)
+        for node in nodes:
+            weights[node, column] = np.prod([(place - m) / (node - m) for m in nodes if m != node])
     return weights
