@@ -70,7 +70,6 @@ class MainWindow(QMainWindow):
         self.models = ModelCommands(engine, theme, settings, self, downloads, statuses)
         self.actions_ = Actions(self)
         self.errors = ErrorStrip(theme)
-        self._offers_beginning = False
         self.kept_strip = ErrorStrip(theme)
         self.kept = KeptRuns(
             engine.jobs,
@@ -455,7 +454,6 @@ class MainWindow(QMainWindow):
                 partial(self._read_beginning, failure),
             )
         self.errors.show_failure(failure, remedy, Cause.RUN)
-        self._offers_beginning = remedy is not None
 
     def _read_beginning(self, refused: TextRefused) -> None:
         self._bring_compare_back()
@@ -463,15 +461,13 @@ class MainWindow(QMainWindow):
             self._show_run_failure(refused)
             self.status.notify(obstacle)
             return
-        self._offers_beginning = False
         self.compare.read_text(refused.beginning)
 
     @Slot()
     def _withdraw_beginning(self) -> None:
         """What was refused is not what stands there any more."""
-        if self._offers_beginning:
-            self._offers_beginning = False
-            self.errors.settle(Cause.RUN)
+        if isinstance(self.errors.failure, TextRefused):
+            self.errors.dismiss()
 
     @Slot(object)
     def _show_write_failure(self, failure: Failed) -> None:
