@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from bh_studio.engine.experiments.budget.level_search import loosened
+from bh_studio.engine.experiments.budget.level_search import loosened, looseness_of
 from bh_studio.engine.experiments.budget.mean_experts import Replay
 from bh_studio.engine.experiments.kept import run_kept
 from bh_studio.engine.loading import LoadedModel, load_model
@@ -36,7 +36,7 @@ from bh_studio.engine.records.evaluation import EvaluationResult
 from bh_studio.engine.records.journal import Journal
 from bh_studio.engine.records.result_document import file_of, result_document
 from bh_studio.engine.routing.recordings import load_recording
-from bh_studio.engine.rules.parameters import RuleName, RuleParameters
+from bh_studio.engine.rules.parameters import RuleParameters
 from bh_studio.engine.rules.text import format_rule, parse_rule
 from tools.kind_statistics import across_kinds, of_kind
 from tools.measure_quality import WINDOW, LevelSetter, read_folder
@@ -103,13 +103,7 @@ def at_mean(
 def moved(rule: RuleParameters, further: float) -> RuleParameters:
     """`rule`, which has a level for each layer, with all of them as much looser."""
     assert isinstance(rule.level, tuple)
-    return loosened(rule, [looseness(rule, level) + further for level in rule.level])
-
-
-def looseness(rule: RuleParameters, level: float) -> float:
-    """What `loosened` makes `level` of."""
-    logit = float(np.log(level / (1 - level)))
-    return -logit if rule.rule is RuleName.CUT else logit
+    return loosened(rule, [looseness_of(rule.rule, level) + further for level in rule.level])
 
 
 def matched(

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bh_studio.engine.experiments.budget.level_search import looseness_of
 from bh_studio.engine.rules.text import parse_rule
 from tools.kind_statistics import permutation_test, sign_test
 from tools.kind_texts import part_of, read_kinds
-from tools.measure_kinds import looseness, moved, whole_numbers
+from tools.measure_kinds import moved, whole_numbers
 
 
 def kinds(folder: Path, content: bytes, digest: str) -> Path:
@@ -62,7 +63,7 @@ def test_levels_of_layers_move_together() -> None:
         assert isinstance(rule.level, tuple)
         assert isinstance(looser.level, tuple)
         for before, after in zip(rule.level, looser.level, strict=True):
-            step = looseness(looser, after) - looseness(rule, before)
+            step = looseness_of(rule.rule, after) - looseness_of(rule.rule, before)
             assert step == pytest.approx(0.5, abs=1e-3)
             assert (after > before) is text.startswith("bh")
 

@@ -41,9 +41,17 @@ def loosened(parameters: RuleParameters, looseness: float | Sequence[float]) -> 
     return replace(parameters, level=tuple(_level(parameters.rule, x) for x in looseness))
 
 
+def looseness_of(rule: RuleName, level: float) -> float:
+    """The looseness at which `rule` has this level, between 0 and 1."""
+    return math.log(level / (1 - level)) * _direction(rule)
+
+
+def _direction(rule: RuleName) -> int:
+    return 1 if CATALOGUE[rule].effect is LevelEffect.MORE else -1
+
+
 def _level(rule: RuleName, looseness: float) -> float:
-    direction = 1 if CATALOGUE[rule].effect is LevelEffect.MORE else -1
-    logit = min(max(looseness, -_END), _END) * direction
+    logit = min(max(looseness, -_END), _END) * _direction(rule)
     # The distance to 0 or 1, whichever is nearer, keeps its digits at both ends.
     distance = 1 / (1 + math.exp(abs(logit)))
     digits = _DIGITS - 1 - math.floor(math.log10(distance))
